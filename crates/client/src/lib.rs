@@ -1,0 +1,1 @@
+//! Run functions of your program on every machine of a pool.

@@ -1,0 +1,1 @@
+//! Confines a process before foreign code runs in it.

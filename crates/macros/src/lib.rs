@@ -1,0 +1,1 @@
+//! The operation attribute of the Rust interface.

@@ -1,0 +1,1 @@
+//! Shared-memory rings between a worker and the process that calls it.

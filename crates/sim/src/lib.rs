@@ -1,0 +1,1 @@
+//! Runs the state machines of many nodes on a virtual network.

@@ -1,0 +1,1 @@
+//! Content-addressed blobs with a size limit, and files written whole or not at all.

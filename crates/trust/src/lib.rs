@@ -1,0 +1,1 @@
+//! Identities of a pool: authority, certificates, tokens, encrypted links.
