@@ -1,1 +1,25 @@
 //! Identities, frames, messages and the link machine: what travels between the parts of a pool.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod id;
+pub mod kind;
+pub mod lease;
+pub mod limits;
+pub mod link;
+pub mod local;
+pub mod node;
+pub mod plugin;
+pub mod query;
+pub mod stream;
+pub mod tick;
+pub mod tree;
+pub mod worker;
+
+pub use id::{
+    AppId, BlobHash, CallId, Epoch, Handle, Incarnation, LeaseId, NodeId, PluginId, PoolId, RequestId,
+};
+pub use node::NodeRef;
+pub use tick::Tick;

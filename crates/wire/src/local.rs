@@ -1,0 +1,206 @@
+//! Messages between a program and the node of its machine, on the local socket. Descriptors travel
+//! beside the frame that speaks of them.
+
+use crate::id::{AppId, Epoch, Handle, LeaseId, PluginId, PoolId};
+use crate::kind::messages;
+use crate::lease::LeaseEnd;
+use crate::node::{Arch, NodeRef, Note, Want};
+use crate::plugin::Operation;
+use crate::query::{Question, Row};
+use serde::{Deserialize, Serialize};
+
+/// Program to node, first of all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientHello {
+    /// Versions the library speaks, oldest and newest.
+    pub protocol: (u16, u16),
+    /// The application; the same again when the program comes back after the node restarted.
+    pub app: AppId,
+    /// Its name, for people.
+    pub name: String,
+    /// Grows each time the program comes back.
+    pub epoch: Epoch,
+    /// Leases it held before; the node confirms them anew with their lenders.
+    pub leases: Vec<HeldLease>,
+    /// Whether the program will run operations: it then offers its plugin next.
+    pub plugin: Option<PluginId>,
+}
+
+/// A lease a returning program says it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldLease {
+    /// Its handle on this connection; the program chooses it again.
+    pub handle: Handle,
+    /// Its serial at the lender.
+    pub serial: u64,
+    /// The lender.
+    pub lender: NodeRef,
+}
+
+/// Node to program: welcome. Beside it travels the spin board's descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientWelcome {
+    /// The version both speak.
+    pub protocol: u16,
+    /// The node.
+    pub node: NodeRef,
+    /// Its pool; `None` for a private node.
+    pub pool: Option<PoolId>,
+    /// The user, as the pool knows it.
+    pub user: String,
+    /// The program's place on the spin board.
+    pub spinner: u32,
+}
+
+/// Node to program, instead: why not. The node closes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientRefused {
+    /// For people: what is wrong and what to do.
+    pub text: String,
+}
+
+/// Program to node: here is my plugin. Beside it travel its files, opened for reading, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferPlugin {
+    /// The program's name.
+    pub name: String,
+    /// The program's version; may be empty.
+    pub version: String,
+    /// Its operations.
+    pub operations: Vec<Operation>,
+    /// Names of the files, the program first.
+    pub files: Vec<String>,
+}
+
+/// Node to program: the plugin's identity, or why it is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginOffered {
+    /// The identity, or for people what is wrong.
+    pub plugin: Result<PluginId, String>,
+}
+
+/// Program to node: I want slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocate {
+    /// Names the request; `RequestId` with the application.
+    pub sequence: u32,
+    /// What.
+    pub want: Want,
+    /// Fewer than this many leases are of no use: then none is kept.
+    pub at_least: u32,
+    /// Whether workers are to serve the plugin on them; otherwise they are slots only.
+    pub workers: bool,
+}
+
+/// A lease as the program knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseInfo {
+    /// Its handle on this connection, chosen by the node.
+    pub handle: Handle,
+    /// Its name in the pool.
+    pub lease: LeaseId,
+    /// The lender.
+    pub lender: NodeRef,
+    /// Slots it holds.
+    pub slots: u16,
+    /// Whether the lender is this node: its worker is reached through a ring.
+    pub local: bool,
+    /// The lender's architecture, where known.
+    pub arch: Arch,
+}
+
+/// Node to program: what came of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocated {
+    /// The request.
+    pub sequence: u32,
+    /// What was granted.
+    pub leases: Vec<LeaseInfo>,
+    /// What stood in the way elsewhere.
+    pub notes: Vec<Note>,
+    /// Further messages about this request follow.
+    pub more: bool,
+    /// Slots free in the pool when the search ended, as far as known here.
+    pub free_hint: u32,
+}
+
+/// Program to node: these leases are no longer needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveBack {
+    /// Their handles.
+    pub handles: Vec<Handle>,
+}
+
+/// What happened to a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseChange {
+    /// The plugin is on its way to the lender.
+    Fetching,
+    /// Its worker serves calls: send. For a local lease the ring's memory, its call bell and its
+    /// reply bell travel beside the message. Also sent after a worker was replaced.
+    Ready,
+    /// The way to the lender is broken; send nothing until `Restored` or `Ended`.
+    Broken,
+    /// The way is open again: send `Resume`.
+    Restored,
+    /// For a local lease: the worker is gone and will be replaced; the text says what happened.
+    WorkerEnded {
+        /// The failure code; see [`failure`](crate::stream::failure).
+        code: u32,
+        /// For people.
+        cause: String,
+    },
+    /// It is no more.
+    Ended(LeaseEnd),
+    /// A node that had to be asked approved the plugin: another request may get more. The handle is 0.
+    Approved,
+}
+
+/// Node to program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseNews {
+    /// Which lease.
+    pub handle: Handle,
+    /// What happened.
+    pub change: LeaseChange,
+}
+
+/// Program to node: end the worker of a local lease, because a call on it was cancelled or ran too
+/// long. The node answers with `WorkerEnded`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillWorker {
+    /// Which lease.
+    pub handle: Handle,
+    /// Why; see [`failure`](crate::stream::failure).
+    pub code: u32,
+}
+
+/// Program to node: ask the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// Names the question on this connection.
+    pub number: u32,
+    /// What; the node fills in the user.
+    pub question: Question,
+}
+
+/// Node to program: answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Which question.
+    pub number: u32,
+    /// Answers.
+    pub rows: Vec<Row>,
+    /// Further answers follow.
+    pub more: bool,
+    /// Nodes that did not answer in time.
+    pub missing: u32,
+}
+
+messages! {
+    /// Every message between a program and its node that has a struct.
+    LocalMessage {
+        ClientHello, ClientWelcome, ClientRefused, OfferPlugin, PluginOffered, Allocate, Allocated,
+        GiveBack, LeaseNews, KillWorker, Query, Rows,
+    }
+}

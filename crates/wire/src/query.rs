@@ -1,0 +1,204 @@
+//! Questions to a whole pool or to one node by name, and the rows that answer them.
+
+use crate::id::{AppId, BlobHash, PluginId};
+use crate::node::{Arch, NodeRef};
+use serde::{Deserialize, Serialize};
+
+/// What is asked or ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The only node that is meant, by name or by the beginning of its id; `None`: every node.
+    pub to: Option<String>,
+    /// Who asks, as the node it was asked at knows the user: `name@node`.
+    pub user: String,
+    /// A signed order (see `mutirao-trust`) where the question needs a role; empty for none.
+    pub order: Vec<u8>,
+    /// What it is.
+    pub topic: Topic,
+}
+
+/// What a question is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Topic {
+    /// Each node's [`Row::Node`].
+    Nodes,
+    /// Each application's [`Row::App`], from its home.
+    Apps,
+    /// Each worker's [`Row::Worker`], from its lender.
+    Workers,
+    /// Each plugin kept or waiting for approval, a [`Row::Plugin`] each.
+    Plugins,
+    /// Approve (or, `false`, deny) the plugins whose id begins like this or that are so named.
+    Approve {
+        /// Beginning of the id in hexadecimal, or the name.
+        plugin: String,
+        /// Approve or deny.
+        approve: bool,
+    },
+    /// Forget a plugin that is not in use, and its files.
+    RemovePlugin {
+        /// Beginning of the id in hexadecimal, or the name.
+        plugin: String,
+    },
+    /// End what is named: an application or one worker.
+    Kill {
+        /// Beginning of the application's id, or `NODE/WORKER`.
+        what: String,
+    },
+}
+
+/// The state a node is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeState {
+    /// Lends.
+    Up,
+    /// Goes down once its leases have ended; lends no more.
+    Draining,
+}
+
+/// How strongly a node can confine workers, in words a person can read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// One word: `full`, `files`, `basic` or `none`.
+    pub level: String,
+    /// What is and is not enforced.
+    pub detail: String,
+}
+
+/// A node, about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Who and where.
+    pub node: NodeRef,
+    /// Its parent's name; `None` for a root.
+    pub parent: Option<String>,
+    /// Slots in all.
+    pub slots_total: u16,
+    /// Slots free.
+    pub slots_free: u16,
+    /// Its state.
+    pub state: NodeState,
+    /// Load average over one minute, hundredths.
+    pub load_centi: u32,
+    /// Seconds since it started.
+    pub up_s: u64,
+    /// Its architecture.
+    pub arch: Arch,
+    /// How workers are confined there.
+    pub confinement: Confinement,
+    /// The version of its binary.
+    pub version: String,
+    /// Memory it holds resident, KiB.
+    pub resident_kib: u64,
+}
+
+/// An application, from its home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRow {
+    /// Its id.
+    pub app: AppId,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub user: String,
+    /// Its home's name.
+    pub home: String,
+    /// The process, at its home.
+    pub pid: u32,
+    /// Leases it holds.
+    pub leases: u32,
+    /// Slots in them.
+    pub slots: u32,
+    /// Seconds since it came.
+    pub up_s: u64,
+}
+
+/// A worker, from its lender.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// The lender's name.
+    pub node: String,
+    /// The lease's serial there.
+    pub serial: u64,
+    /// Whose.
+    pub app: AppId,
+    /// The application's name.
+    pub app_name: String,
+    /// The user.
+    pub user: String,
+    /// The process; 0 while none is there.
+    pub pid: u32,
+    /// Slots of the lease.
+    pub slots: u16,
+    /// The operation that runs now; `None` when it waits for calls or is not known.
+    pub operation: Option<String>,
+    /// Milliseconds since the lease was granted.
+    pub held_ms: u64,
+    /// `waiting for plugin`, `starting`, `idle`, `running`, `slots only`.
+    pub state: String,
+}
+
+/// What an owner has decided about a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Approval {
+    /// Nothing: the policy alone decides.
+    None,
+    /// Asked for, and waiting for the owner.
+    Pending,
+    /// Approved by hand.
+    Approved,
+    /// Denied by hand.
+    Denied,
+}
+
+/// A plugin a node keeps, or was asked to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginRow {
+    /// The node's name.
+    pub node: String,
+    /// Which plugin.
+    pub plugin: PluginId,
+    /// Its name.
+    pub name: String,
+    /// Who asked for it last.
+    pub user: String,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// The program's content, when its files are kept here.
+    pub program: Option<BlobHash>,
+    /// Operations, when its manifest is kept here.
+    pub operations: Vec<String>,
+    /// Whether its files are kept here.
+    pub kept: bool,
+    /// The owner's decision.
+    pub approval: Approval,
+    /// Leases it serves now.
+    pub leases: u32,
+}
+
+/// One answer of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Row {
+    /// To [`Topic::Nodes`].
+    Node(NodeRow),
+    /// To [`Topic::Apps`].
+    App(AppRow),
+    /// To [`Topic::Workers`].
+    Worker(WorkerRow),
+    /// To [`Topic::Plugins`].
+    Plugin(PluginRow),
+    /// An order was carried out; the text says what was done.
+    Done {
+        /// The node's name.
+        node: String,
+        /// What was done.
+        text: String,
+    },
+    /// An order was refused or failed; the text says why.
+    Failed {
+        /// The node's name.
+        node: String,
+        /// Why.
+        text: String,
+    },
+}

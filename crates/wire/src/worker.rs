@@ -1,0 +1,62 @@
+//! Messages between a node and the processes of a plugin.
+//!
+//! The node starts one confined *template* for each plugin with a stream socket as descriptor
+//! [`TEMPLATE_FD`]. The library, entered as the first statement of `main`, sends [`WorkerHello`] and
+//! waits for [`Fork`]s; each makes a child that serves one lease through a ring and never returns.
+
+use crate::kind::messages;
+use serde::{Deserialize, Serialize};
+
+/// The descriptor on which a template finds its node.
+pub const TEMPLATE_FD: i32 = 3;
+/// The environment variable that makes a program a template; its value is the descriptor.
+pub const WORKER_ENV: &str = "MUTIRAO_WORKER_FD";
+
+/// Template to node: I am up. Not sent in ten seconds: the program does not enter the library first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerHello {
+    /// Versions the library speaks, oldest and newest.
+    pub protocol: (u16, u16),
+    /// Names of its operations, in order; must equal the manifest's.
+    pub operations: Vec<String>,
+}
+
+/// Node to template: make a worker. Beside it travel, in order: the ring's memory, the call bell,
+/// the reply bell, the spin board, the worker's standard error, and the life socket, which the
+/// worker keeps open and never uses: it closes when the worker ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// Names the worker between the two.
+    pub worker: u64,
+    /// The worker's place on the spin board.
+    pub spinner: u32,
+    /// Slots of its lease: threads it may keep busy.
+    pub slots: u16,
+    /// The worker's own empty directory.
+    pub directory: String,
+}
+
+/// Template to node: it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forked {
+    /// Which worker.
+    pub worker: u64,
+    /// Its process, or the error number of the fork.
+    pub pid: Result<u32, i32>,
+}
+
+/// Template to node: it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// Which worker.
+    pub worker: u64,
+    /// As `waitpid` gives it.
+    pub wait_status: i32,
+    /// Most memory it held, KiB.
+    pub max_resident_kib: u64,
+}
+
+messages! {
+    /// Every message between a node and a template.
+    WorkerMessage { WorkerHello, Fork, Forked, Exited }
+}
