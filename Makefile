@@ -1,0 +1,35 @@
+# Two commands for everybody: `make demo` and `make test`. `make help` lists the others.
+CARGO ?= cargo
+TARGET_DIR := $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+PREFIX ?= /usr/local
+RELEASE := $(TARGET_DIR)/release
+DEBUG := $(TARGET_DIR)/debug
+
+.PHONY: help build demo test bench install clean fuzz
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+build: ## the release binary and the C library
+	$(CARGO) build --release --locked -p mutirao-cli -p mutirao-capi
+
+demo: build ## a pool of four nodes on this machine draws a Mandelbrot picture in C
+	./examples/demo.sh "$(RELEASE)" $(DEMO_ARGS)
+
+test: ## every test, also those that start real daemons (some minutes)
+	$(CARGO) build --workspace --locked
+	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --workspace --locked
+
+bench: build ## figures of this machine, each beside its floor
+	$(RELEASE)/mutirao bench call
+	$(RELEASE)/mutirao bench alloc
+
+install: build ## binary, library, header, pkg-config file, man page, completions, below PREFIX
+	./contrib/install.sh "$(RELEASE)" "$(DESTDIR)$(PREFIX)" "$(PREFIX)"
+
+fuzz: ## each fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+
+clean: ## what was built
+	$(CARGO) clean
