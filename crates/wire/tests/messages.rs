@@ -1,0 +1,253 @@
+//! Every message, its frozen bytes, and what happens to bytes that are none.
+
+use mutirao_wire::frame::{Decoder, Header};
+use mutirao_wire::lease::*;
+use mutirao_wire::limits::*;
+use mutirao_wire::link::*;
+use mutirao_wire::local::*;
+use mutirao_wire::node::*;
+use mutirao_wire::plugin::*;
+use mutirao_wire::query::*;
+use mutirao_wire::stream::*;
+use mutirao_wire::tree::*;
+use mutirao_wire::worker::*;
+use mutirao_wire::*;
+use proptest::prelude::*;
+
+fn node(tag: u8) -> NodeRef {
+    NodeRef {
+        id: NodeId([tag; 32]),
+        incarnation: Incarnation(7),
+        name: format!("node{tag}"),
+        addresses: vec!["127.0.0.1:4000".parse().unwrap(), "[::1]:4000".parse().unwrap()],
+    }
+}
+
+fn asker() -> Asker {
+    Asker {
+        app: AppId(5),
+        app_name: "demo".into(),
+        local_user: "ana@node1".into(),
+        token: vec![1, 2],
+        home: node(1),
+        plugin: Some(plugin()),
+    }
+}
+
+fn plugin() -> PluginRef {
+    PluginRef {
+        id: PluginId([3; 32]),
+        name: "demo".into(),
+        bytes: 99,
+        arch: Arch::X86_64,
+        libc: Some((2, 34)),
+    }
+}
+
+fn want() -> Want {
+    Want { bundle: Bundle::default(), count: 4, layout: Layout::Spread, arch: None }
+}
+
+fn request() -> RequestId {
+    RequestId { app: AppId(5), sequence: 1, attempt: 0 }
+}
+
+fn question() -> Question {
+    Question { to: Some("node2".into()), user: "ana@node1".into(), order: vec![], topic: Topic::Nodes }
+}
+
+/// One frame of each message, as its family wrote it, with a function that reads it back.
+fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let mut all: Vec<(&'static str, Vec<u8>)> = Vec::new();
+    macro_rules! sample {
+        ($family:ident: $($message:expr),* $(,)?) => {$({
+            let message = $family::from($message);
+            let mut bytes = Vec::new();
+            message.put(&mut bytes);
+            let mut decoder = Decoder::new(DATA_BODY_MAX);
+            decoder.push(&bytes);
+            let (header, body) = decoder.next_frame().unwrap().unwrap();
+            assert_eq!($family::read(&header, body).as_ref(), Ok(&message));
+            all.push((stringify!($family), bytes));
+        })*};
+    }
+    let lineage = Lineage { ancestors: vec![node(1)], successors: vec![node(2)] };
+    let grant = Grant { serial: 3, lender: node(2), slots: 1 };
+    let note = Note { node: "node3".into(), hindrance: Hindrance::AwaitsApproval };
+    let id = AskId { origin: NodeId([1; 32]), number: 2 };
+    sample!(LinkMessage:
+        Hello { protocol: (1, 1), pool: PoolId([4; 32]), node: node(1), purpose: Purpose::Data, machine: [6; 16] },
+        Welcome { protocol: 1, node: node(2), machine: [8; 16] },
+        Refuse { reason: RefuseReason::Full },
+        Beat {},
+    );
+    sample!(TreeMessage:
+        Attach { nonce: 1, size: 2, here: true },
+        Redirect { nonce: 1, to: vec![node(2)] },
+        AttachRefused { nonce: 1, refusal: Refusal::Cycle },
+        Climb { joiner: NodeId([1; 32]), nonce: 1, size: 2, acceptor: NodeId([2; 32]), height: 3 },
+        Verdict { joiner: NodeId([1; 32]), nonce: 1, acceptor: NodeId([2; 32]), refusal: None },
+        Attached { nonce: 1, lineage: lineage.clone() },
+        Detach {},
+        lineage,
+        Summary { nodes: 2, slots_total: 8, slots_free: 300, archs: vec![Arch::X86_64], ..Summary::default() },
+        Search { request: request(), want: want(), asker: asker(), budget_ms: 2000, round: 1 },
+        SearchReply { request: request(), round: 1, grants: vec![grant], notes: vec![note.clone()], more: false },
+        SearchCancel { request: request() },
+        Ask { id, question: question(), budget_ms: 1000 },
+        Answer { id, rows: vec![Row::Done { node: "node1".into(), text: "done".into() }], more: true, missing: 0 },
+    );
+    sample!(LeaseMessage:
+        Confirm { app: AppId(5), epoch: Epoch(1), serials: vec![3, 4] },
+        Confirmed { app: AppId(5), refused: vec![4] },
+        Release { serials: vec![3] },
+        Revoked { serials: vec![3], end: LeaseEnd::Lapsed },
+        WorkerNews { serial: 3, state: WorkerState::Ready },
+        PluginApproved { plugin: PluginId([3; 32]) },
+    );
+    sample!(PluginMessage:
+        NeedPlugin { plugin: PluginId([3; 32]) },
+        PluginManifest { plugin: PluginId([3; 32]), manifest: Some(vec![1]) },
+        NeedSource { plugin: PluginId([3; 32]), failed: None },
+        Source { plugin: PluginId([3; 32]), node: node(2) },
+        HavePlugin { plugin: PluginId([3; 32]) },
+        BlobGet { transfer: 1, plugin: PluginId([3; 32]), hash: BlobHash([2; 32]), offset: 65536 },
+        BlobMissing { transfer: 1 },
+    );
+    sample!(StreamMessage:
+        Bind { handle: Handle(1), serial: 3, app: AppId(5), epoch: Epoch(1) },
+        Resume { handle: Handle(1), outstanding: vec![CallId(1), CallId(300)] },
+        Resumed { handle: Handle(1), unknown: vec![CallId(300)] },
+        WorkerEnded { handle: Handle(1), not_started: vec![], cause: "signal 11".into() },
+        Unbound { handle: Handle(1) },
+    );
+    let lease = LeaseInfo {
+        handle: Handle(1),
+        lease: LeaseId { lender: NodeId([2; 32]), incarnation: Incarnation(7), serial: 3 },
+        lender: node(2),
+        slots: 1,
+        local: false,
+        arch: Arch::X86_64,
+    };
+    let held = HeldLease { handle: Handle(1), serial: 3, lender: node(2) };
+    sample!(LocalMessage:
+        ClientHello { protocol: (1, 1), app: AppId(5), name: "demo".into(), epoch: Epoch(0), leases: vec![held], plugin: None },
+        ClientWelcome { protocol: 1, node: node(1), pool: Some(PoolId([4; 32])), user: "ana@node1".into(), spinner: 2 },
+        ClientRefused { text: "no".into() },
+        OfferPlugin { name: "demo".into(), version: String::new(), operations: vec![], files: vec!["demo".into()] },
+        PluginOffered { plugin: Err("no".into()) },
+        Allocate { sequence: 1, want: want(), at_least: 1, workers: true },
+        Allocated { sequence: 1, leases: vec![lease], notes: vec![note], more: false, free_hint: 3 },
+        GiveBack { handles: vec![Handle(1)] },
+        LeaseNews { handle: Handle(1), change: LeaseChange::Ended(LeaseEnd::Lapsed) },
+        KillWorker { handle: Handle(1), code: failure::TIME_LIMIT },
+        Query { number: 1, question: question() },
+        Rows { number: 1, rows: vec![], more: false, missing: 1 },
+    );
+    sample!(WorkerMessage:
+        WorkerHello { protocol: (1, 1), operations: vec!["frame".into()] },
+        Fork { worker: 1, spinner: 2, slots: 1, directory: "/tmp/w1".into() },
+        Forked { worker: 1, pid: Ok(1234) },
+        Exited { worker: 1, wait_status: 11, max_resident_kib: 2048 },
+    );
+    all
+}
+
+fn read(family: &str, header: &Header, body: &[u8]) -> bool {
+    match family {
+        "LinkMessage" => LinkMessage::read(header, body).is_ok(),
+        "TreeMessage" => TreeMessage::read(header, body).is_ok(),
+        "LeaseMessage" => LeaseMessage::read(header, body).is_ok(),
+        "PluginMessage" => PluginMessage::read(header, body).is_ok(),
+        "StreamMessage" => StreamMessage::read(header, body).is_ok(),
+        "LocalMessage" => LocalMessage::read(header, body).is_ok(),
+        "WorkerMessage" => WorkerMessage::read(header, body).is_ok(),
+        other => unreachable!("{other}"),
+    }
+}
+
+/// The bytes of released messages do not change: a changed body takes a new kind.
+/// `MUTIRAO_BLESS=1` writes the file anew.
+#[test]
+fn the_bytes_of_every_message_are_frozen() {
+    let text: String = samples()
+        .iter()
+        .map(|(family, bytes)| {
+            let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            format!("{family} {hex}\n")
+        })
+        .collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden.txt");
+    if std::env::var_os("MUTIRAO_BLESS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap();
+    for (now, then) in text.lines().zip(golden.lines()) {
+        assert_eq!(now, then);
+    }
+    assert_eq!(text.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn a_truncated_message_is_refused() {
+    for (family, bytes) in samples() {
+        let (head, body) = bytes.split_first_chunk().unwrap();
+        let header = Header::from_bytes(head);
+        for cut in 0..body.len() {
+            assert!(!read(family, &header, &body[..cut]), "{family} cut at {cut}");
+        }
+        let mut longer = body.to_vec();
+        longer.push(0);
+        assert!(!read(family, &header, &longer), "{family} with a byte too many");
+    }
+}
+
+#[test]
+fn the_largest_manifest_fits_a_control_frame() {
+    let name = |i: usize| format!("{i:063}");
+    let manifest = Manifest {
+        layout: 1,
+        name: name(0),
+        version: name(0),
+        arch: Arch::X86_64,
+        interpreter: Some("/lib64/ld-linux-x86-64.so.2".into()),
+        libc: Some((2, 34)),
+        operations: (0..OPERATIONS_MAX).map(|i| Operation { name: name(i), repeatable: true }).collect(),
+        files: (0..PLUGIN_FILES_MAX)
+            .map(|i| PluginFile { name: name(i), hash: BlobHash([1; 32]), bytes: u64::MAX })
+            .collect(),
+    };
+    let bytes = manifest.canonical_bytes();
+    assert!(bytes.len() + 64 < CONTROL_BODY_MAX, "{}", bytes.len());
+    assert_eq!(Manifest::read(&bytes), Ok(manifest.clone()));
+    let mut bad = manifest;
+    bad.files[0].name = "../evil".into();
+    assert!(Manifest::read(&bad.canonical_bytes()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_body_of_any_kind_is_read_or_refused(
+        kind in prop::sample::select(samples().iter().map(|(f, b)| (*f, [b[4], b[5]])).collect::<Vec<_>>()),
+        body in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut header = Header::default();
+        header.kind.set(u16::from_le_bytes(kind.1));
+        header.length.set(body.len() as u32);
+        read(kind.0, &header, &body);
+        let _ = Manifest::read(&body);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_read_or_refused(which in any::<prop::sample::Index>(), bit in any::<prop::sample::Index>()) {
+        let all = samples();
+        let (family, mut bytes) = all[which.index(all.len())].clone();
+        let at = bit.index(bytes.len() * 8);
+        bytes[at / 8] ^= 1 << (at % 8);
+        let mut decoder = Decoder::new(DATA_BODY_MAX);
+        decoder.push(&bytes);
+        if let Ok(Some((header, body))) = decoder.next_frame() {
+            read(family, &header, body);
+        }
+    }
+}
