@@ -1,0 +1,108 @@
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::memory::{CALL_WORDS, FINISHED, HEADER_BYTES, REPLY_WORDS, RUNNING, map_ring};
+use crate::pipe::{Consumer, Pipe, Producer};
+use crate::shm::Shared;
+use crate::{Error, Ringer};
+
+/// The end of a ring held by the process that calls: the client library, or the node for a remote caller.
+///
+/// The parts may be taken apart and used by different threads.
+#[derive(Debug)]
+pub struct CallerEnd {
+    /// Takes calls to the worker.
+    pub calls: Producer,
+    /// Brings replies from the worker.
+    pub replies: Consumer,
+    /// What the worker says it is doing.
+    pub progress: ProgressReport,
+}
+
+/// The end of a ring held by the worker.
+///
+/// The parts may be taken apart and used by different threads.
+#[derive(Debug)]
+pub struct WorkerEnd {
+    /// Brings calls from the caller.
+    pub calls: Consumer,
+    /// Takes replies to the caller.
+    pub replies: Producer,
+    /// Where this worker says what it is doing.
+    pub progress: Progress,
+}
+
+impl CallerEnd {
+    /// Checks and maps a ring. `worker` rings the worker's bell. Each end is mapped once in the life of a ring:
+    /// a broken ring is replaced, not resumed.
+    pub fn map(memory: impl AsFd, worker: Ringer) -> Result<Self, Error> {
+        let (call, reply, shared) = pipes(memory, worker)?;
+        Ok(Self {
+            calls: Producer::new(call),
+            replies: Consumer::new(reply),
+            progress: ProgressReport { shared },
+        })
+    }
+}
+
+impl WorkerEnd {
+    /// Checks and maps a ring. `caller` rings the caller's bell. Each end is mapped once in the life of a ring.
+    pub fn map(memory: impl AsFd, caller: Ringer) -> Result<Self, Error> {
+        let (call, reply, shared) = pipes(memory, caller)?;
+        Ok(Self {
+            calls: Consumer::new(call),
+            replies: Producer::new(reply),
+            progress: Progress { shared, finished: 0 },
+        })
+    }
+}
+
+fn pipes(memory: impl AsFd, peer: Ringer) -> Result<(Pipe, Pipe, Arc<Shared>), Error> {
+    let (shared, capacity) = map_ring(memory)?;
+    let (shared, peer) = (Arc::new(shared), Arc::new(peer));
+    let pipe =
+        |name, words, data| Pipe { name, words, data, capacity, shared: shared.clone(), peer: peer.clone() };
+    let call = pipe("call", CALL_WORDS, HEADER_BYTES);
+    let reply = pipe("reply", REPLY_WORDS, HEADER_BYTES + capacity);
+    Ok((call, reply, shared))
+}
+
+/// Says in the shared memory which call runs, so that it can still be read after a crash.
+#[derive(Debug)]
+pub struct Progress {
+    shared: Arc<Shared>,
+    finished: u64,
+}
+
+impl Progress {
+    /// Call `id` (not 0) begins.
+    pub fn begin(&mut self, id: u64) {
+        self.shared.word(RUNNING).store(id, Ordering::Release);
+    }
+
+    /// The running call has ended.
+    pub fn end(&mut self) {
+        self.finished += 1;
+        self.shared.word(FINISHED).store(self.finished, Ordering::Release);
+        self.shared.word(RUNNING).store(0, Ordering::Release);
+    }
+}
+
+/// Reads what the worker says in the shared memory. A hint, which only the worker itself suffers from if wrong.
+#[derive(Debug)]
+pub struct ProgressReport {
+    shared: Arc<Shared>,
+}
+
+impl ProgressReport {
+    /// The call that runs, or ran when the worker ended.
+    pub fn running(&self) -> Option<u64> {
+        Some(self.shared.word(RUNNING).load(Ordering::Acquire)).filter(|&id| id != 0)
+    }
+
+    /// How many calls have ended.
+    pub fn finished(&self) -> u64 {
+        self.shared.word(FINISHED).load(Ordering::Acquire)
+    }
+}

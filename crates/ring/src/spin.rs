@@ -1,0 +1,190 @@
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::memory::{check_magic, create_sealed, sealed_size};
+use crate::shm::Shared;
+
+/// How many processes or threads of a machine can have a seat on its [`SpinBoard`].
+pub const SEATS: u16 = 512;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"mutspin\x01");
+const BOARD_BYTES: usize = 4096;
+const LIMIT: usize = 8;
+const BITS: usize = 0x80;
+
+/// Says who spins on this machine, so that spinners stay fewer than cores.
+///
+/// One page, made by the node and mapped by every participant. What it says is a hint: a hostile participant
+/// that scribbles on it can make others sleep where they would spin or spin for a bounded time where they would
+/// sleep, no more.
+#[derive(Debug)]
+pub struct SpinBoard {
+    file: OwnedFd,
+    shared: Shared,
+    /// So many may spin at once.
+    limit: u32,
+}
+
+impl SpinBoard {
+    /// Makes the board of a machine whose node may use `cores`. On a single core nobody spins: whom one waits
+    /// for could not run.
+    pub fn create(cores: usize) -> Result<Self, Error> {
+        let file = create_sealed("mutirao-spin", BOARD_BYTES)?;
+        let shared = Shared::map(&file, BOARD_BYTES)?;
+        let limit = if cores < 2 { 0 } else { cores.min(usize::from(SEATS)) as u32 };
+        shared.word(LIMIT).store(u64::from(limit), Relaxed);
+        shared.word(0).store(MAGIC, Release);
+        Ok(Self { file, shared, limit })
+    }
+
+    /// Checks and maps a board that the node has handed over.
+    pub fn map(file: OwnedFd) -> Result<Self, Error> {
+        const WHAT: &str = "spin board";
+        let bytes = sealed_size(&file, WHAT)?;
+        if bytes != BOARD_BYTES as u64 {
+            return Err(Error::Size { what: WHAT, bytes });
+        }
+        let shared = Shared::map(&file, BOARD_BYTES)?;
+        check_magic(&shared, WHAT, MAGIC)?;
+        let limit = shared.word(LIMIT).load(Acquire).min(u64::from(SEATS)) as u32;
+        Ok(Self { file, shared, limit })
+    }
+
+    /// How many spin now.
+    pub fn spinning(&self) -> u32 {
+        (0..usize::from(SEATS) / 64)
+            .map(|word| self.shared.word(BITS + 8 * word).load(Relaxed).count_ones())
+            .sum()
+    }
+
+    /// The seat with this number, which the node gives to one participant only. None from [`SEATS`] on.
+    pub fn seat(self: &Arc<Self>, number: u16) -> Option<Seat> {
+        (number < SEATS).then(|| Seat { board: self.clone(), number })
+    }
+
+    /// Clears the seat of a participant that has died. None of its business from [`SEATS`] on.
+    pub fn clear(&self, number: u16) {
+        if number < SEATS {
+            self.set(number, false);
+        }
+    }
+
+    fn set(&self, number: u16, spins: bool) {
+        let word = self.shared.word(BITS + usize::from(number / 64) * 8);
+        let bit = 1 << (number % 64);
+        if spins {
+            word.fetch_or(bit, Relaxed);
+        } else {
+            word.fetch_and(!bit, Relaxed);
+        }
+    }
+}
+
+impl AsFd for SpinBoard {
+    /// The file, to be handed to the participants.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// One participant's place on a [`SpinBoard`].
+#[derive(Debug)]
+pub struct Seat {
+    board: Arc<SpinBoard>,
+    number: u16,
+}
+
+impl Seat {
+    /// Marks this participant as spinning until the guard is dropped, unless enough spin already.
+    fn enter(&self) -> Option<Spinning<'_>> {
+        (self.board.spinning() < self.board.limit).then(|| {
+            self.board.set(self.number, true);
+            Spinning(self)
+        })
+    }
+}
+
+struct Spinning<'a>(&'a Seat);
+
+impl Drop for Spinning<'_> {
+    fn drop(&mut self) {
+        self.0.board.set(self.0.number, false);
+    }
+}
+
+/// Nobody spins for longer at a time.
+const SPIN_MAX: Duration = Duration::from_micros(50);
+/// A longer wait says no more than this one.
+const NOTE_MAX: Duration = Duration::from_micros(400);
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 16;
+/// After spinning in vain again and again, so many waits pass before it is tried once more.
+const PENALTY_MAX: u32 = 1024;
+
+/// Decides whether to spin before sleeping, by what recent waits have cost.
+///
+/// It spins only while waits are short on average (however they were spent), while spinning is not mostly in
+/// vain (as when both sides share a core), and while the board has room.
+#[derive(Debug)]
+pub struct Spinner {
+    seat: Option<Seat>,
+    /// Moving average of what a wait takes.
+    usual: Duration,
+    /// Waits to let pass without spinning.
+    pause: u32,
+    /// What the next spin in vain sets `pause` to.
+    penalty: u32,
+}
+
+impl Spinner {
+    /// One that spins when it pays and the board allows.
+    pub fn new(seat: Seat) -> Self {
+        Self { seat: Some(seat), usual: Duration::ZERO, pause: 0, penalty: 1 }
+    }
+
+    /// One that never spins: for a process that was given no seat.
+    pub fn asleep() -> Self {
+        Self { seat: None, usual: Duration::ZERO, pause: 0, penalty: 1 }
+    }
+
+    /// Spins until `is_ready`, if spinning is worth it now, for at most 50 microseconds. False when it did not
+    /// spin or spun in vain: go to sleep, then [`note`](Self::note) how long it all took.
+    pub fn spin(&mut self, mut is_ready: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
+        let Some(seat) = &self.seat else { return Ok(false) };
+        if self.usual > SPIN_MAX {
+            return Ok(false);
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Ok(false);
+        }
+        let Some(spinning) = seat.enter() else { return Ok(false) };
+        let began = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                if is_ready()? {
+                    drop(spinning);
+                    self.penalty = (self.penalty / 2).max(1);
+                    self.note(began.elapsed());
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            if began.elapsed() >= SPIN_MAX {
+                break;
+            }
+        }
+        drop(spinning);
+        self.pause = self.penalty;
+        self.penalty = (self.penalty * 2).min(PENALTY_MAX);
+        Ok(false)
+    }
+
+    /// Tells how long a wait has taken in the end, asleep or not; [`wait`](crate::wait) does so itself.
+    pub fn note(&mut self, took: Duration) {
+        self.usual = (self.usual * 7 + took.min(NOTE_MAX)) / 8;
+    }
+}

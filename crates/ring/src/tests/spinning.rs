@@ -1,0 +1,93 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{SEATS, SpinBoard, Spinner};
+
+const SHORT: Duration = Duration::from_micros(5);
+const LONG: Duration = Duration::from_millis(5);
+
+/// Whether the spinner looks even once.
+fn does_spin(spinner: &mut Spinner) -> bool {
+    let mut looks = 0;
+    let ready = spinner.spin(|| {
+        looks += 1;
+        Ok(true)
+    });
+    assert_eq!(ready.unwrap(), looks > 0);
+    looks > 0
+}
+
+fn spin_in_vain(spinner: &mut Spinner) -> bool {
+    let mut looks = 0;
+    let ready = spinner.spin(|| {
+        looks += 1;
+        Ok(false)
+    });
+    assert!(!ready.unwrap());
+    looks > 0
+}
+
+#[test]
+fn as_many_spin_as_there_are_cores_and_none_on_one() {
+    for (cores, expected) in [(1, [false; 3]), (2, [true, true, false]), (3, [true; 3])] {
+        let board = Arc::new(SpinBoard::create(cores).unwrap());
+        // Another participant sees the same board through a map of its own.
+        let theirs = Arc::new(SpinBoard::map(rustix::io::dup(&*board).unwrap()).unwrap());
+        let mut spinners = [0, 63, SEATS - 1].map(|seat| Spinner::new(theirs.seat(seat).unwrap()));
+        let [first, second, third] = &mut spinners;
+        let mut seen = [false; 3];
+        let _ = first.spin(|| {
+            seen[0] = true;
+            let _ = second.spin(|| {
+                seen[1] = true;
+                seen[2] = does_spin(third);
+                Ok(true)
+            });
+            Ok(true)
+        });
+        assert_eq!(seen, expected, "{cores} cores");
+        assert_eq!(board.spinning(), 0);
+    }
+}
+
+#[test]
+fn the_seat_of_a_dead_spinner_can_be_cleared() {
+    let board = Arc::new(SpinBoard::create(2).unwrap());
+    assert!(board.seat(SEATS).is_none());
+    let (mut dying, mut other) =
+        (Spinner::new(board.seat(200).unwrap()), Spinner::new(board.seat(1).unwrap()));
+    let mut sight = (0, 0, false);
+    let _ = dying.spin(|| {
+        sight.0 = board.spinning();
+        board.clear(200);
+        board.clear(SEATS); // is nobody's
+        sight.1 = board.spinning();
+        sight.2 = does_spin(&mut other);
+        Ok(true)
+    });
+    assert_eq!(sight, (1, 0, true));
+}
+
+#[test]
+fn it_spins_while_waits_are_short() {
+    let board = Arc::new(SpinBoard::create(2).unwrap());
+    let mut spinner = Spinner::new(board.seat(0).unwrap());
+    assert!(does_spin(&mut spinner));
+    for _ in 0..4 {
+        spinner.note(LONG);
+    }
+    assert!(!does_spin(&mut spinner));
+    for _ in 0..40 {
+        spinner.note(SHORT);
+    }
+    assert!(does_spin(&mut spinner));
+    assert!(!does_spin(&mut Spinner::asleep()));
+}
+
+#[test]
+fn spinning_in_vain_becomes_rare() {
+    let board = Arc::new(SpinBoard::create(2).unwrap());
+    let mut spinner = Spinner::new(board.seat(0).unwrap());
+    let spun = (0..1000).filter(|_| spin_in_vain(&mut spinner)).count();
+    assert!((2..=12).contains(&spun), "{spun} times");
+}
