@@ -1,1 +1,10 @@
 //! Run functions of your program on every machine of a pool.
+
+mod error;
+mod operation;
+mod pool;
+pub mod raw;
+mod worker;
+
+pub use error::Error;
+pub use pool::{CallError, CallErrorKind};

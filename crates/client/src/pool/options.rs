@@ -1,0 +1,144 @@
+//! What one says when a pool is opened or slots are asked for, and what one hears about leases.
+
+use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Want};
+use mutirao_wire::{Handle, LeaseId};
+use std::path::PathBuf;
+
+/// How a pool is opened. The default suits most programs.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The application's name, for people; by default that of the program's file.
+    pub name: Option<String>,
+    /// The program's version, for people; may be empty.
+    pub version: String,
+    /// The socket of the node to use; by default it is looked for.
+    pub socket: Option<PathBuf>,
+    /// Start a private node even if one of this machine runs.
+    pub private: bool,
+    /// Libraries the program loads that other machines may lack: they travel with it.
+    pub libraries: Vec<PathBuf>,
+    /// Who asks for slots.
+    pub slots: Slots,
+}
+
+/// Who asks the pool for slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slots {
+    /// The library, when calls wait, at most so many slots; it gives them back when idle.
+    /// The program's first own request switches this off.
+    Auto {
+        /// Most slots held at once.
+        max: u32,
+    },
+    /// The program, by [`Pool::allocate`](crate::raw::Pool::allocate).
+    ByHand,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Slots::Auto { max: 1024 }
+    }
+}
+
+/// A request for slots.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Leases wanted.
+    pub count: u32,
+    /// Fewer than this many are of no use.
+    pub at_least: u32,
+    /// What each lease holds.
+    pub bundle: Bundle,
+    /// How they lie on the nodes.
+    pub layout: Layout,
+    /// The only architecture that will do, if one.
+    pub arch: Option<Arch>,
+    /// Whether this program's operations are to run on them; otherwise they are slots only.
+    pub workers: bool,
+}
+
+impl Request {
+    /// `count` leases of one slot each, near, fewer if there are no more.
+    pub fn slots(count: u32) -> Request {
+        Request {
+            count,
+            at_least: 0,
+            bundle: Bundle::default(),
+            layout: Layout::Near,
+            arch: None,
+            workers: true,
+        }
+    }
+
+    pub(crate) fn want(&self) -> Want {
+        Want { bundle: self.bundle.clone(), count: self.count, layout: self.layout, arch: self.arch }
+    }
+}
+
+/// Names a lease of a pool that is open. Never used again for another lease of the same pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey(pub u32);
+
+impl LeaseKey {
+    pub(crate) fn handle(self) -> Handle {
+        Handle(self.0)
+    }
+}
+
+/// How far a lease is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Granted; its worker is being started, or none was wanted.
+    Granted,
+    /// The program is on its way to the lender.
+    Fetching,
+    /// Its worker takes calls.
+    Ready,
+    /// The lender is out of reach at the moment.
+    Broken,
+}
+
+/// A lease held.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// Names it here.
+    pub key: LeaseKey,
+    /// Names it in the pool.
+    pub id: LeaseId,
+    /// The node that lends.
+    pub lender: NodeRef,
+    /// Slots it holds.
+    pub slots: u16,
+    /// Whether the lender is this machine's node.
+    pub local: bool,
+    /// The lender's architecture.
+    pub arch: Arch,
+    /// How far it is.
+    pub state: LeaseState,
+    /// Calls its worker has finished.
+    pub finished: u64,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone)]
+pub struct Allocation {
+    /// The leases granted.
+    pub leases: Vec<LeaseKey>,
+    /// What stood in the way elsewhere.
+    pub notes: Vec<Note>,
+    /// Slots free in the pool when the search ended, as far as known.
+    pub free_hint: u32,
+}
+
+/// What a note says, as one line for people.
+pub fn note_text(note: &Note) -> String {
+    use mutirao_wire::node::Hindrance;
+    match &note.hindrance {
+        Hindrance::AwaitsApproval => format!(
+            "node {} awaits its owner's approval of this program (`mutirao plugin approve` there)",
+            note.node
+        ),
+        Hindrance::Refused(why) => format!("node {} refuses: {why}", note.node),
+        Hindrance::Unfit(why) => format!("node {} cannot run this program: {why}", note.node),
+    }
+}
