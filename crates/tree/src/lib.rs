@@ -1,1 +1,17 @@
 //! The tree of nodes and the leases of one node, as pure state machines.
+//!
+//! [`Core`] is all of it: how nodes come under a parent, what they know of what is free, how slots
+//! are searched for and granted, how leases live and end. It is told one [`Input`] at a time and
+//! appends what follows to the caller's vector of [`Output`]s. It does no I/O, reads no clock and
+//! draws no random numbers.
+#![forbid(unsafe_code)]
+
+mod core;
+mod io;
+mod policy;
+mod settings;
+
+pub use self::core::Core;
+pub use io::{Capacity, Input, LeaseRecord, NodeMessage, Output, Table};
+pub use policy::{Accept, Judgement, Policy, Verified, Verifier, user_of};
+pub use settings::Settings;

@@ -1,0 +1,100 @@
+//! To whom a node lends.
+
+use mutirao_wire::PluginId;
+use mutirao_wire::node::Asker;
+use std::collections::BTreeSet;
+
+/// What the owner accepts by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accept {
+    /// The owner's own work, and that of the users listed.
+    #[default]
+    Own,
+    /// Also others', once the owner has approved the plugin.
+    Ask,
+    /// Everything.
+    All,
+}
+
+/// To whom a node lends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// What is accepted by default.
+    pub accept: Accept,
+    /// The owner: a user of the pool, or `name@node`.
+    pub owner: String,
+    /// The user whose daemon this is, as `name@node`: own when at home here.
+    pub local_user: String,
+    /// Others whose work counts as own.
+    pub users: BTreeSet<String>,
+    /// Plugins approved by hand, for everybody.
+    pub approved: BTreeSet<PluginId>,
+    /// Plugins denied by hand, also to the owner.
+    pub denied: BTreeSet<PluginId>,
+}
+
+/// What the token of an [`Asker`] proves; found out by the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verified {
+    /// There is none: the user is the home's `name@node`.
+    Local,
+    /// The user of the whole pool it names.
+    User(String),
+    /// It is forged, expired or for something else; the text says which.
+    Invalid(String),
+}
+
+/// Judges the token of an asker. Called only when this node might grant.
+pub type Verifier = Box<dyn Fn(&Asker) -> Verified + Send>;
+
+/// The policy's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// Lend.
+    Accept,
+    /// Lend once the owner has approved the plugin.
+    Wait,
+    /// Do not lend; the text says why.
+    Refuse(String),
+}
+
+impl Policy {
+    /// Judges a request by its user, as [`user_of`] names it, and its plugin. `local`: its home is
+    /// this very node.
+    pub fn judge(&self, user: &str, local: bool, plugin: Option<PluginId>) -> Judgement {
+        if plugin.is_some_and(|id| self.denied.contains(&id)) {
+            return Judgement::Refuse("the owner denied this plugin".into());
+        }
+        let own = (!self.owner.is_empty() && user == self.owner)
+            || self.users.contains(user)
+            || (local && user == self.local_user);
+        if own || plugin.is_some_and(|id| self.approved.contains(&id)) {
+            return Judgement::Accept;
+        }
+        match self.accept {
+            Accept::All => Judgement::Accept,
+            Accept::Ask if plugin.is_some() => Judgement::Wait,
+            Accept::Ask => Judgement::Refuse(format!(
+                "the owner approves plugins, and lends bare slots to `{}` only",
+                self.owner
+            )),
+            Accept::Own => Judgement::Refuse(format!(
+                "the owner lends to `{}` and {} listed users only",
+                self.owner,
+                self.users.len()
+            )),
+        }
+    }
+}
+
+/// The user an asker is, or why its word is not taken. A home can speak for its own users only.
+pub fn user_of(asker: &Asker, verified: Verified) -> Result<String, String> {
+    match verified {
+        Verified::User(name) => Ok(name),
+        Verified::Invalid(why) => Err(format!("the user's token is not valid: {why}")),
+        Verified::Local => match asker.local_user.rsplit_once('@') {
+            Some((name, node)) if !name.is_empty() && node == asker.home.name => Ok(asker.local_user.clone()),
+            _ => Err(format!("`{}` is not a user of node `{}`", asker.local_user, asker.home.name)),
+        },
+    }
+}

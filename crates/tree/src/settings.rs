@@ -1,0 +1,64 @@
+//! Numbers that an owner or a pool may choose.
+
+use core::time::Duration;
+use mutirao_wire::limits;
+
+/// Limits and timings of one [`Core`](crate::Core).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Children taken before joiners are passed down.
+    pub fan_out: usize,
+    /// Children taken at all.
+    pub children_max: usize,
+    /// How long changes of the summary are gathered before they go up.
+    pub coalesce: Duration,
+    /// A hint older than this is believed when it says that nothing is free.
+    pub settle: Duration,
+    /// How often one node asks its children for the rest of one search.
+    pub rounds_max: u8,
+    /// An attach that is not completed for this long is void.
+    pub commit: Duration,
+    /// A dial that is not answered for this long is given up.
+    pub dial: Duration,
+    /// The first pause after all candidates failed; doubles up to `retry_max`.
+    pub retry: Duration,
+    /// The longest such pause.
+    pub retry_max: Duration,
+    /// A grant nobody confirms for this long is taken back; searches are remembered as long.
+    pub first_life: Duration,
+    /// A lease whose home is out of reach for this long lapses.
+    pub lapse: Duration,
+    /// How much longer than `lapse` a home waits before it believes a lease lost.
+    pub margin: Duration,
+    /// Searches remembered.
+    pub searches_max: usize,
+    /// Questions under way.
+    pub questions_max: usize,
+    /// Applications at home here.
+    pub apps_max: usize,
+    /// Leases held through this node.
+    pub held_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            fan_out: limits::FAN_OUT,
+            children_max: limits::CHILDREN_MAX,
+            coalesce: Duration::from_millis(20),
+            settle: Duration::from_millis(200),
+            rounds_max: 16,
+            commit: limits::COMMIT,
+            dial: limits::HANDSHAKE,
+            retry: Duration::from_millis(50),
+            retry_max: Duration::from_secs(5),
+            first_life: limits::FIRST_LIFE,
+            lapse: limits::LAPSE,
+            margin: Duration::from_secs(3),
+            searches_max: 4096,
+            questions_max: 256,
+            apps_max: 4096,
+            held_max: 2 * limits::WANT_MAX as usize,
+        }
+    }
+}
