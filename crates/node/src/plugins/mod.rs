@@ -54,7 +54,15 @@ impl Plugins {
 
     /// A frame about blobs came on a data connection: `BlobGet` to a holder, on a connection the
     /// asker dialled; `BlobChunk` and `BlobMissing` back on the same.
-    pub fn data_frame(&mut self, _ctx: &mut Context, _conn: ConnId, _peer: NodeId, _header: &Header, _body: &[u8]) {}
+    pub fn data_frame(
+        &mut self,
+        _ctx: &mut Context,
+        _conn: ConnId,
+        _peer: NodeId,
+        _header: &Header,
+        _body: &[u8],
+    ) {
+    }
 
     /// There is room again on a data connection that had none; also told when it closed, after which
     /// `ctx.conns.exists(conn)` is false.

@@ -1,0 +1,121 @@
+//! TLS over TCP, between nodes.
+
+use mio::net::TcpStream;
+use mutirao_wire::frame::Decoder;
+use rustls::Connection;
+use std::io::{self, BufRead, ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
+
+/// Plaintext handed to TLS at once: four full records.
+const PLAIN: usize = 64 * 1024;
+
+/// One end of an encrypted connection.
+pub(crate) struct TlsTransport {
+    stream: TcpStream,
+    tls: Connection,
+    connecting: bool,
+}
+
+impl TlsTransport {
+    /// `connecting`: the TCP connection is still being made.
+    pub(crate) fn new(stream: TcpStream, tls: Connection, connecting: bool) -> TlsTransport {
+        TlsTransport { stream, tls, connecting }
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+
+    /// The local address the other side was reached from.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok()
+    }
+
+    /// The TLS connection, once its handshake is done.
+    pub(crate) fn established(&self) -> Option<&Connection> {
+        (!self.connecting && !self.tls.is_handshaking()).then_some(&self.tls)
+    }
+
+    pub(crate) fn wants_write(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// Whether the TCP connection stands; an error if it cannot be made.
+    fn connected(&mut self) -> io::Result<bool> {
+        if !self.connecting {
+            return Ok(true);
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => {
+                self.connecting = false;
+                self.stream.set_nodelay(true)?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads once from the network; plaintext is pushed into `decoder`. 0 is the end.
+    pub(crate) fn read(&mut self, scratch: &mut [u8], decoder: &mut Decoder) -> io::Result<usize> {
+        if !self.connected()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = self.stream.read(scratch)?;
+        let mut bytes = &scratch[..count];
+        while !bytes.is_empty() {
+            self.tls.read_tls(&mut bytes)?;
+            let state = self.tls.process_new_packets().map_err(|error| {
+                // The alert that tells the other side why is queued; try to get it out.
+                let _ = self.tls.write_tls(&mut self.stream);
+                io::Error::other(error)
+            })?;
+            let mut left = state.plaintext_bytes_to_read();
+            let mut reader = self.tls.reader();
+            while left > 0 {
+                let chunk = reader.fill_buf()?;
+                let taken = chunk.len();
+                decoder.push(chunk);
+                reader.consume(taken);
+                left = left.saturating_sub(taken.max(1));
+            }
+            if state.peer_has_closed() {
+                return Ok(0);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Writes from `out[*start..]` until all is written (`true`) or the network takes no more.
+    pub(crate) fn write(&mut self, out: &[u8], start: &mut usize) -> io::Result<bool> {
+        if !self.connected()? {
+            return Ok(false);
+        }
+        loop {
+            while self.tls.wants_write() {
+                match self.tls.write_tls(&mut self.stream) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.tls.is_handshaking() {
+                return Ok(false);
+            }
+            let rest = &out[*start..];
+            if rest.is_empty() {
+                return Ok(true);
+            }
+            *start += self.tls.writer().write(&rest[..rest.len().min(PLAIN)])?;
+        }
+    }
+}

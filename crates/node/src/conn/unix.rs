@@ -1,0 +1,106 @@
+//! A local socket, with descriptors beside the bytes.
+
+use mio::net::UnixStream;
+use mutirao_wire::frame::Decoder;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Descriptors beside one write; the kernel's own limit is 253.
+const FDS_AT_ONCE: usize = 64;
+
+/// One end of a local socket.
+pub(crate) struct UnixTransport {
+    stream: UnixStream,
+    /// The process at the other end, as the kernel says.
+    pub(crate) peer_pid: u32,
+    /// Its user.
+    pub(crate) peer_uid: u32,
+}
+
+impl UnixTransport {
+    /// Asks the kernel who is at the other end.
+    pub(crate) fn new(stream: UnixStream) -> io::Result<UnixTransport> {
+        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        Ok(UnixTransport {
+            stream,
+            peer_pid: peer.pid.as_raw_nonzero().get() as u32,
+            peer_uid: peer.uid.as_raw(),
+        })
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut UnixStream {
+        &mut self.stream
+    }
+
+    /// Reads once; bytes go to `decoder`, descriptors to `fds`. 0 is the end.
+    pub(crate) fn read(
+        &mut self,
+        scratch: &mut [u8],
+        decoder: &mut Decoder,
+        fds: &mut VecDeque<OwnedFd>,
+    ) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            self.stream.as_fd(),
+            &mut [IoSliceMut::new(scratch)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+        )?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        decoder.push(&scratch[..received.bytes]);
+        Ok(received.bytes)
+    }
+
+    /// Writes from `out[*start..]` until all is written (`true`) or the other side takes no more.
+    /// `written` bytes went before; `fds` says at which byte descriptors go along.
+    pub(crate) fn write(
+        &mut self,
+        out: &[u8],
+        start: &mut usize,
+        written: u64,
+        fds: &mut VecDeque<(u64, Vec<OwnedFd>)>,
+    ) -> io::Result<bool> {
+        let begin = *start;
+        while *start < out.len() {
+            let at = written + (*start - begin) as u64;
+            let beside = fds.front().filter(|(when, _)| *when == at).map(|(_, fds)| fds.as_slice());
+            let next = fds.iter().map(|(when, _)| *when).find(|when| *when > at);
+            let end = next.map_or(out.len(), |when| *start + (when - at) as usize).min(out.len());
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let borrowed: Vec<_> = beside.unwrap_or_default().iter().map(AsFd::as_fd).collect();
+            if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+                return Err(io::Error::other("too many descriptors beside one message"));
+            }
+            let sent = sendmsg(
+                self.stream.as_fd(),
+                &[IoSlice::new(&out[*start..end])],
+                &mut ancillary,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            );
+            match sent {
+                Ok(count) => {
+                    *start += count;
+                    if beside.is_some() {
+                        fds.pop_front();
+                    }
+                }
+                Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+}

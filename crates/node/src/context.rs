@@ -1,0 +1,256 @@
+//! What the parts of the daemon share during a turn of its loop.
+
+pub use crate::conn::{ConnId, Conns};
+pub use crate::jobs::{Done, Jobs};
+use crate::options::Paths;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use mutirao_wire::frame::Header;
+use mutirao_wire::lease::{LeaseEnd, LeaseMessage, WorkerState};
+use mutirao_wire::node::{Bundle, PluginRef};
+use mutirao_wire::plugin::PluginMessage;
+use mutirao_wire::stream::StreamMessage;
+use mutirao_wire::tree::TreeMessage;
+use mutirao_wire::{AppId, Handle, NodeId, NodeRef, PluginId, Tick};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use zerocopy::byteorder::little_endian::U32;
+
+/// Whom the readiness of a descriptor concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Owner {
+    /// A framed connection; the key is a [`ConnId`].
+    Conn = 1,
+    /// The daemon itself: listeners, signals, helper threads.
+    Daemon = 2,
+    /// The lender.
+    Lender = 3,
+    /// The plugins.
+    Plugins = 4,
+}
+
+/// Keys are 56 bits wide.
+const KEY_BITS: u32 = 56;
+
+pub(crate) fn token(owner: Owner, key: u64) -> Token {
+    debug_assert!(key >> KEY_BITS == 0);
+    Token((owner as usize) << KEY_BITS | key as usize)
+}
+
+pub(crate) fn owner_and_key(token: Token) -> Option<(Owner, u64)> {
+    let owner = match token.0 >> KEY_BITS {
+        1 => Owner::Conn,
+        2 => Owner::Daemon,
+        3 => Owner::Lender,
+        4 => Owner::Plugins,
+        _ => return None,
+    };
+    Some((owner, token.0 as u64 & ((1 << KEY_BITS) - 1)))
+}
+
+/// What a watched descriptor is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// Reading, which includes the end and an error.
+    pub readable: bool,
+    /// Writing.
+    pub writable: bool,
+}
+
+/// A lease of this node that begins: make it a worker.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The lease's serial here.
+    pub serial: u64,
+    /// Whose it is.
+    pub app: AppId,
+    /// The application's name.
+    pub app_name: String,
+    /// The user, as far as proven: a pool-wide name, or `name@node`.
+    pub user: String,
+    /// What the lease holds.
+    pub bundle: Bundle,
+    /// Slots it holds (for an exclusive one, those of the whole node).
+    pub slots: u16,
+    /// The plugin to serve; `None`: slots only, there is no worker.
+    pub plugin: Option<PluginRef>,
+    /// The node the application talks through.
+    pub home: NodeRef,
+    /// Whether that is this node: the worker is then reached through a ring, without a stream.
+    pub local: bool,
+}
+
+/// What a part wants of the others. Carried out in the same turn, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// How the worker of a lease lent here is doing. For a local lease, `Ready` makes the daemon
+    /// fetch the descriptors from the lender and hand them to the program.
+    Worker {
+        /// The lease.
+        serial: u64,
+        /// How it is doing.
+        state: WorkerState,
+    },
+    /// The worker of a local lease ended and will be replaced.
+    WorkerEnded {
+        /// The lease.
+        serial: u64,
+        /// See `mutirao_wire::stream::failure`.
+        code: u32,
+        /// For people.
+        cause: String,
+    },
+    /// A lease cannot be served any longer: end it.
+    End {
+        /// The lease.
+        serial: u64,
+        /// Why.
+        end: LeaseEnd,
+    },
+    /// All that served a finished lease is no more: its slots are free.
+    Gone {
+        /// The lease.
+        serial: u64,
+    },
+    /// A plugin that the lender asked for is here, or cannot be had (the text says why).
+    PluginHere {
+        /// Which.
+        plugin: PluginId,
+        /// Whether it is here.
+        result: Result<(), String>,
+    },
+    /// What became of a program's offer.
+    PluginOffered {
+        /// The program's connection.
+        client: ConnId,
+        /// The identity, or for people what is wrong.
+        plugin: Result<PluginRef, String>,
+    },
+    /// Approvals have changed; the plugins' `policy()` gives the new state.
+    PolicyChanged,
+    /// Open a data connection to this node, for its files.
+    OpenData(NodeRef),
+}
+
+/// The connections to one other node.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Peer {
+    /// The control connection, when up.
+    pub control: Option<ConnId>,
+    /// The data connection this node dialled, when up.
+    pub data: Option<ConnId>,
+}
+
+/// What all parts share.
+pub struct Context {
+    /// Now, the same for a whole turn of the loop.
+    pub now: Tick,
+    /// This node, as others know it.
+    pub me: NodeRef,
+    /// Where its files lie.
+    pub paths: Paths,
+    /// All framed connections.
+    pub conns: Conns,
+    /// Helper threads.
+    pub jobs: Jobs,
+    /// What parts want of one another.
+    pub actions: Vec<Action>,
+    pub(crate) registry: Registry,
+    pub(crate) peers: HashMap<NodeId, Peer>,
+    /// Streams of leases lent here: where each is bound.
+    pub(crate) bound: HashMap<u64, (ConnId, Handle)>,
+}
+
+impl Context {
+    /// Reports the readiness of `fd` to `owner` under `key` (below 2^56), from now on. Edge-triggered.
+    pub fn watch(&self, fd: BorrowedFd<'_>, owner: Owner, key: u64, interest: Interest) -> io::Result<()> {
+        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token(owner, key), interest)
+    }
+
+    /// Stops reporting on `fd`. To be called before it is closed if a copy of it lives elsewhere.
+    pub fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.registry.deregister(&mut SourceFd(&fd.as_raw_fd()))
+    }
+
+    /// Sends a message on the control connection to `peer`; `false` if there is none.
+    pub fn send_control(&mut self, peer: NodeId, message: impl Into<ControlMessage>) -> bool {
+        let Some(conn) = self.peers.get(&peer).and_then(|peer| peer.control) else { return false };
+        match message.into() {
+            ControlMessage::Tree(message) => self.conns.put_with(conn, |out| message.put(out)),
+            ControlMessage::Lease(message) => self.conns.put_with(conn, |out| message.put(out)),
+            ControlMessage::Plugin(message) => self.conns.put_with(conn, |out| message.put(out)),
+        }
+    }
+
+    /// Wants a data connection to `node`. `Plugins::data_up` or `data_down` follows.
+    pub fn open_data(&mut self, node: NodeRef) {
+        self.actions.push(Action::OpenData(node));
+    }
+
+    /// Writes a frame to the stream of a lease lent here; `false` if the stream is not bound now
+    /// (nothing is kept then: the home will send `Resume`).
+    pub fn stream_put(&mut self, serial: u64, mut header: Header, body: &[u8]) -> bool {
+        let Some(&(conn, handle)) = self.bound.get(&serial) else { return false };
+        header.handle = U32::new(handle.0);
+        self.conns.put(conn, header, body)
+    }
+
+    /// Writes a message that has a struct to the stream of a lease lent here; as
+    /// [`stream_put`](Context::stream_put). The message's own handle is filled in.
+    pub fn stream_message(&mut self, serial: u64, message: StreamMessage) -> bool {
+        let Some(&(conn, handle)) = self.bound.get(&serial) else { return false };
+        self.conns.put_with(conn, |out| put_stream_message(out, message, handle))
+    }
+
+    /// Bytes that are welcome on the stream of a lease now; 0 also when it is not bound.
+    pub fn stream_room(&self, serial: u64) -> usize {
+        self.bound.get(&serial).map_or(0, |&(conn, _)| self.conns.room(conn))
+    }
+}
+
+/// Appends `message` under `handle`, which both its header and its body then carry.
+pub(crate) fn put_stream_message(out: &mut Vec<u8>, mut message: StreamMessage, handle: Handle) {
+    match &mut message {
+        StreamMessage::Bind(m) => m.handle = handle,
+        StreamMessage::Resume(m) => m.handle = handle,
+        StreamMessage::Resumed(m) => m.handle = handle,
+        StreamMessage::WorkerEnded(m) => m.handle = handle,
+        StreamMessage::Unbound(m) => m.handle = handle,
+    }
+    let start = out.len();
+    message.put(out);
+    let at = start + core::mem::offset_of!(Header, handle);
+    out[at..at + 4].copy_from_slice(&handle.0.to_le_bytes());
+}
+
+/// A message for a control connection.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
+pub enum ControlMessage {
+    /// Of the tree.
+    Tree(TreeMessage),
+    /// About leases.
+    Lease(LeaseMessage),
+    /// About plugins.
+    Plugin(PluginMessage),
+}
+
+impl From<TreeMessage> for ControlMessage {
+    fn from(message: TreeMessage) -> Self {
+        ControlMessage::Tree(message)
+    }
+}
+
+impl From<LeaseMessage> for ControlMessage {
+    fn from(message: LeaseMessage) -> Self {
+        ControlMessage::Lease(message)
+    }
+}
+
+impl From<PluginMessage> for ControlMessage {
+    fn from(message: PluginMessage) -> Self {
+        ControlMessage::Plugin(message)
+    }
+}
