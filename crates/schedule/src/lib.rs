@@ -1,1 +1,17 @@
 //! Placement and the call tables at both ends of a lease, as pure state machines.
+//!
+//! [`hold::Hold`] lives in the library: it knows an application's calls and leases and decides which call
+//! goes where. [`serve::Serve`] lives in the daemon, one for each lease whose home is another node: it
+//! stands between the stream and the worker. When the worker is on the caller's machine there is no
+//! `Serve`: library and worker share the ring.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number.
+#![forbid(unsafe_code)]
+
+mod body;
+pub mod hold;
+mod receipts;
+pub mod serve;
+mod watch;
+
+pub use receipts::Receipts;
