@@ -47,6 +47,38 @@ pub enum Topic {
     },
 }
 
+/// What an administrator signs to give an order. Good for [`ORDER_LIFE_MS`] around its time; every order
+/// may be carried out twice without harm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// What is ordered.
+    pub topic: Topic,
+    /// The only node that is meant; `None`: every node.
+    pub to: Option<String>,
+    /// When it was signed, milliseconds since 1970.
+    pub signed_unix_ms: u64,
+}
+
+/// How far the clocks of who signs an order and who carries it out may be apart, milliseconds.
+pub const ORDER_LIFE_MS: u64 = 5 * 60 * 1000;
+
+impl Order {
+    /// The bytes that are signed.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        crate::kind::append(self, &mut bytes);
+        bytes
+    }
+
+    /// Whether `body`, whose signature was found in order, is this `question` asked about now.
+    pub fn matches(body: &[u8], question: &Question, now_unix_ms: u64) -> bool {
+        matches!(postcard::take_from_bytes::<Order>(body), Ok((order, []))
+            if order.topic == question.topic
+                && order.to == question.to
+                && order.signed_unix_ms.abs_diff(now_unix_ms) <= ORDER_LIFE_MS)
+    }
+}
+
 /// The state a node is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeState {
