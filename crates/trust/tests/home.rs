@@ -125,6 +125,18 @@ fn home_with(home: &Home, path: &Path, content: &[u8]) -> Result<(), Error> {
 }
 
 #[test]
+fn an_authority_s_key_is_never_overwritten() {
+    let (_directory, home) = place();
+    home.create_pool(&name("lab"), PASSPHRASE).unwrap();
+    let key = home.path().join("authority.key");
+    let before = fs::read(&key).unwrap();
+    fs::remove_file(home.path().join("pool.toml")).unwrap();
+    let refused = home.create_pool(&name("lab"), PASSPHRASE).unwrap_err();
+    assert!(matches!(&refused, Error::Exists { path } if *path == key), "{refused}");
+    assert_eq!(fs::read(&key).unwrap(), before);
+}
+
+#[test]
 fn private_keys_that_others_can_read_are_refused_with_the_cure() {
     let (_directory, home) = place();
     let authority = home.create_pool(&name("lab"), PASSPHRASE).unwrap();
