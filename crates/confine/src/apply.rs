@@ -8,10 +8,12 @@ use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The whole of `mutirao worker`: takes standard input for the channel, reads the plan from it,
 /// confines this process and executes the plugin.
@@ -19,7 +21,7 @@ use std::process::Command;
 /// Returns never; an error is told on standard error, with [`Error::exit_code`].
 pub fn worker_main() -> ! {
     let started = || -> Result<Infallible, Error> {
-        let channel = std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::PlanMissing)?;
+        let channel = io::stdin().as_fd().try_clone_to_owned().map_err(Error::PlanMissing)?;
         let mut reader = File::from(channel);
         let plan = Plan::receive(&mut reader)?;
         apply_and_exec(&plan, reader.into())
@@ -94,7 +96,22 @@ pub fn apply_and_exec(plan: &Plan, channel: OwnedFd) -> Result<Infallible, Error
 
     let mut plugin = Command::new(&plan.executable);
     plugin.args(&plan.arguments).env_clear().envs(plan.whole_environment()?);
-    Err(Error::Exec { path: plan.executable.clone(), source: plugin.exec() })
+    Err(Error::Exec { path: plan.executable.clone(), source: exec(&mut plugin) })
+}
+
+/// Executes, unless it fails. A file just written is "busy" while any process forked meanwhile still
+/// holds the writer's descriptor, which its own `execve` closes: that is waited for.
+fn exec(plugin: &mut Command) -> io::Error {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(2);
+    let begun = Instant::now();
+    loop {
+        let error = plugin.exec();
+        if error.kind() != io::ErrorKind::ExecutableFileBusy || begun.elapsed() > PATIENCE {
+            return error;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Keeps this process and all it starts from leaving its process group, so that a signal to the group

@@ -47,8 +47,12 @@ fn all<const N: usize>(conditions: [(u8, SeccompCmpOp, u32); N]) -> SeccompRule 
 
 use SeccompCmpOp::{Eq, MaskedEq, Ne};
 
-/// Calls since 2019, which have one number everywhere; libc names not all of them.
+/// Calls that libc does not name on all architectures. Those since 2019 have one number everywhere.
 mod number {
+    #[cfg(target_arch = "x86_64")]
+    pub const KEXEC_FILE_LOAD: i64 = 320;
+    #[cfg(not(target_arch = "x86_64"))]
+    pub const KEXEC_FILE_LOAD: i64 = 294;
     pub const PIDFD_SEND_SIGNAL: i64 = 424;
     pub const IO_URING_SETUP: i64 = 425;
     pub const IO_URING_ENTER: i64 = 426;
@@ -205,8 +209,7 @@ fn kernel() -> Vec<Entry> {
             libc::SYS_finit_module,
             libc::SYS_delete_module,
             libc::SYS_kexec_load,
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_kexec_file_load,
+            number::KEXEC_FILE_LOAD,
             libc::SYS_reboot,
             libc::SYS_acct,
             libc::SYS_syslog,
@@ -329,13 +332,13 @@ fn sockets(when: &When) -> Vec<Entry> {
 /// own by naming itself with 0, as it must here.
 fn scheduling() -> Vec<Entry> {
     let other = |argument| vec![all([(argument, Ne, 0)])];
-    let process = libc::PRIO_PROCESS;
+    const PROCESS: u32 = 0;
     vec![
         if_any(EPERM, libc::SYS_sched_setaffinity, other(0)),
         if_any(EPERM, libc::SYS_sched_setscheduler, other(0)),
         if_any(EPERM, libc::SYS_sched_setparam, other(0)),
         if_any(EPERM, libc::SYS_sched_setattr, other(0)),
-        if_any(EPERM, libc::SYS_setpriority, vec![all([(0, Ne, process)]), all([(1, Ne, 0)])]),
+        if_any(EPERM, libc::SYS_setpriority, vec![all([(0, Ne, PROCESS)]), all([(1, Ne, 0)])]),
         // The first argument of ioprio_set is 1 for a process.
         if_any(EPERM, libc::SYS_ioprio_set, vec![all([(0, Ne, 1)]), all([(1, Ne, 0)])]),
     ]

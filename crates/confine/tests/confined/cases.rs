@@ -32,6 +32,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("limits_hold", limits_hold),
     ("a_level_not_reached_is_said", a_level_not_reached_is_said),
     ("bad_plans_are_refused", bad_plans_are_refused),
+    ("a_program_still_being_written_is_waited_for", a_program_still_being_written_is_waited_for),
     ("a_worker_dies_with_its_node", a_worker_dies_with_its_node),
 ];
 
@@ -377,6 +378,21 @@ fn bad_plans_are_refused() {
     refused(&|plan| plan.work_dir = node.path("nowhere"), Error::EXIT_STEP);
     refused(&|plan| plan.executable = node.path("plugin/none"), Error::EXIT_STEP);
     refused(&|plan| plan.executable = node.path("plugin/data"), Error::EXIT_EXEC);
+}
+
+fn a_program_still_being_written_is_waited_for() {
+    let node = Node::new();
+    let program = node.path("plugin/fresh");
+    fs::copy(node.path("plugin/program"), &program).expect("copied");
+    let plan = node.program(&program, &["attempt", "environment"]);
+    let writer = fs::OpenOptions::new().append(true).open(&program).expect("opened");
+    let end = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| node.run(&plan));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(writer);
+        worker.join().expect("it ends")
+    });
+    assert_eq!(end.channel, "done", "{}", end.words());
 }
 
 /// The thread that starts a worker stands for the node: when it ends, so does the worker.
