@@ -20,8 +20,8 @@ use handover::{hand_over, take_over};
 
 /// A frame header and eight bytes.
 const FRAME: usize = 40;
-const PINGS: usize = 50_000;
-const ROUNDS: usize = 3;
+const PINGS: usize = 500;
+const ROUNDS: usize = 100;
 const FRAMES: usize = 10_000_000;
 const BLOCK: usize = 1 << 20;
 const BULK_BYTES: usize = 2 << 30;
@@ -47,7 +47,7 @@ fn caller() -> Result<(), Error> {
         .spawn()
         .expect("a second process");
     let pinned = pin(0);
-    println!("pinned: {pinned}, frames of {FRAME} bytes, {PINGS} pings a round, p50 and p99 in us");
+    println!("pinned: {pinned}, frames of {FRAME} bytes, {} pings of each kind", ROUNDS * PINGS);
 
     let board = Arc::new(SpinBoard::create(2)?);
     let memory = RingMemory::create(CAPACITY_DEFAULT)?;
@@ -59,20 +59,24 @@ fn caller() -> Result<(), Error> {
     let mut spinning = Spinner::new(board.seat(0).expect("a seat"));
     let mut asleep = Spinner::asleep();
 
+    // In turns, so that whatever else the machine does meets all of them alike.
+    let [mut floor, mut slept, mut spun] = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
         ask(&mut socket, SOCKET_PINGS);
-        let floor = measure(|| {
+        measure(&mut floor, || {
             let mut frame = [0; FRAME];
             socket.write_all(&frame).expect(PEER);
             socket.read_exact(&mut frame).expect(PEER);
             Ok(())
         })?;
-        report("unix socket", floor, floor);
         ask(&mut socket, PINGS_ASLEEP);
-        report("ring asleep", measure(|| ping(&mut end, &bell, &mut asleep))?, floor);
+        measure(&mut slept, || ping(&mut end, &bell, &mut asleep))?;
         ask(&mut socket, PINGS_SPINNING);
-        report("ring spinning", measure(|| ping(&mut end, &bell, &mut spinning))?, floor);
+        measure(&mut spun, || ping(&mut end, &bell, &mut spinning))?;
     }
+    let floor_p50 = report("unix socket", &mut floor, None);
+    report("ring asleep", &mut slept, Some(floor_p50));
+    report("ring spinning", &mut spun, Some(floor_p50));
 
     ask(&mut socket, TAKE_FRAMES);
     let began = Instant::now();
@@ -185,7 +189,6 @@ fn take(from: &mut Consumer, bell: &Bell, spinner: &mut Spinner, bytes: usize) -
 
 fn ask(socket: &mut UnixStream, wish: u8) {
     socket.write_all(&[wish]).expect(PEER);
-    std::thread::sleep(Duration::from_millis(20)); // so that the wish is not read as part of a ping
 }
 
 /// Pins this process to one core; false where there is no such core.
@@ -195,21 +198,28 @@ fn pin(core: usize) -> bool {
     sched_setaffinity(None, &set).is_ok()
 }
 
-/// Median and 99th percentile.
-fn measure(mut once: impl FnMut() -> Result<(), Error>) -> Result<(Duration, Duration), Error> {
-    let mut times = Vec::with_capacity(PINGS);
+fn measure(times: &mut Vec<Duration>, mut once: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
     for _ in 0..PINGS {
         let began = Instant::now();
         once()?;
         times.push(began.elapsed());
     }
-    times.sort_unstable();
-    Ok((times[PINGS / 2], times[PINGS * 99 / 100]))
+    Ok(())
 }
 
-fn report(name: &str, (p50, p99): (Duration, Duration), floor: (Duration, Duration)) {
+/// Prints the figures and returns the median.
+fn report(name: &str, times: &mut [Duration], floor_p50: Option<Duration>) -> Duration {
+    times.sort_unstable();
+    let at = |percent: usize| times[times.len() * percent / 100];
     let us = |time: Duration| time.as_secs_f64() * 1e6;
-    println!("{name:14} {:8.2} {:8.2}   {:.2} of the socket", us(p50), us(p99), us(p50) / us(floor.0));
+    let ratio = us(at(50)) / us(floor_p50.unwrap_or(at(50)));
+    println!(
+        "{name:14} p10 {:7.2}  p50 {:7.2}  p99 {:7.2} us  {ratio:.2} of the socket",
+        us(at(10)),
+        us(at(50)),
+        us(at(99))
+    );
+    at(50)
 }
 
 fn mib_per_s(began: Instant) -> f64 {
