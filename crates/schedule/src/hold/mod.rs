@@ -1,24 +1,101 @@
 //! An application's calls and where they go.
+//!
+//! The library keeps arguments and results; `Hold` sees sizes. An argument must be kept until its call is
+//! over, since it may have to be sent again. A call is over exactly once: when [`Hold::result`] returns
+//! true for it, or with [`Output::Finished`].
+//!
+//! A worker takes the calls of its lease in order and answers them in order, whether it is reached through
+//! a ring or a stream. So the first unanswered call of a lease is the one that runs, if any does.
+//!
+//! A time limit counts from when a call becomes the first of its worker's queue: it may run a little longer
+//! than its limit, never shorter. For local workers `Hold` keeps it, for others `Serve` does.
 
+mod calls;
+mod end;
+mod lease;
+mod place;
+mod speed;
 mod types;
+
+#[cfg(test)]
+mod tests;
 
 pub use types::*;
 
+use crate::watch::Watch;
+use calls::Calls;
+use lease::{Leases, Way};
+use mutirao_wire::limits::{CALL_BYTES_MAX, LEASE_WINDOW_BYTES};
+use mutirao_wire::stream::failure;
 use mutirao_wire::{CallId, Handle, Tick};
+use place::Candidates;
+use speed::Usual;
+use std::collections::VecDeque;
 
 /// The calls and leases of one application.
 #[derive(Debug)]
-pub struct Hold {}
+pub struct Hold {
+    options: Options,
+    calls: Calls,
+    leases: Leases,
+    usual: Usual,
+    /// Calls to be placed, in order; some may be over already.
+    waiting: VecDeque<CallId>,
+    /// How many of them are not over, by operation and in all.
+    waiting_count: usize,
+    /// A lease has parts, bound calls or its retirement pending.
+    pending: bool,
+    /// No watch of a local lease is due before.
+    watch_at: Option<Tick>,
+    /// When to look for stragglers next.
+    copies_at: Option<Tick>,
+    /// Not before this, and only if there may be any that were not seen at the last look.
+    copies_after: Tick,
+    copies_changed: bool,
+    candidates: Candidates,
+}
 
 impl Hold {
     /// Without leases or calls.
     pub fn new(options: Options) -> Hold {
-        unimplemented!("{options:?}")
+        Hold {
+            options: Options { calls_max: options.calls_max.min(CALLS_MAX), ..options },
+            calls: Calls::default(),
+            leases: Leases::default(),
+            usual: Usual::default(),
+            waiting: VecDeque::new(),
+            waiting_count: 0,
+            pending: false,
+            watch_at: None,
+            copies_at: None,
+            copies_after: Tick(0),
+            copies_changed: false,
+            candidates: Candidates::default(),
+        }
     }
 
     /// Takes a call, to be sent by a later [`place`](Hold::place), and gives it its name.
-    pub fn submit(&mut self, now: Tick, call: Call) -> Result<CallId, Refused> {
-        unimplemented!("{now:?} {call:?}")
+    pub fn submit(&mut self, call: Call) -> Result<CallId, Refused> {
+        if self.calls.len() >= self.options.calls_max {
+            return Err(Refused::Full(self.options.calls_max));
+        }
+        if u64::from(call.bytes) > CALL_BYTES_MAX {
+            return Err(Refused::ArgumentTooLarge(call.bytes));
+        }
+        let Some(handle) = call.only else {
+            let id = self.calls.insert(call);
+            self.waiting.push_back(id);
+            self.waiting_count += 1;
+            return Ok(id);
+        };
+        let lease = self.leases.place(handle).and_then(|place| self.leases.get_mut(place));
+        let Some(lease) = lease.filter(|lease| lease.retiring.is_none()) else {
+            return Err(Refused::NoSuchLease(handle));
+        };
+        let id = self.calls.insert(call);
+        lease.bound.push_back(id);
+        self.pending = true;
+        Ok(id)
     }
 
     /// The last frame of a result came on `handle`: of success, or of failure with a code. True when it is
@@ -33,42 +110,279 @@ impl Hold {
         failed: Option<u32>,
         out: &mut Vec<Output>,
     ) -> bool {
-        unimplemented!("{now:?} {handle:?} {call:?} {failed:?} {out:?}")
+        let Some(place) = self.leases.place(handle) else { return false };
+        let Some(lease) = self.leases.get_mut(place) else { return false };
+        let Some(at) = lease.sent.iter().position(|sent| sent.call == call) else { return false };
+        let Some(sent) = lease.sent.remove(at) else { return false };
+        lease.speed.removed(sent.work_us);
+        if lease.sending.is_some_and(|(sending, _)| sending == call) {
+            lease.sending = None;
+        }
+        self.pending |= lease.retiring.is_some();
+        self.copies_changed |= lease.sent.is_empty();
+        if at == 0 {
+            if failed.is_none_or(ran_to_its_end) {
+                lease.speed.answered(now, sent.operation, &mut self.usual);
+            }
+            self.new_head(now, place);
+        }
+        let Some(known) = self.calls.get_mut(call) else { return false };
+        known.forget_copy(place);
+        if !known.is_waiting() && failed.is_some_and(is_worker_end) {
+            // The other copy may fare better.
+            return false;
+        }
+        let others = known.copies;
+        self.calls.remove(call);
+        for other in others.into_iter().flatten() {
+            self.cancel_at(now, other, call, out);
+        }
+        true
     }
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Tick, input: Input, out: &mut Vec<Output>) {
-        unimplemented!("{now:?} {input:?} {out:?}")
-    }
-
-    /// Sends what can be sent. To be called after each batch of inputs, results and submissions: the larger
-    /// the batch, the better calls are grouped by lease.
-    pub fn place(&mut self, now: Tick, out: &mut Vec<Output>) {
-        unimplemented!("{now:?} {out:?}")
+        match input {
+            Input::LeaseAdded { handle, local } => self.lease_added(handle, local, out),
+            Input::Cancel(call) => self.cancel(now, call, out),
+            Input::NoMoreLeases => self.no_more_leases(out),
+            Input::Time => self.time(now, out),
+            Input::LeaseReady { handle, .. }
+            | Input::LeaseBroken(handle)
+            | Input::LeaseRestored(handle)
+            | Input::Resumed { handle, .. }
+            | Input::WorkerEnded { handle, .. }
+            | Input::LocalWorkerEnded { handle, .. }
+            | Input::LeaseEnded { handle, .. }
+            | Input::Retire(handle)
+            | Input::Credit { handle, .. }
+            | Input::Room { handle, .. } => {
+                // News of a lease that has ended meanwhile is of no interest.
+                if let Some(place) = self.leases.place(handle) {
+                    self.of_lease(now, place, input, out);
+                }
+            }
+        }
     }
 
     /// When to say [`Input::Time`] (and then `place`), if nothing else happens.
     pub fn deadline(&self) -> Option<Tick> {
-        unimplemented!()
+        self.watch_at.into_iter().chain(self.copies_at).min()
     }
 
     /// Whether `submit` takes a call.
     pub fn can_submit(&self) -> bool {
-        unimplemented!()
+        self.calls.len() < self.options.calls_max
     }
 
     /// Whether the call is unfinished: the library may drop parts of a result that nobody wants.
     pub fn wants(&self, call: CallId) -> bool {
-        unimplemented!("{call:?}")
+        self.calls.get(call).is_some()
     }
 
     /// Whether something stands ready to be sent to this local lease as soon as its ring has more room.
     pub fn waits_for_room(&self, handle: Handle) -> bool {
-        unimplemented!("{handle:?}")
+        let lease = self.leases.place(handle).and_then(|place| self.leases.get(place));
+        lease.is_some_and(|lease| {
+            let wanted = self.waiting_count > 0 || !lease.bound.is_empty();
+            lease.local
+                && lease.can_write()
+                && (lease.sending.is_some() || (wanted && lease.window <= lease.window_min()))
+        })
     }
 
     /// How much there is to do.
     pub fn backlog(&self) -> Backlog {
-        unimplemented!()
+        let mut backlog = Backlog { leases: self.leases.len(), ..Backlog::default() };
+        for (_, lease) in self.leases.iter() {
+            backlog.sent += lease.sent.len();
+            backlog.idle += usize::from(lease.can_begin() && lease.sent.is_empty());
+            backlog.waiting += lease.bound.len();
+        }
+        backlog.waiting += self.waiting_count;
+        let first = self.waiting.iter().find_map(|call| self.calls.get(*call));
+        let usual_us = first.and_then(|known| self.usual.time_us(known.call.operation));
+        backlog.waiting_us = usual_us.map_or(0, |usual_us| (usual_us * backlog.waiting as f64) as u64);
+        backlog
     }
+
+    fn lease_added(&mut self, handle: Handle, local: bool, out: &mut Vec<Output>) {
+        if self.leases.place(handle).is_some() {
+            return;
+        }
+        if self.leases.len() >= LEASES_MAX {
+            out.push(Output::TooManyLeases(handle));
+        } else {
+            self.leases.insert(handle, local);
+        }
+    }
+
+    fn of_lease(&mut self, now: Tick, place: u32, input: Input, out: &mut Vec<Output>) {
+        let Some(lease) = self.leases.get_mut(place) else { return };
+        match input {
+            Input::LeaseReady { room, .. } => {
+                lease.ready = true;
+                self.copies_changed = true;
+                if lease.local {
+                    (lease.window, lease.capacity) = (room, room);
+                }
+            }
+            Input::LeaseBroken(_) => lease.way = Way::Broken,
+            Input::LeaseRestored(_) if lease.local => lease.way = Way::Open,
+            Input::LeaseRestored(handle) => {
+                lease.way = Way::Resuming;
+                lease.window = LEASE_WINDOW_BYTES;
+                lease.sending = None;
+                let outstanding = lease.sent.iter().map(|sent| sent.call).collect();
+                out.push(Output::Resume { handle, outstanding });
+            }
+            Input::Resumed { unknown, .. } => self.resumed(now, place, unknown, out),
+            Input::WorkerEnded { not_started, .. } => {
+                lease.new_head(now);
+                let not_started = lease.take_listed(not_started);
+                self.not_started(place, not_started, out);
+            }
+            Input::LocalWorkerEnded { running, code, .. } => {
+                self.local_worker_ended(now, place, running, code, out);
+            }
+            Input::LeaseEnded { running, lost, .. } => self.lease_ended(place, running, lost, out),
+            Input::Retire(_) => {
+                lease.retiring.get_or_insert(false);
+                self.pending = true;
+                let bound = core::mem::take(&mut lease.bound);
+                bound.into_iter().for_each(|call| self.finish(call, Outcome::LeaseEnded, out));
+            }
+            Input::Credit { bytes, .. } if !lease.local => {
+                lease.window = lease.window.saturating_add(bytes).min(LEASE_WINDOW_BYTES);
+            }
+            Input::Room { bytes, .. } if lease.local => lease.window = bytes,
+            _ => {}
+        }
+    }
+
+    fn resumed(&mut self, now: Tick, place: u32, unknown: Vec<CallId>, out: &mut Vec<Output>) {
+        let Some(lease) = self.leases.get_mut(place) else { return };
+        if lease.way != Way::Resuming {
+            return;
+        }
+        lease.way = Way::Open;
+        lease.new_head(now);
+        let unknown = lease.take_listed(unknown);
+        // The lender may not have heard of cancellations.
+        for sent in &lease.sent {
+            if self.calls.get(sent.call).is_none() {
+                out.push(Output::Cancel { handle: lease.handle, call: sent.call });
+            }
+        }
+        self.not_started(place, unknown, out);
+    }
+
+    fn cancel(&mut self, now: Tick, call: CallId, out: &mut Vec<Output>) {
+        let Some(known) = self.calls.remove(call) else { return };
+        if known.is_waiting() {
+            match known.call.only.and_then(|handle| self.leases.place(handle)) {
+                Some(place) => {
+                    if let Some(lease) = self.leases.get_mut(place) {
+                        lease.bound.retain(|bound| *bound != call);
+                    }
+                }
+                None => self.left_waiting(),
+            }
+        }
+        for place in known.copies.into_iter().flatten() {
+            self.cancel_at(now, place, call, out);
+        }
+        out.push(Output::Finished { call, outcome: Outcome::Failed(failure::CANCELLED) });
+    }
+
+    /// A call that is over is still at a lease, which should stop it.
+    fn cancel_at(&mut self, now: Tick, place: u32, call: CallId, out: &mut Vec<Output>) {
+        let Some(lease) = self.leases.get_mut(place) else { return };
+        let handle = lease.handle;
+        let in_part = lease.sending.is_some_and(|(sending, _)| sending == call);
+        if in_part {
+            lease.sending = None;
+        }
+        if !lease.local || in_part {
+            if lease.can_write() {
+                out.push(Output::Cancel { handle, call });
+            }
+        } else if lease.sent.front().is_some_and(|head| head.call == call) {
+            let mut watch = Watch::cancelled(call, now);
+            if let Some((call, code)) = watch.due(now) {
+                out.push(Output::KillWorker { handle, call, code });
+            }
+            lease.watch = Some(watch);
+            self.watch_until(watch);
+        }
+    }
+
+    /// One of the calls waiting is over. Those that are stay in the queue until it consists mostly of them.
+    fn left_waiting(&mut self) {
+        self.waiting_count -= 1;
+        if self.waiting.len() > 2 * self.waiting_count + 64 {
+            let calls = &self.calls;
+            self.waiting.retain(|call| calls.get(*call).is_some());
+        }
+    }
+
+    fn no_more_leases(&mut self, out: &mut Vec<Output>) {
+        for call in core::mem::take(&mut self.waiting) {
+            self.finish(call, Outcome::NoSlots, out);
+        }
+        self.waiting_count = 0;
+    }
+
+    /// Another call is at the head of a local worker's queue, or none.
+    fn new_head(&mut self, now: Tick, place: u32) {
+        let Some(lease) = self.leases.get_mut(place) else { return };
+        lease.new_head(now);
+        if !lease.local {
+            return;
+        }
+        lease.watch = lease.sent.front().and_then(|head| match self.calls.get(head.call) {
+            Some(known) => Watch::over(head.call, known.call.limit_ms, false, now),
+            None => Watch::over(head.call, 0, true, now),
+        });
+        if let Some(watch) = lease.watch {
+            self.watch_until(watch);
+        }
+    }
+
+    fn watch_until(&mut self, watch: Watch) {
+        self.watch_at = Some(self.watch_at.map_or(watch.at(), |at| at.min(watch.at())));
+    }
+
+    fn time(&mut self, now: Tick, out: &mut Vec<Output>) {
+        if self.watch_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.watch_at = None;
+        for n in 0..self.leases.len() {
+            let Some(lease) = self.leases.get_mut(self.leases.nth(n)) else { continue };
+            let Some(watch) = &mut lease.watch else { continue };
+            if let Some((call, code)) = watch.due(now) {
+                out.push(Output::KillWorker { handle: lease.handle, call, code });
+            }
+            let watch = *watch;
+            self.watch_until(watch);
+        }
+    }
+
+    /// The call is over, unless it is already.
+    fn finish(&mut self, call: CallId, outcome: Outcome, out: &mut Vec<Output>) {
+        if self.calls.remove(call).is_some() {
+            out.push(Output::Finished { call, outcome });
+        }
+    }
+}
+
+/// Whether a failure means that the worker is gone, by no deed of the caller's.
+fn is_worker_end(code: u32) -> bool {
+    matches!(code, failure::WORKER_ENDED | failure::OUT_OF_MEMORY)
+}
+
+/// Whether a failed call ran as long as it wanted: only then its time says something.
+fn ran_to_its_end(code: u32) -> bool {
+    !is_worker_end(code) && !matches!(code, failure::CANCELLED | failure::TIME_LIMIT)
 }

@@ -1,4 +1,6 @@
-use mutirao_wire::stream::{self, CallExtent, failure};
+#[cfg(doc)]
+use mutirao_wire::stream::failure;
+use mutirao_wire::stream::{self, CallExtent};
 use mutirao_wire::{CallId, Handle};
 
 /// Calls an application may have at once, waiting or sent.
@@ -96,7 +98,7 @@ pub enum Input {
         not_started: Vec<CallId>,
     },
     /// A local lease's worker is gone. The library must have taken all replies out of the ring before.
-    /// The call that ran fails with `code` (or with the code of the kill it was ended by), no other started.
+    /// The call that ran fails with `code` (or with the code of the kill that ended it), no other started.
     LocalWorkerEnded {
         /// Which lease.
         handle: Handle,
@@ -147,7 +149,8 @@ pub enum Output {
     /// Write one `Call` frame: [`Part::header`] and that piece of the argument. It fits into the window or
     /// the ring. Parts of one call are contiguous on their lease.
     Send(Part),
-    /// Write a `Cancel` frame to a remote lease.
+    /// Write a `Cancel` frame: to a remote lease, or into a local lease's ring when the call was sent in part
+    /// only; the worker then drops it and answers `CANCELLED`. There is room for it.
     Cancel {
         /// Which lease.
         handle: Handle,

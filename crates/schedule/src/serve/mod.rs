@@ -1,14 +1,138 @@
 //! The calls of one lease at its lender.
+//!
+//! A call is answered exactly once: by its result, by a failure, in the list of those that did not start
+//! when a worker ended, or as unknown after the stream was restored. It passes through
+//!
+//! 1. `partial`, while its parts arrive;
+//! 2. `queue`, whole, until the ring has room. Its bytes go back as credit when it leaves. A call larger
+//!    than the window gets its credit back while it arrives, one such call at a time, so at most
+//!    [`LEASE_WINDOW_BYTES`] + [`CALL_BYTES_MAX`] of arguments are held;
+//! 3. `inside`, in the ring or running: the worker takes calls in order and answers in order;
+//! 4. `results`, until acknowledged. When more than [`RETAINED_MAX`] bytes of them wait, the ring is no
+//!    longer read, so that the worker waits; one more result may then be on its way.
 
+mod from_home;
+mod from_worker;
 mod types;
 
 pub use types::*;
 
-use mutirao_wire::Tick;
+use crate::body::Body;
+use crate::watch::Watch;
+use mutirao_wire::frame::{HEADER_BYTES, flags, put_frame};
+use mutirao_wire::limits::{DATA_BODY_MAX, LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
+use mutirao_wire::stream::{self, CallExtent, failure};
+use mutirao_wire::{CallId, Handle, Tick};
+use std::collections::VecDeque;
+
+#[cfg(doc)]
+use mutirao_wire::limits::CALL_BYTES_MAX;
+
+/// Bytes of results beyond which the worker is made to wait.
+pub const RETAINED_MAX: u64 = 4 * LEASE_WINDOW_BYTES;
+/// Results beyond which the worker is made to wait.
+const RESULTS_MAX: usize = 2 * LEASE_CALLS_MAX as usize;
+/// What a kept result costs besides its bytes.
+const RESULT_BYTES: u64 = 64;
+/// Largest body written into a ring, so that any ring takes it and both sides of it work at once.
+const WORKER_BODY_MAX: usize = 32 * 1024;
+/// Smallest piece of a larger result that is worth a frame.
+const PIECE_MIN: usize = 16 * 1024;
 
 /// The calls of one lease whose home is another node, between its stream and its worker.
 #[derive(Debug, Default)]
-pub struct Serve {}
+pub struct Serve {
+    stream: Stream,
+    /// A stream has stood before.
+    bound: bool,
+    /// Bytes the home may still send.
+    granted: u64,
+    /// Bytes consumed that the home was not yet told of.
+    owed: u64,
+    /// Bytes that may still be sent to the home.
+    window: u64,
+    partial: Option<Queued>,
+    queue: VecDeque<Queued>,
+    queue_bytes: u64,
+    /// Bytes of the queue's first call that are in the ring already.
+    written: usize,
+    /// A whole call in the queue had its bytes credited while it arrived.
+    advanced: bool,
+    inside: VecDeque<Inside>,
+    watch: Option<Watch>,
+    worker: Worker,
+    /// A result whose parts arrive from the worker.
+    gather: Option<(CallId, u64, Body)>,
+    results: VecDeque<Kept>,
+    results_bytes: u64,
+    /// The first result not yet sent whole, and how much of it was sent.
+    next: usize,
+    sent: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    #[default]
+    Down,
+    /// Restored; `Resume` comes first.
+    Quiet(Handle),
+    Open(Handle),
+    /// The home broke the protocol.
+    Closed,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Worker {
+    #[default]
+    Gone,
+    Serving,
+    /// It broke the protocol, and is to be killed.
+    Condemned,
+}
+
+/// Whether the result of a call is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Wanted,
+    /// Its answer is `CANCELLED`, or that it did not start.
+    Cancelled,
+    /// The home does not know it any more.
+    Forgotten,
+}
+
+#[derive(Debug)]
+struct Queued {
+    call: CallId,
+    operation: u32,
+    extent: CallExtent,
+    repeatable: bool,
+    fate: Fate,
+    /// Bytes of window to give back when it leaves the queue.
+    charged: u64,
+    /// It had credit given back while it arrived.
+    advanced: bool,
+    argument: Body,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Inside {
+    call: CallId,
+    limit_ms: u32,
+    fate: Fate,
+}
+
+#[derive(Debug)]
+struct Kept {
+    call: CallId,
+    failed: Option<u32>,
+    body: Body,
+}
+
+impl Kept {
+    fn cost(&self) -> u64 {
+        RESULT_BYTES + self.body.len() as u64
+    }
+}
 
 impl Serve {
     /// Without stream, worker or calls.
@@ -18,35 +142,189 @@ impl Serve {
 
     /// Takes in what happened; appends frames for the home to `home` (never more than it gave credit for).
     pub fn handle(&mut self, now: Tick, input: Input<'_>, home: &mut Vec<u8>, out: &mut Vec<Output>) {
-        unimplemented!("{now:?} {input:?} {home:?} {out:?}")
+        match input {
+            Input::FromHome { header, body } => {
+                if let Err(violation) = self.from_home(now, header, body, home, out) {
+                    self.stream = Stream::Closed;
+                    out.push(Output::Violation(violation));
+                }
+            }
+            Input::FromWorker { header, body } => self.from_worker(now, header, body, out),
+            Input::StreamUp(handle) => self.stream_up(handle),
+            Input::StreamDown => self.stream_down(),
+            Input::WorkerReady => self.worker = Worker::Serving,
+            Input::WorkerGone { running, code, cause } => self.worker_gone(running, code, cause, home),
+            Input::LeaseEnds { running, cause } => self.lease_ends(running, cause, home),
+            Input::Time => self.kill_if_due(now, out),
+        }
+        self.send_results(home);
+        self.send_credit(home);
     }
 
     /// Writes queued calls into the worker's ring: `write` takes a frame's header and body, both or nothing,
     /// and says whether it had room. To be called after each batch of frames from the home and when the
-    /// ring has room again; not without a worker.
-    pub fn write_worker(&mut self, now: Tick, write: impl FnMut(&[u8], &[u8]) -> bool, home: &mut Vec<u8>) {
-        let _ = (now, write, home);
-        unimplemented!()
+    /// ring has room again; without a worker it does nothing.
+    pub fn write_worker(
+        &mut self,
+        now: Tick,
+        mut write: impl FnMut(&[u8], &[u8]) -> bool,
+        home: &mut Vec<u8>,
+    ) {
+        if self.worker != Worker::Serving {
+            return;
+        }
+        while let Some(call) = self.queue.front() {
+            let rest = &call.argument.bytes()[self.written..];
+            let part = &rest[..rest.len().min(WORKER_BODY_MAX)];
+            let more = part.len() < rest.len();
+            let header = stream::call_header(
+                Handle(0),
+                call.call,
+                call.operation,
+                call.extent,
+                call.repeatable,
+                part.len(),
+                more,
+            );
+            if !write(header.bytes(), part) {
+                break;
+            }
+            self.written += part.len();
+            if !more && let Some(call) = self.queue.pop_front() {
+                self.written = 0;
+                self.left_queue(&call);
+                let limit_ms = call.extent.limit_ms;
+                self.inside.push_back(Inside { call: call.call, limit_ms, fate: call.fate });
+                if self.inside.len() == 1 {
+                    self.new_head(now);
+                }
+            }
+        }
+        self.send_credit(home);
     }
 
     /// Whether calls stand ready for the ring.
     pub fn has_worker_output(&self) -> bool {
-        unimplemented!()
+        self.worker == Worker::Serving && !self.queue.is_empty()
     }
 
     /// Whether frames may be taken out of the ring. When false, too many results await acknowledgement:
     /// leave them in the ring, so that the worker waits.
     pub fn wants_worker_input(&self) -> bool {
-        unimplemented!()
+        self.gather.is_some() || (self.results_bytes < RETAINED_MAX && self.results.len() < RESULTS_MAX)
     }
 
     /// When to say [`Input::Time`], if nothing else happens.
     pub fn deadline(&self) -> Option<Tick> {
-        unimplemented!()
+        self.watch.map(|watch| watch.at())
     }
 
-    /// Bytes of arguments and results held.
+    /// Bytes of arguments and results held, with what it costs to keep a result.
     pub fn held_bytes(&self) -> u64 {
-        unimplemented!()
+        let partial = self.partial.as_ref().map_or(0, |call| call.argument.len());
+        let gather = self.gather.as_ref().map_or(0, |(_, _, body)| body.len());
+        self.queue_bytes + self.results_bytes + (partial + gather) as u64
     }
+
+    /// Calls that are here and not answered.
+    pub fn calls(&self) -> usize {
+        self.queue.len() + self.inside.len() + usize::from(self.partial.is_some())
+    }
+
+    fn stream_up(&mut self, handle: Handle) {
+        self.stream_down();
+        self.stream = if self.bound { Stream::Quiet(handle) } else { Stream::Open(handle) };
+        self.bound = true;
+        self.full_windows();
+    }
+
+    fn stream_down(&mut self) {
+        self.stream = Stream::Down;
+        self.partial = None;
+    }
+
+    fn full_windows(&mut self) {
+        (self.granted, self.owed, self.window) = (LEASE_WINDOW_BYTES, 0, LEASE_WINDOW_BYTES);
+        (self.next, self.sent) = (0, 0);
+    }
+
+    /// Gives back what a call that left the queue has cost.
+    fn left_queue(&mut self, call: &Queued) {
+        self.queue_bytes -= call.argument.len() as u64;
+        self.owed += call.charged;
+        if call.advanced {
+            self.advanced = false;
+            // The next large call may now have its turn.
+            if let Some(partial) = &mut self.partial {
+                self.owed += core::mem::take(&mut partial.charged);
+                partial.advanced = true;
+            }
+        }
+    }
+
+    /// Another call is at the head of the worker's queue, or none.
+    fn new_head(&mut self, now: Tick) {
+        self.watch = self
+            .inside
+            .front()
+            .and_then(|head| Watch::over(head.call, head.limit_ms, head.fate != Fate::Wanted, now));
+    }
+
+    fn kill_if_due(&mut self, now: Tick, out: &mut Vec<Output>) {
+        if let Some((call, code)) = self.watch.as_mut().and_then(|watch| watch.due(now)) {
+            out.push(Output::KillWorker { call: Some(call), code });
+        }
+    }
+
+    /// Keeps the answer to a call until it is acknowledged.
+    fn answer(&mut self, call: CallId, fate: Fate, failed: Option<u32>, body: Body) {
+        let kept = match fate {
+            Fate::Wanted => Kept { call, failed, body },
+            Fate::Cancelled => Kept { call, failed: Some(failure::CANCELLED), body: Body::from(&[][..]) },
+            Fate::Forgotten => return,
+        };
+        self.results_bytes += kept.cost();
+        self.results.push_back(kept);
+    }
+
+    fn send_results(&mut self, home: &mut Vec<u8>) {
+        let Stream::Open(handle) = self.stream else { return };
+        while let Some(kept) = self.results.get(self.next) {
+            let whole = kept.body.bytes();
+            let rest = &whole[self.sent..];
+            let room = self.window.saturating_sub(HEADER_BYTES as u64).min(DATA_BODY_MAX as u64) as usize;
+            let piece = rest.len().min(room);
+            let fits = self.window >= HEADER_BYTES as u64
+                && (piece == rest.len() || (piece >= PIECE_MIN && kept.failed.is_none()));
+            if !fits {
+                break;
+            }
+            let more = piece < rest.len();
+            let header = match kept.failed {
+                Some(code) => stream::failure_header(handle, kept.call, code, piece),
+                None => stream::result_header(handle, kept.call, whole.len() as u64, piece, more),
+            };
+            put_frame(home, header, &rest[..piece]);
+            self.window -= (HEADER_BYTES + piece) as u64;
+            if more {
+                self.sent += piece;
+            } else {
+                (self.next, self.sent) = (self.next + 1, 0);
+            }
+        }
+    }
+
+    fn send_credit(&mut self, home: &mut Vec<u8>) {
+        if let Stream::Open(handle) = self.stream
+            && self.owed >= LEASE_WINDOW_BYTES / 4
+        {
+            put_frame(home, stream::credit_header(handle, self.owed, 0), &[]);
+            self.granted += core::mem::take(&mut self.owed);
+        }
+    }
+}
+
+/// Whether parts follow.
+fn has_more(header: &mutirao_wire::frame::Header) -> bool {
+    header.has(flags::MORE)
 }

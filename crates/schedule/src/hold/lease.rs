@@ -1,0 +1,209 @@
+use super::speed::Speed;
+use crate::watch::Watch;
+use core::hash::{BuildHasherDefault, Hasher};
+use mutirao_wire::limits::LEASE_WINDOW_BYTES;
+use mutirao_wire::{CallId, Handle, Tick};
+use std::collections::{HashMap, VecDeque};
+
+/// Smallest piece of a larger argument that is worth a frame.
+const PIECE_MIN: u64 = 16 * 1024;
+
+/// A lease and what was sent to it.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) handle: Handle,
+    pub(super) local: bool,
+    /// Its worker serves.
+    pub(super) ready: bool,
+    pub(super) way: Way,
+    /// Nothing more is to be placed on it; `Some(true)` when this was fulfilled and told.
+    pub(super) retiring: Option<bool>,
+    /// Sent and not answered, in order; those among them that are finished are nobody's any more.
+    pub(super) sent: VecDeque<Sent>,
+    /// The last one sent, if parts of it are still to be sent, and how many bytes have been.
+    pub(super) sending: Option<(CallId, u32)>,
+    /// Bytes that can be sent now, and at best.
+    pub(super) window: u64,
+    pub(super) capacity: u64,
+    /// Calls that may run nowhere else.
+    pub(super) bound: VecDeque<CallId>,
+    /// For a local worker: when the call at its head must be over. For others `Serve` knows.
+    pub(super) watch: Option<Watch>,
+    pub(super) speed: Speed,
+}
+
+/// Whether the lender can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Open,
+    Broken,
+    /// A new stream stands; the lender has not yet said what it knows.
+    Resuming,
+}
+
+/// A call at a lease.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) call: CallId,
+    pub(super) operation: u32,
+    /// How long it was expected to run where leases are of usual speed, microseconds.
+    pub(super) work_us: f64,
+}
+
+impl Lease {
+    fn new(handle: Handle, local: bool) -> Lease {
+        let capacity = if local { 0 } else { LEASE_WINDOW_BYTES };
+        Lease {
+            handle,
+            local,
+            ready: false,
+            way: Way::Open,
+            retiring: None,
+            sent: VecDeque::new(),
+            sending: None,
+            window: capacity,
+            capacity,
+            bound: VecDeque::new(),
+            watch: None,
+            speed: Speed::default(),
+        }
+    }
+
+    /// Whether parts of calls can go out.
+    pub(super) fn can_write(&self) -> bool {
+        self.ready && self.way == Way::Open
+    }
+
+    /// Whether a further call may begin to be sent, as far as the way is concerned.
+    pub(super) fn can_begin(&self) -> bool {
+        self.can_write()
+            && self.retiring.is_none()
+            && self.sending.is_none()
+            && self.window > self.window_min()
+    }
+
+    /// With less than this nothing new is begun.
+    pub(super) fn window_min(&self) -> u64 {
+        PIECE_MIN.min(self.capacity / 4)
+    }
+
+    /// Takes out the calls that are in `listed`, in their order.
+    pub(super) fn take_listed(&mut self, mut listed: Vec<CallId>) -> Vec<CallId> {
+        listed.sort_unstable();
+        let mut taken = Vec::new();
+        let speed = &mut self.speed;
+        self.sent.retain(|sent| {
+            let is_listed = listed.binary_search(&sent.call).is_ok();
+            if is_listed {
+                taken.push(sent.call);
+                speed.removed(sent.work_us);
+            }
+            !is_listed
+        });
+        if self.sending.is_some_and(|(call, _)| taken.contains(&call)) {
+            self.sending = None;
+        }
+        taken
+    }
+
+    /// Takes out all calls, in their order.
+    pub(super) fn take_all(&mut self) -> Vec<CallId> {
+        self.sending = None;
+        self.watch = None;
+        self.speed.emptied();
+        self.sent.drain(..).map(|sent| sent.call).collect()
+    }
+
+    /// How many of the calls sent have started, if the ring names `running`: the worker takes them in order.
+    pub(super) fn started(&self, running: Option<CallId>) -> usize {
+        let place = |running| self.sent.iter().position(|sent| sent.call == running);
+        running.and_then(place).map_or(0, |place| place + 1)
+    }
+
+    /// The time since which the head has been running, as far as can be told, begins anew.
+    pub(super) fn new_head(&mut self, now: Tick) {
+        self.speed.mark = now;
+    }
+}
+
+/// The leases, each at a place of its own.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    entries: Vec<Option<Lease>>,
+    free: Vec<u32>,
+    places: HashMap<u32, u32, BuildHasherDefault<Spread>>,
+    /// Places in use.
+    used: Vec<u32>,
+}
+
+impl Leases {
+    pub(super) fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Adds a lease; the caller has checked that the handle is new.
+    pub(super) fn insert(&mut self, handle: Handle, local: bool) {
+        let lease = Some(Lease::new(handle, local));
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.entries[place as usize] = lease;
+                place
+            }
+            None => {
+                self.entries.push(lease);
+                self.entries.len() as u32 - 1
+            }
+        };
+        self.places.insert(handle.0, place);
+        self.used.push(place);
+    }
+
+    pub(super) fn remove(&mut self, place: u32) -> Option<Lease> {
+        let lease = self.entries.get_mut(place as usize)?.take()?;
+        self.places.remove(&lease.handle.0);
+        self.used.retain(|used| *used != place);
+        self.free.push(place);
+        Some(lease)
+    }
+
+    pub(super) fn place(&self, handle: Handle) -> Option<u32> {
+        self.places.get(&handle.0).copied()
+    }
+
+    pub(super) fn get(&self, place: u32) -> Option<&Lease> {
+        self.entries.get(place as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Lease> {
+        self.entries.get_mut(place as usize)?.as_mut()
+    }
+
+    /// The places in use, by number from 0: leases do not come or go while this is walked through.
+    pub(super) fn nth(&self, n: usize) -> u32 {
+        self.used[n]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Lease)> {
+        self.used.iter().filter_map(|place| Some((*place, self.get(*place)?)))
+    }
+}
+
+/// Spreads handles, which the node chooses, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}

@@ -1,0 +1,215 @@
+use super::{Fate, Output, Queued, Serve, Stream, Violation, has_more};
+use crate::body::Body;
+use crate::watch::Watch;
+use mutirao_wire::frame::{HEADER_BYTES, Header, flags};
+use mutirao_wire::kind::Kind;
+use mutirao_wire::limits::{CALL_BYTES_MAX, LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
+use mutirao_wire::stream::{CallExtent, Resume, Resumed, StreamMessage};
+use mutirao_wire::{CallId, Handle, Tick};
+
+impl Serve {
+    pub(super) fn from_home(
+        &mut self,
+        now: Tick,
+        header: &Header,
+        body: &[u8],
+        home: &mut Vec<u8>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Violation> {
+        let kind = header.kind.get();
+        match self.stream {
+            Stream::Open(_) if kind == Kind::Call as u16 => self.call(header, body),
+            Stream::Open(_) if kind == Kind::Credit as u16 => self.credit(header, body),
+            Stream::Open(_) if kind == Kind::Cancel as u16 => {
+                self.cancel(now, CallId(header.sequence.get()), out);
+                Ok(())
+            }
+            Stream::Open(handle) | Stream::Quiet(handle) if kind == Kind::Resume as u16 => {
+                let Ok(StreamMessage::Resume(resume)) = StreamMessage::read(header, body) else {
+                    return Err(Violation::Frame { kind });
+                };
+                self.resume(now, handle, resume, home)
+            }
+            Stream::Open(_) if !header.has(flags::OPTIONAL) => Err(Violation::Frame { kind }),
+            // Before `Resume`, whatever comes was sent on the stream before.
+            _ => Ok(()),
+        }
+    }
+
+    fn call(&mut self, header: &Header, body: &[u8]) -> Result<(), Violation> {
+        let cost = (HEADER_BYTES + body.len()) as u64;
+        let excess = cost.saturating_sub(self.granted);
+        if excess > 0 {
+            return Err(Violation::Window { excess });
+        }
+        self.granted -= cost;
+        let (call, more) = (CallId(header.sequence.get()), has_more(header));
+        match self.partial.take() {
+            None => {
+                let first = self.first_part(header, body, call, cost, more)?;
+                self.arrived(first, more);
+            }
+            Some(partial) if partial.call != call => return Err(Violation::Interleaved(call)),
+            Some(mut partial) => {
+                let whole = partial.argument.len() + body.len();
+                let announced = partial.extent.bytes;
+                if whole > announced as usize || (!more && whole < announced as usize) {
+                    return Err(Violation::ArgumentSize { call, announced });
+                }
+                partial.argument.append(body);
+                self.charge(&mut partial, cost);
+                self.arrived(partial, more);
+            }
+        }
+        Ok(())
+    }
+
+    fn first_part(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        call: CallId,
+        cost: u64,
+        more: bool,
+    ) -> Result<Queued, Violation> {
+        if self.calls() >= LEASE_CALLS_MAX as usize {
+            return Err(Violation::TooManyCalls);
+        }
+        let extent = CallExtent::unpack(header.extent.get());
+        let (announced, length) = (extent.bytes as usize, body.len());
+        let sized = if more { length <= announced } else { length == announced };
+        if !sized || u64::from(extent.bytes) > CALL_BYTES_MAX {
+            return Err(Violation::ArgumentSize { call, announced: extent.bytes });
+        }
+        let argument = if more {
+            let mut argument = Body::expecting(announced);
+            argument.append(body);
+            argument
+        } else {
+            Body::from(body)
+        };
+        let mut first = Queued {
+            call,
+            operation: header.aux.get(),
+            extent,
+            repeatable: header.has(flags::REPEATABLE),
+            fate: Fate::Wanted,
+            charged: 0,
+            advanced: false,
+            argument,
+        };
+        if more {
+            self.charge(&mut first, cost);
+        } else {
+            first.charged = cost;
+        }
+        Ok(first)
+    }
+
+    /// Part of a large call arrived: its bytes are credited at once if it is the only such call here.
+    fn charge(&mut self, partial: &mut Queued, cost: u64) {
+        if self.advanced {
+            partial.charged += cost;
+        } else {
+            partial.advanced = true;
+            self.owed += cost;
+        }
+    }
+
+    fn arrived(&mut self, call: Queued, more: bool) {
+        if more {
+            self.partial = Some(call);
+        } else {
+            self.advanced |= call.advanced;
+            self.queue_bytes += call.argument.len() as u64;
+            self.queue.push_back(call);
+        }
+    }
+
+    fn credit(&mut self, header: &Header, body: &[u8]) -> Result<(), Violation> {
+        let (ids, rest) = body.as_chunks::<8>();
+        if !rest.is_empty() || ids.len() != header.aux.get() as usize {
+            return Err(Violation::Frame { kind: header.kind.get() });
+        }
+        let bytes = header.extent.get();
+        if bytes > LEASE_WINDOW_BYTES - self.window {
+            return Err(Violation::Credit);
+        }
+        self.window += bytes;
+        for id in ids {
+            let call = CallId(u64::from_le_bytes(*id));
+            let place = self.results.iter().take(self.next).position(|kept| kept.call == call);
+            let kept = place.and_then(|place| self.results.remove(place));
+            let Some(kept) = kept else { return Err(Violation::NothingToAcknowledge(call)) };
+            self.results_bytes -= kept.cost();
+            self.next -= 1;
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, now: Tick, call: CallId, out: &mut Vec<Output>) {
+        if self.partial.as_ref().is_some_and(|partial| partial.call == call) {
+            if let Some(partial) = self.partial.take() {
+                self.owed += partial.charged;
+            }
+            self.answer(call, Fate::Cancelled, None, Body::from(&[][..]));
+        } else if let Some(place) = self.inside.iter().position(|inside| inside.call == call) {
+            self.inside[place].fate = Fate::Cancelled;
+            if place == 0 {
+                self.watch = Some(Watch::cancelled(call, now));
+                self.kill_if_due(now, out);
+            }
+        } else if let Some(place) = self.queue.iter().position(|queued| queued.call == call) {
+            if place == 0 && self.written > 0 {
+                self.queue[0].fate = Fate::Cancelled;
+            } else if let Some(queued) = self.queue.remove(place) {
+                self.left_queue(&queued);
+                self.answer(call, Fate::Cancelled, None, Body::from(&[][..]));
+            }
+        }
+    }
+
+    /// Only what is in the ring and results are kept over a break. What merely queued counts as unknown: it
+    /// did not start, and the windows, full again, leave no room for it.
+    fn resume(
+        &mut self,
+        now: Tick,
+        handle: Handle,
+        resume: Resume,
+        home: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        let mut listed = resume.outstanding;
+        if listed.len() > LEASE_CALLS_MAX as usize {
+            return Err(Violation::TooManyCalls);
+        }
+        listed.sort_unstable();
+        let is_listed = |call: CallId| listed.binary_search(&call).is_ok();
+        self.results.retain(|kept| is_listed(kept.call));
+        self.results_bytes = self.results.iter().map(|kept| kept.cost()).sum();
+        for inside in self.inside.iter_mut().filter(|inside| !is_listed(inside.call)) {
+            inside.fate = Fate::Forgotten;
+        }
+        self.queue.truncate(usize::from(self.written > 0));
+        for begun in &mut self.queue {
+            begun.charged = 0;
+            if !is_listed(begun.call) {
+                begun.fate = Fate::Forgotten;
+            }
+        }
+        self.queue_bytes = self.queue.iter().map(|queued| queued.argument.len() as u64).sum();
+        self.advanced = self.queue.iter().any(|queued| queued.advanced);
+        self.partial = None;
+        if self.watch.is_none() {
+            self.new_head(now);
+        }
+        let mut known: Vec<CallId> = self.results.iter().map(|kept| kept.call).collect();
+        known.extend(self.inside.iter().map(|inside| inside.call));
+        known.extend(self.queue.iter().map(|queued| queued.call));
+        known.sort_unstable();
+        listed.retain(|call| known.binary_search(call).is_err());
+        self.stream = Stream::Open(handle);
+        self.full_windows();
+        StreamMessage::from(Resumed { handle, unknown: listed }).put(home);
+        Ok(())
+    }
+}
