@@ -1,1 +1,138 @@
-fn main(){}
+//! The `mutirao` command: daemon, worker host and client in one binary.
+#![forbid(unsafe_code)]
+
+mod alloc;
+mod args;
+mod bench;
+mod call;
+mod doctor;
+mod list;
+mod membership;
+mod orders;
+mod output;
+mod up;
+
+use anyhow::{Context, Result};
+use args::{BenchCommand, Cli, Command, PluginCommand};
+use clap::{CommandFactory, Parser};
+use list::Which;
+use mutirao::raw::{Options, Pool, Slots};
+use mutirao_wire::query::Topic;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Makes this process a worker when a benchmark has shipped it to a node.
+    if let Err(error) = mutirao::raw::init(bench::operations()) {
+        eprintln!("mutirao: {error}");
+        return ExitCode::from(1);
+    }
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mutirao: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Whoever read our output has seen enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let kind = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<std::io::Error>().is_some_and(kind)
+}
+
+fn run(cli: &Cli) -> Result<u8> {
+    let output = cli.output;
+    match &cli.command {
+        Command::Init(args) => membership::init(args)?,
+        Command::Join(args) => membership::join(args)?,
+        Command::Invite(args) => membership::invite(args)?,
+        Command::Up(args) => up::up(args, output)?,
+        Command::Down(args) => up::down(args, cli.node.as_deref())?,
+        Command::Nodes => list::nodes(&open(cli)?, output)?,
+        Command::Tree => list::tree(&open(cli)?, output)?,
+        Command::Apps => list::apps(&open(cli)?, output)?,
+        Command::Ps => list::workers(&open(cli)?, output)?,
+        Command::Kill(args) => order(cli, Topic::Kill { what: args.what.clone() }, None)?,
+        Command::Alloc(args) => return alloc::run(&open(cli)?, args),
+        Command::Plugin(command) => plugin(cli, command)?,
+        Command::Call(args) => return call::run(cli, args),
+        Command::Bench(command) => bench(cli, command)?,
+        Command::Doctor => return doctor::run(output),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "mutirao", &mut std::io::stdout());
+        }
+        Command::Man => man()?,
+        Command::Worker => mutirao_confine::worker_main(),
+        Command::Embedded => up::embedded()?,
+        Command::FloorPeer { carrier, place, home } => bench::floor_peer(carrier, place, home)?,
+    }
+    Ok(0)
+}
+
+/// The pool through this machine's node, for questions and slots: this program has no operations.
+fn open(cli: &Cli) -> Result<Pool> {
+    let options = Options {
+        name: Some(format!("mutirao {}", command_word(&cli.command))),
+        node: cli.node.clone(),
+        slots: Slots::ByHand,
+        embedded: false,
+        ..Options::default()
+    };
+    Ok(Pool::open(options)?)
+}
+
+fn command_word(command: &Command) -> String {
+    match command {
+        Command::Alloc(args) => {
+            args.command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+        Command::Ps => "ps".into(),
+        Command::Apps => "apps".into(),
+        _ => "query".into(),
+    }
+}
+
+fn order(cli: &Cli, topic: Topic, to: Option<String>) -> Result<()> {
+    orders::give(&open(cli)?, &membership::home()?, topic, to)
+}
+
+fn plugin(cli: &Cli, command: &PluginCommand) -> Result<()> {
+    let list = |which: Which<'_>| list::plugins(&open(cli)?, cli.output, which);
+    let approve = |approve: bool, plugin: &str| Topic::Approve { plugin: plugin.to_owned(), approve };
+    match command {
+        PluginCommand::Ls => list(Which::Kept),
+        PluginCommand::Pending => list(Which::Pending),
+        PluginCommand::Show(args) => list(Which::One(&args.plugin)),
+        PluginCommand::Approve(args) => order(cli, approve(true, &args.plugin), args.on.clone()),
+        PluginCommand::Deny(args) => order(cli, approve(false, &args.plugin), args.on.clone()),
+        PluginCommand::Rm(args) => {
+            order(cli, Topic::RemovePlugin { plugin: args.plugin.clone() }, args.on.clone())
+        }
+    }
+}
+
+fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
+    match *command {
+        BenchCommand::Call { seconds } => bench::call(cli.output, seconds),
+        BenchCommand::Alloc { nodes, rounds, fan_out } => bench::alloc(cli.output, nodes, rounds, fan_out),
+        BenchCommand::Idle { seconds } => bench::idle(cli.output, seconds),
+    }
+}
+
+fn man() -> Result<()> {
+    let command = Cli::command();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let sub = sub.clone().name(format!("mutirao {}", sub.get_name()));
+        let man = clap_mangen::Man::new(sub);
+        man.render_synopsis_section(&mut page)?;
+        man.render_description_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+        man.render_extra_section(&mut page)?;
+    }
+    std::io::Write::write_all(&mut std::io::stdout(), &page).context("cannot write the manual page")
+}

@@ -1,0 +1,344 @@
+//! The command line, as clap reads it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Turns the Linux machines you already have into one parallel computer.
+#[derive(Debug, Parser)]
+#[command(name = "mutirao", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "\
+Example: a pool of four nodes on this machine
+  mutirao init
+  mutirao up --local 4
+  mutirao tree
+  mutirao alloc -n 4 -- sh -c 'cat $MUTIRAO_HOSTFILE'
+  mutirao down --all")]
+pub struct Cli {
+    /// How listings are printed
+    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
+    pub output: Output,
+    /// Which node of this machine to talk to, if there are several
+    #[arg(long, value_name = "NAME", global = true, env = "MUTIRAO_NODE")]
+    pub node: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How listings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs: one JSON document
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a pool: its authority, the first administrator, this machine's node
+    Init(InitArgs),
+    /// Ask to join a pool that exists elsewhere, or put in place what was answered
+    Join(JoinArgs),
+    /// Answer a machine or a user that asks to join (opens the authority's key)
+    Invite(InviteArgs),
+    /// Start the node of this machine
+    Up(UpArgs),
+    /// Stop the node of this machine; what it lent ends
+    Down(DownArgs),
+    /// List the nodes of the pool
+    Nodes,
+    /// Draw the tree of nodes
+    Tree,
+    /// List the applications that run
+    Apps,
+    /// List the workers over the whole pool
+    Ps,
+    /// End an application or one worker
+    Kill(KillArgs),
+    /// Hold slots while a command runs here
+    Alloc(AllocArgs),
+    /// Plugins: what nodes keep, and what waits for the owner's approval
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Call one operation of a program
+    Call(CallArgs),
+    /// Measure this machine, each figure beside its floor
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Check this machine and say how to mend what is wrong
+    Doctor,
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Example: mutirao completions bash > ~/.local/share/bash-completion/completions/mutirao"
+    )]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Example: mutirao man | man -l -")]
+    Man,
+    /// Confine this process and become a plugin (started by a node)
+    #[command(hide = true)]
+    Worker,
+    /// Serve one program as a private node (started by the library)
+    #[command(hide = true)]
+    Embedded,
+    /// The other end of a floor that is being measured (started by `bench`)
+    #[command(hide = true)]
+    FloorPeer {
+        /// What carries the bytes
+        carrier: String,
+        /// Where to connect
+        place: String,
+        /// Where the identities are
+        home: PathBuf,
+    },
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mutirao init                                   asks for a passphrase, or makes one and shows it
+  mutirao init --name lab --passphrase-file p    a pool called lab")]
+pub struct InitArgs {
+    /// Name of the pool
+    #[arg(long, default_value = "pool")]
+    pub name: String,
+    /// Name of this machine's node; its host name unless given
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Name of the first administrator; your user name unless given
+    #[arg(long, value_name = "NAME")]
+    pub admin: Option<String>,
+    /// File with the passphrase that encrypts the authority's key
+    #[arg(long, value_name = "FILE", env = "MUTIRAO_PASSPHRASE_FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// Options of `join`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: machine b joins the pool of machine a
+  b$ mutirao join --request b.request       makes b's key, which never leaves b
+  a$ mutirao invite b.request > b.answer    after b.request was copied to a
+  b$ mutirao join b.answer                  after b.answer was copied to b
+  b$ mutirao up --parent a:PORT             PORT as `mutirao nodes` on a shows it")]
+pub struct JoinArgs {
+    /// Write a request to this file (`-`: to standard output)
+    #[arg(long, value_name = "FILE", conflicts_with = "answer", required_unless_present = "answer")]
+    pub request: Option<PathBuf>,
+    /// Name of the node, or of the user with --user
+    #[arg(long, value_name = "NAME", requires = "request")]
+    pub name: Option<String>,
+    /// Ask for a user of the pool instead of a node
+    #[arg(long, requires = "request")]
+    pub user: bool,
+    /// The answer that `mutirao invite` printed
+    #[arg(value_name = "ANSWER")]
+    pub answer: Option<PathBuf>,
+}
+
+/// Options of `invite`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: mutirao invite b.request > b.answer")]
+pub struct InviteArgs {
+    /// The request (`-`: from standard input)
+    #[arg(value_name = "REQUEST")]
+    pub request: PathBuf,
+    /// Make the user an administrator of the pool
+    #[arg(long)]
+    pub admin: bool,
+    /// File with the passphrase of the authority's key
+    #[arg(long, value_name = "FILE", env = "MUTIRAO_PASSPHRASE_FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Days the certificate is good for
+    #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+}
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mutirao up                              this machine alone, or the tree it was in
+  mutirao up --parent lab1:7117           below the node that listens there
+  mutirao up --join lab1:7117             in the same tree, wherever there is room
+  mutirao up --local 4 --slots 1          four nodes on this machine
+  mutirao up --local 7 --topology t.txt   seven, wired as the file says (`parent child child`, a line a parent)")]
+pub struct UpArgs {
+    /// The node to attach to: HOST:PORT, or the name of a node on this machine; repeat for more
+    #[arg(long, value_name = "NODE", conflicts_with = "topology")]
+    pub parent: Vec<String>,
+    /// File that says who is whose child
+    #[arg(long, value_name = "FILE")]
+    pub topology: Option<PathBuf>,
+    /// Name of the node; the one it was given at `init` or `join` unless said
+    #[arg(long, value_name = "NAME", conflicts_with = "local")]
+    pub name: Option<String>,
+    /// Slots to lend; as many as there are cores unless said (with --local: each)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub slots: Option<u16>,
+    /// Address to listen on; any free port of every interface unless said (with --local: loopback)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Start N nodes on this machine
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub local: Option<u16>,
+    /// Children of a node before newcomers are passed down
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub fan_out: u16,
+    /// Never burn processor time to answer sooner
+    #[arg(long)]
+    pub no_spin: bool,
+    /// Stay in the foreground and log to standard error
+    #[arg(long, conflicts_with = "local")]
+    pub foreground: bool,
+    /// File with the passphrase of the authority's key, should --local need further identities
+    #[arg(long, value_name = "FILE", env = "MUTIRAO_PASSPHRASE_FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// A node to join wherever there is room in its tree; repeat for more
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["parent", "topology", "local"])]
+    pub join: Vec<String>,
+}
+
+/// Options of `down`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: mutirao down --all")]
+pub struct DownArgs {
+    /// Every node of yours on this machine
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Options of `kill`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mutirao kill 3fa9c1        the application whose id begins so (`mutirao apps`)
+  mutirao kill lab2/17       worker 17 of node lab2 (`mutirao ps`)")]
+pub struct KillArgs {
+    /// Beginning of an application's id, or NODE/WORKER
+    pub what: String,
+}
+
+/// Options of `alloc`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+While COMMAND runs, MUTIRAO_NODES lists the nodes granted, separated by commas, and MUTIRAO_HOSTFILE
+names a file with a line `NODE slots=N` for each. The slots are given back however COMMAND ends; its
+exit code is passed on.
+
+Example: mutirao alloc -n 4 --spread -- sh -c 'cat $MUTIRAO_HOSTFILE'")]
+pub struct AllocArgs {
+    /// Slots to hold (with --exclusive: nodes)
+    #[arg(short = 'n', long = "count", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub count: u32,
+    /// Be content with M
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub at_least: Option<u32>,
+    /// Whole nodes, with nobody else on them
+    #[arg(long)]
+    pub exclusive: bool,
+    /// As near as possible, many on one node (the default)
+    #[arg(long, conflicts_with = "spread")]
+    pub near: bool,
+    /// At most one slot a node
+    #[arg(long)]
+    pub spread: bool,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What to do with plugins.
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// List the plugins that nodes keep
+    Ls,
+    /// Show all about one
+    Show(PluginName),
+    /// List what waits for an owner's approval
+    Pending,
+    /// Let nodes run a plugin
+    Approve(PluginOrder),
+    /// Forbid nodes to run a plugin
+    Deny(PluginOrder),
+    /// Delete a plugin's files where it is not in use
+    Rm(PluginOrder),
+}
+
+/// A plugin.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: mutirao plugin show 3fa9c1")]
+pub struct PluginName {
+    /// Its name, or the beginning of its id
+    pub plugin: String,
+}
+
+/// An order about a plugin.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: mutirao plugin approve mandelbrot --on lab2")]
+pub struct PluginOrder {
+    /// Its name, or the beginning of its id
+    pub plugin: String,
+    /// Only on this node; on every node where you may unless said
+    #[arg(long, value_name = "NODE")]
+    pub on: Option<String>,
+}
+
+/// Options of `call`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The result goes to standard output. Operations in C get the input as it is; those in Rust a value in
+the postcard encoding.
+
+Example: printf 'hello' | mutirao call ./upper shout --input -")]
+pub struct CallArgs {
+    /// A program that enters the library as its first statement
+    pub program: PathBuf,
+    /// Its operation
+    pub operation: String,
+    /// File with the argument (`-`: standard input); empty unless given
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Longest run time, milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit_ms: Option<u32>,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Calls: latency, rate and bandwidth, on one node and between two
+    #[command(after_help = "Example: mutirao bench call --output json")]
+    Call {
+        /// Seconds for each case
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+    },
+    /// Allocation: one slot on each of many daemons
+    #[command(after_help = "Example: mutirao bench alloc --nodes 205 --output json")]
+    Alloc {
+        /// Daemons to start on this machine
+        #[arg(long, default_value_t = 205, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        nodes: u16,
+        /// Allocations to measure
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        rounds: u32,
+        /// Children of each node
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        fan_out: u16,
+    },
+    /// Idle daemons: memory and processor time, of a leaf and of a node with 16 children
+    #[command(after_help = "Example: mutirao bench idle --output json")]
+    Idle {
+        /// Seconds to watch
+        #[arg(long, default_value_t = 20.0)]
+        seconds: f64,
+    },
+}

@@ -1,0 +1,93 @@
+//! Tables for people.
+
+use anyhow::Result;
+use std::fmt::Write;
+
+/// Writes data to standard output. A reader that has gone is an error of kind `BrokenPipe`.
+pub fn put(text: &str) -> Result<()> {
+    put_bytes(text.as_bytes())
+}
+
+/// Like [`put`], for data that is no text.
+pub fn put_bytes(bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
+/// Lines up `rows` under `head`, two blanks between columns; columns of `right` are flushed right.
+pub fn table<const N: usize>(head: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
+    let mut width = head.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in width.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let mut line = |cells: [&str; N]| {
+        let mut line = String::new();
+        for (i, cell) in cells.iter().enumerate() {
+            let gap = if i == 0 { "" } else { "  " };
+            let width = width[i];
+            // Writing to a string does not fail.
+            let _ = if right[i] {
+                write!(line, "{gap}{cell:>width$}")
+            } else {
+                write!(line, "{gap}{cell:<width$}")
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    line(head);
+    for row in rows {
+        line(row.each_ref().map(String::as_str));
+    }
+    text
+}
+
+/// A span of time, in the two units that matter: `45 s`, `3 min 20 s`, `5 h 10 min`, `12 d 3 h`.
+pub fn span(seconds: u64) -> String {
+    let (d, h, m, s) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    match (d, h, m) {
+        (0, 0, 0) => format!("{s} s"),
+        (0, 0, _) => format!("{m} min {s} s"),
+        (0, _, _) => format!("{h} h {m} min"),
+        _ => format!("{d} d {h} h"),
+    }
+}
+
+/// Bytes, in the unit that fits.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_lines_up() {
+        let rows = [["n1".into(), "2".into()], ["node-two".into(), "16".into()]];
+        let text = table(["NAME", "SLOTS"], [false, true], &rows);
+        assert_eq!(text, "NAME      SLOTS\nn1            2\nnode-two     16\n");
+    }
+
+    #[test]
+    fn spans_and_sizes_read_well() {
+        assert_eq!(span(45), "45 s");
+        assert_eq!(span(200), "3 min 20 s");
+        assert_eq!(span(18_600), "5 h 10 min");
+        assert_eq!(span(90_000), "1 d 1 h");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(50 * 1024 * 1024), "50.0 MiB");
+    }
+}
