@@ -4,6 +4,8 @@ mod error;
 mod operation;
 mod pool;
 pub mod raw;
+mod socket;
+mod sys;
 mod worker;
 
 pub use error::Error;

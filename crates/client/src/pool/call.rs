@@ -1,6 +1,6 @@
 //! A call from the caller's side: how it ended, and the handle to wait for it.
 
-use super::Shared;
+use super::Handle;
 use mutirao_wire::CallId;
 use mutirao_wire::stream::failure;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub enum CallErrorKind {
     BadResult,
     /// The result was already taken.
     Taken,
+    /// There is nothing to run it on, and nothing is to be expected. It did not run.
+    NoSlots,
     /// A code this build does not know.
     Other(u32),
 }
@@ -57,6 +59,7 @@ impl CallErrorKind {
             101 => CallErrorKind::PoolClosed,
             102 => CallErrorKind::BadResult,
             103 => CallErrorKind::Taken,
+            104 => CallErrorKind::NoSlots,
             code if code >= failure::OPERATION => CallErrorKind::Operation(code - failure::OPERATION),
             code => CallErrorKind::Other(code),
         }
@@ -77,6 +80,7 @@ impl CallErrorKind {
             CallErrorKind::PoolClosed => 101,
             CallErrorKind::BadResult => 102,
             CallErrorKind::Taken => 103,
+            CallErrorKind::NoSlots => 104,
             CallErrorKind::Operation(code) => failure::OPERATION | code,
             CallErrorKind::Other(code) => code,
         }
@@ -155,7 +159,7 @@ pub struct CallOptions {
 /// A call under way. Dropping it does not cancel the call; its result is then thrown away.
 #[derive(Debug)]
 pub struct Call {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Handle>,
     pub(crate) id: CallId,
 }
 
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn codes_and_kinds_agree() {
-        for code in (1..=8).chain(100..=103).chain([50, failure::OPERATION, failure::OPERATION + 7, u32::MAX]) {
+        for code in (1..=8).chain(100..=104).chain([50, failure::OPERATION, failure::OPERATION + 7, u32::MAX]) {
             assert_eq!(CallErrorKind::from_code(code).code(), code);
         }
     }

@@ -1,24 +1,52 @@
 //! The pool side: leases, calls and questions, as bytes.
 
 mod call;
+mod control;
+mod core;
+mod drive;
+mod elastic;
+mod find;
+mod lease;
+mod link;
+mod offer;
 mod options;
+mod private;
 
 pub use call::{Call, CallError, CallErrorKind, CallOptions, CallResult, Deliver, Finished};
 pub use options::{Allocation, Lease, LeaseKey, LeaseState, Options, Request, Slots, note_text};
 
-use crate::Error;
+use self::core::{Core, Dead, Pending};
+use self::drive::Shared;
+use self::elastic::Elastic;
+use self::find::{Found, Surroundings};
+use self::link::Link;
+use self::offer::Offer;
+use crate::socket::Socket;
+use crate::{Error, operation};
+use mutirao_schedule::hold;
+use mutirao_wire::limits::CALL_BYTES_MAX;
+use mutirao_wire::local::{LocalMessage, Query};
 use mutirao_wire::node::{NodeRef, Note};
-use mutirao_wire::query::{NodeRow, Row, Topic};
+use mutirao_wire::query::{NodeRow, Question, Row, Topic};
 use mutirao_wire::{AppId, CallId, PoolId};
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::process::Child;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
+
+/// The node answers a greeting, which includes reading the program's files, in this time.
+const GREETING: Duration = Duration::from_secs(10);
+/// A search for slots ends long before.
+const SEARCH: Duration = Duration::from_secs(10);
 
 /// A pool that is open: a connection to this machine's node. Clones are the same pool; it closes with the
 /// last of them and of its calls.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    handle: Arc<Handle>,
 }
 
 /// What came of a question to the pool.
@@ -39,77 +67,319 @@ pub struct Counts {
     pub done: u64,
 }
 
+/// What pools and calls hold on to; the pool closes with the last.
 #[derive(Debug)]
-pub(crate) struct Shared;
-impl Shared {
-    fn wait_calls(&self, _: &[CallId], _: Option<Instant>) { unimplemented!() }
-    fn take_result(&self, _: CallId) -> Option<(CallResult, Option<Arc<str>>)> { unimplemented!() }
-    fn is_done(&self, _: CallId) -> bool { unimplemented!() }
-    fn cancel(&self, _: CallId) { unimplemented!() }
-    fn forget(&self, _: CallId) { unimplemented!() }
-    fn poll_result(&self, _: CallId, _: &std::task::Waker) -> std::task::Poll<CallResult> { unimplemented!() }
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+    next_question: AtomicU32,
+    /// A private node, if one was started.
+    private: Option<Child>,
+}
+
+impl Handle {
+    fn wait_calls(&self, calls: &[CallId], deadline: Option<Instant>) {
+        self.shared.wait_calls(calls, deadline);
+    }
+
+    fn take_result(&self, call: CallId) -> Option<(CallResult, Option<Arc<str>>)> {
+        let mut core = self.shared.lock();
+        core.is_done(call).then(|| core.take_result(call).unwrap_or_else(|| (Err(call::taken()), None)))
+    }
+
+    fn is_done(&self, call: CallId) -> bool {
+        self.shared.lock().is_done(call)
+    }
+
+    fn cancel(&self, call: CallId) {
+        let mut core = self.shared.lock();
+        core.cancel(call);
+        self.shared.submitted(&mut core, true);
+    }
+
+    fn forget(&self, call: CallId) {
+        self.shared.lock().forget(call);
+    }
+
+    fn poll_result(&self, call: CallId, waker: &Waker) -> Poll<CallResult> {
+        self.shared.poll_result(call, waker).map(|result| result.unwrap_or_else(|| Err(call::taken())))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close(Dead::Closed);
+        // A private node ends when its client does; nobody needs to wait for that, but its end is to be collected.
+        if let Some(mut child) = self.private.take() {
+            let _ = std::thread::Builder::new().name("mutirao-end".into()).spawn(move || child.wait());
+        }
+    }
 }
 
 impl Pool {
     /// Connects to this machine's node, or starts a private one, and offers this program as a plugin.
-    pub fn open(_options: Options) -> Result<Pool, Error> { unimplemented!() }
+    pub fn open(options: Options) -> Result<Pool, Error> {
+        let name = options.name.unwrap_or_else(program_name);
+        let table = operation::table().unwrap_or_default();
+        let offer = match table {
+            [] => None,
+            table => Some(Offer::new(&name, &options.version, &options.libraries, table)?),
+        };
+        let mut around = Surroundings::of_process();
+        around.socket = options.socket.or(around.socket);
+        let found = if options.private { None } else { find::find(&around)? };
+        let (fd, path, private) = match found {
+            Some(Found { path, fd }) => (fd, Some(path), None),
+            None => {
+                let (fd, child) = private::start(&around.described())?;
+                (fd, None, Some(child))
+            }
+        };
+        let mut link = Link::new(Socket::new(fd), path, random_app()?, name, offer);
+        link.greet(Vec::new())?;
+        let shared = Shared::new(Core::new(link, Elastic::new(options.slots)))?;
+        // From here on dropping the handle closes everything.
+        let handle = Arc::new(Handle { shared, next_question: AtomicU32::new(1), private });
+        let answered = |core: &mut Core| {
+            core.link.welcome.is_some() && (core.link.plugin.is_some() || !core.link.offers())
+        };
+        handle.shared.wait_control(Instant::now().checked_add(GREETING), answered);
+        let mut core = handle.shared.lock();
+        if let Some(dead) = &core.dead {
+            return Err(dead.error());
+        }
+        if !answered(&mut core) {
+            let waited_ms = GREETING.as_millis() as u64;
+            return Err(Error::TimedOut { what: "the greeting of the node", waited_ms });
+        }
+        if let Some(Err(why)) = &core.link.plugin {
+            return Err(Error::PluginRefused(why.clone()));
+        }
+        drop(core);
+        Ok(Pool { handle })
+    }
 
     /// Gives back every lease and disconnects. Calls under way end with [`CallErrorKind::PoolClosed`].
-    pub fn close(&self) { unimplemented!() }
+    pub fn close(&self) {
+        self.handle.shared.close(Dead::Closed);
+    }
 
     /// Asks for slots by hand, and waits for what the pool answers (about 2 s at most).
     /// From now on the library asks for none by itself.
-    pub fn allocate(&self, _request: &Request) -> Result<Allocation, Error> { unimplemented!() }
+    pub fn allocate(&self, request: &Request) -> Result<Allocation, Error> {
+        let sequence = {
+            let mut core = self.alive()?;
+            core.elastic.by_hand();
+            core.ask_for(request)
+        };
+        let answered = |core: &mut Core| core.requests.get(&sequence).is_none_or(|request| request.done);
+        self.handle.shared.wait_control(Instant::now().checked_add(SEARCH), answered);
+        let mut core = self.alive()?;
+        let pending = core.requests.remove(&sequence).filter(|request| request.done);
+        let Some(Pending { answer, .. }) = pending else {
+            return Err(Error::TimedOut { what: "the search for slots", waited_ms: SEARCH.as_millis() as u64 });
+        };
+        let granted = answer.leases.len() as u32;
+        if granted < request.at_least {
+            core.give_back(core::now(), &answer.leases);
+            let notes: Vec<String> = answer.notes.iter().take(5).map(note_text).collect();
+            let notes_text =
+                if notes.is_empty() { String::new() } else { format!(": {}", notes.join("; ")) };
+            return Err(Error::NotEnough { granted, at_least: request.at_least, notes_text });
+        }
+        Ok(Allocation {
+            leases: answer.leases.iter().map(|handle| LeaseKey(handle.0)).collect(),
+            notes: answer.notes,
+            free_hint: answer.free_hint,
+        })
+    }
 
     /// Gives leases back. Calls on them that may be repeated or have not begun go elsewhere, the others end with
     /// [`CallErrorKind::OutcomeUnknown`]. Keys of leases that are no more are skipped.
-    pub fn release(&self, _leases: &[LeaseKey]) -> Result<(), Error> { unimplemented!() }
+    pub fn release(&self, leases: &[LeaseKey]) -> Result<(), Error> {
+        let mut core = self.alive()?;
+        let handles: Vec<_> = leases.iter().map(|lease| lease.handle()).collect();
+        core.give_back(core::now(), &handles);
+        core.send(core::now());
+        self.handle.shared.submitted(&mut core, true);
+        Ok(())
+    }
 
     /// The leases held now.
-    pub fn leases(&self) -> Vec<Lease> { unimplemented!() }
+    pub fn leases(&self) -> Vec<Lease> {
+        let core = self.handle.shared.lock();
+        let lease = |(handle, entry): (&mutirao_wire::Handle, &lease::LeaseEntry)| Lease {
+            key: LeaseKey(handle.0),
+            id: entry.info.lease,
+            lender: entry.info.lender.clone(),
+            slots: entry.info.slots,
+            local: entry.info.local,
+            arch: entry.info.arch,
+            state: entry.state,
+            finished: entry.finished,
+        };
+        core.leases.iter().map(lease).collect()
+    }
 
     /// What stood in the way of the last request elsewhere; see [`note_text`].
-    pub fn notes(&self) -> Vec<Note> { unimplemented!() }
+    pub fn notes(&self) -> Vec<Note> {
+        self.handle.shared.lock().notes.clone()
+    }
 
     /// The nodes of the pool.
-    pub fn nodes(&self) -> Result<Vec<NodeRow>, Error> { unimplemented!() }
+    pub fn nodes(&self) -> Result<Vec<NodeRow>, Error> {
+        let answers = self.query(Topic::Nodes, None, Vec::new(), Duration::from_secs(5))?;
+        let node = |row| if let Row::Node(node) = row { Some(node) } else { None };
+        Ok(answers.rows.into_iter().filter_map(node).collect())
+    }
 
     /// Asks every node, or the one whose name or id begins with `to`, about `topic`. `order` is a signed order
     /// where the topic needs a role, else empty.
-    pub fn query(&self, _topic: Topic, _to: Option<String>, _order: Vec<u8>, _timeout: Duration) -> Result<Answers, Error> { unimplemented!() }
+    pub fn query(
+        &self,
+        topic: Topic,
+        to: Option<String>,
+        order: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Answers, Error> {
+        let number = self.handle.next_question.fetch_add(1, Ordering::Relaxed);
+        let question = Question { to, user: String::new(), order, topic };
+        let message = LocalMessage::from(Query { number, question });
+        {
+            let mut core = self.alive()?;
+            core.say(message.clone());
+            core.questions.insert(number, Pending { answer: Answers::default(), done: false, message });
+        }
+        let answered = |core: &mut Core| core.questions.get(&number).is_none_or(|question| question.done);
+        self.handle.shared.wait_control(Instant::now().checked_add(timeout), answered);
+        match self.alive()?.questions.remove(&number) {
+            Some(question) if question.done => Ok(question.answer),
+            _ => Err(Error::TimedOut { what: "the answer of the pool", waited_ms: timeout.as_millis() as u64 }),
+        }
+    }
 
     /// Submits a call of the operation with this index in the table given to [`init`](crate::raw::init).
-    pub fn submit(&self, _operation: u32, _argument: Vec<u8>, _options: CallOptions) -> Result<Call, Error> { unimplemented!() }
+    pub fn submit(&self, operation: u32, argument: Vec<u8>, options: CallOptions) -> Result<Call, Error> {
+        let table = operation::table().ok_or(Error::NotInitialised)?;
+        let Some(entry) = table.get(operation as usize) else {
+            return Err(Error::UnknownOperation(format!("number {operation}")));
+        };
+        let bytes = match u32::try_from(argument.len()) {
+            Ok(bytes) if u64::from(bytes) <= CALL_BYTES_MAX => bytes,
+            _ => return Err(Error::ArgumentTooLarge { bytes: argument.len() as u64 }),
+        };
+        let limit_ms = options.limit.map_or(0, |limit| {
+            u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
+        });
+        let call = hold::Call {
+            operation,
+            bytes,
+            repeatable: options.repeatable || entry.repeatable,
+            limit_ms,
+            only: None,
+        };
+        let wants_helper = !matches!(options.deliver, Deliver::Handle);
+        let mut core = self.handle.shared.lock();
+        let id = core.submit(call, argument, options.deliver, options.tag)?;
+        self.handle.shared.submitted(&mut core, wants_helper);
+        drop(core);
+        Ok(Call { shared: self.handle.clone(), id })
+    }
 
     /// The index of an operation by its name.
-    pub fn operation(&self, _name: &str) -> Result<u32, Error> { unimplemented!() }
+    pub fn operation(&self, name: &str) -> Result<u32, Error> {
+        let table = operation::table().ok_or(Error::NotInitialised)?;
+        let place = table.iter().position(|entry| entry.name == name);
+        place.map(|index| index as u32).ok_or_else(|| Error::UnknownOperation(name.to_owned()))
+    }
 
     /// Waits until one of the calls is done; its place in `calls`, or `None` when the time is up first (or
     /// `calls` is empty).
-    pub fn wait_any(&self, _calls: &[&Call], _timeout: Option<Duration>) -> Option<usize> { unimplemented!() }
+    pub fn wait_any(&self, calls: &[&Call], timeout: Option<Duration>) -> Option<usize> {
+        let ids: Vec<CallId> = calls.iter().map(|call| call.id).collect();
+        if ids.is_empty() {
+            return None;
+        }
+        self.handle.wait_calls(&ids, timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
+        let core = self.handle.shared.lock();
+        ids.iter().position(|call| core.is_done(*call))
+    }
 
     /// Waits until all of the calls are done; whether they are when the time is up.
-    pub fn wait_all(&self, _calls: &[&Call], _timeout: Option<Duration>) -> bool { unimplemented!() }
+    pub fn wait_all(&self, calls: &[&Call], timeout: Option<Duration>) -> bool {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        calls.iter().all(|call| {
+            self.handle.wait_calls(&[call.id], deadline);
+            call.is_done()
+        })
+    }
 
     /// A descriptor that is readable while [`next_finished`](Self::next_finished) has something.
     /// Do not read from it; poll it.
-    pub fn event_fd(&self) -> BorrowedFd<'_> { unimplemented!() }
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.handle.shared.event()
+    }
 
     /// The next finished call of those submitted with [`Deliver::Queue`]; `None` if there is none now.
-    pub fn next_finished(&self) -> Option<Finished> { unimplemented!() }
+    pub fn next_finished(&self) -> Option<Finished> {
+        let mut core = self.handle.shared.lock();
+        let next = core.queue.pop_front();
+        if core.queue.is_empty() {
+            drive::clear(self.handle.shared.event());
+        }
+        next
+    }
 
     /// How calls stand.
-    pub fn counts(&self) -> Counts { unimplemented!() }
+    pub fn counts(&self) -> Counts {
+        self.handle.shared.lock().counts
+    }
 
     /// This machine's node.
-    pub fn node(&self) -> NodeRef { unimplemented!() }
+    pub fn node(&self) -> NodeRef {
+        self.welcome(|welcome| welcome.node.clone())
+    }
 
     /// The pool's identity; `None` for a private node.
-    pub fn id(&self) -> Option<PoolId> { unimplemented!() }
+    pub fn id(&self) -> Option<PoolId> {
+        self.welcome(|welcome| welcome.pool)
+    }
 
     /// The user as the pool knows it.
-    pub fn user(&self) -> String { unimplemented!() }
+    pub fn user(&self) -> String {
+        self.welcome(|welcome| welcome.user.clone())
+    }
 
     /// This application's identity.
-    pub fn app(&self) -> AppId { unimplemented!() }
+    pub fn app(&self) -> AppId {
+        self.handle.shared.lock().link.app
+    }
+
+    fn welcome<R>(&self, read: impl FnOnce(&mutirao_wire::local::ClientWelcome) -> R) -> R {
+        let core = self.handle.shared.lock();
+        read(core.link.welcome.as_ref().expect("`open` returns only after the welcome"))
+    }
+
+    fn alive(&self) -> Result<std::sync::MutexGuard<'_, Core>, Error> {
+        let core = self.handle.shared.lock();
+        match &core.dead {
+            Some(dead) => Err(dead.error()),
+            None => Ok(core),
+        }
+    }
+}
+
+fn program_name() -> String {
+    let program: Option<PathBuf> = std::env::current_exe().ok();
+    let name = program.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "program".into())
+}
+
+fn random_app() -> Result<AppId, Error> {
+    let mut bytes = [0; 16];
+    let mut have = 0;
+    while have < bytes.len() {
+        have += rustix::rand::getrandom(&mut bytes[have..], rustix::rand::GetRandomFlags::empty())
+            .map_err(Error::system("draw random numbers"))?;
+    }
+    Ok(AppId(u128::from_le_bytes(bytes)))
 }

@@ -1,0 +1,655 @@
+//! What a pool knows and does, behind its one lock. Nothing here waits.
+
+use super::call::{CallError, CallErrorKind, CallResult, Deliver, Finished};
+use super::elastic::Elastic;
+use super::lease::{LeaseEntry, Ring, Whole};
+use super::link::Link;
+use super::{Answers, Counts};
+use crate::Error;
+use mutirao_ring::{Bell, Error as RingError, Spinner};
+use mutirao_schedule::hold::{Hold, Input, Options as HoldOptions, Outcome, Output, Part, call_index};
+use mutirao_wire::frame::{HEADER_BYTES, put_frame};
+use mutirao_wire::limits::DATA_BODY_MAX;
+use mutirao_wire::local::{GiveBack, KillWorker, LocalMessage};
+use mutirao_wire::node::Note;
+use mutirao_wire::stream::{Resume, StreamMessage, cancel_header, failure};
+use mutirao_wire::{CallId, Handle, Tick};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread::ThreadId;
+use std::time::Duration;
+
+/// The socket is looked at so often while rings keep the driver busy.
+const SOCKET_LOOK: Duration = Duration::from_micros(100);
+/// Bytes taken out of one ring before the next gets its turn.
+const RING_TURN_BYTES: usize = 4 * (DATA_BODY_MAX + HEADER_BYTES);
+/// Most bytes of frames that wait for the socket; the driver then stops reading until some are gone.
+const SOCKET_BACKLOG_MAX: usize = 64 * 1024 * 1024;
+
+/// A call that is not done.
+pub(super) struct Slot {
+    id: CallId,
+    argument: Vec<u8>,
+    deliver: Deliver,
+    tag: u64,
+    /// Whom to wake; at most a few threads or one task.
+    wakers: Vec<Waker>,
+    /// Nobody holds its handle.
+    dropped: bool,
+}
+
+/// What a request for slots or a question has brought so far.
+#[derive(Debug)]
+pub(super) struct Pending<T> {
+    pub(super) answer: T,
+    pub(super) done: bool,
+    /// Sent again when the node comes back.
+    pub(super) message: LocalMessage,
+}
+
+/// What came of a request so far.
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    pub(super) leases: Vec<Handle>,
+    pub(super) notes: Vec<Note>,
+    pub(super) free_hint: u32,
+}
+
+pub(super) struct Core {
+    pub(super) hold: Hold,
+    outputs: Vec<Output>,
+    slots: Vec<Option<Slot>>,
+    unfinished: usize,
+    results: HashMap<CallId, (CallResult, Option<Arc<str>>)>,
+    pub(super) leases: BTreeMap<Handle, LeaseEntry>,
+    /// Local leases given back, of which the node may not know yet.
+    pub(super) parted: HashSet<Handle>,
+    pub(super) link: Link,
+    pub(super) elastic: Elastic,
+    pub(super) notes: Vec<Note>,
+    pub(super) requests: HashMap<u32, Pending<Granted>>,
+    pub(super) questions: HashMap<u32, Pending<Answers>>,
+    pub(super) counts: Counts,
+    pub(super) spinner: Spinner,
+
+    /// Finished calls for `next_finished`.
+    pub(super) queue: VecDeque<Finished>,
+    /// To be done without the lock.
+    pub(super) callbacks: Vec<(Box<dyn FnOnce(Finished) + Send>, Finished)>,
+    pub(super) wakers: Vec<Waker>,
+    /// Wake these when anything but a call changes.
+    pub(super) control_wakers: Vec<Waker>,
+
+    /// Why nothing works any more.
+    pub(super) dead: Option<Dead>,
+    /// Calls submitted and not yet placed.
+    pub(super) unplaced: usize,
+    /// When rings were last shown what was written.
+    pub(super) shown: Tick,
+    socket_looked: Tick,
+    pub(super) socket_ready: bool,
+    /// What ended the worker or lease whose end is being told, and where.
+    cause: Option<(String, Arc<str>)>,
+    pub(super) last_done: Tick,
+
+    // Who drives; see `drive`.
+    pub(super) driver: Option<ThreadId>,
+    pub(super) asleep: bool,
+    pub(super) sleeps_until: Option<Tick>,
+    pub(super) kicked: bool,
+    pub(super) parked: Vec<(u64, Waker)>,
+    pub(super) park_number: u64,
+    pub(super) alarm_at: Option<Tick>,
+    pub(super) helper_delay: Duration,
+    pub(super) helper_drives: bool,
+}
+
+/// Why a pool no longer works.
+#[derive(Debug, Clone)]
+pub(super) enum Dead {
+    /// The program closed it.
+    Closed,
+    /// The node is lost.
+    Lost { waited_s: u64, reason: String },
+    /// The node speaks nonsense.
+    Protocol(String),
+    /// The node refuses this program.
+    Refused(String),
+}
+
+impl Dead {
+    pub(super) fn error(&self) -> Error {
+        match self.clone() {
+            Dead::Closed => Error::Closed,
+            Dead::Lost { waited_s, reason } => Error::NodeLost { waited_s, reason },
+            Dead::Protocol(what) => Error::Protocol(what),
+            Dead::Refused(text) => Error::Refused(text),
+        }
+    }
+}
+
+/// Now, on the clock that also counts suspended time.
+pub(super) fn now() -> Tick {
+    let time = clock_gettime(ClockId::Boottime);
+    Tick(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000)
+}
+
+impl Core {
+    pub(super) fn new(link: Link, elastic: Elastic) -> Core {
+        Core {
+            hold: Hold::new(HoldOptions::default()),
+            outputs: Vec::new(),
+            slots: Vec::new(),
+            unfinished: 0,
+            results: HashMap::new(),
+            leases: BTreeMap::new(),
+            parted: HashSet::new(),
+            link,
+            elastic,
+            notes: Vec::new(),
+            requests: HashMap::new(),
+            questions: HashMap::new(),
+            counts: Counts::default(),
+            spinner: Spinner::asleep(),
+            queue: VecDeque::new(),
+            callbacks: Vec::new(),
+            wakers: Vec::new(),
+            control_wakers: Vec::new(),
+            dead: None,
+            unplaced: 0,
+            shown: Tick(0),
+            socket_looked: Tick(0),
+            socket_ready: true,
+            cause: None,
+            last_done: now(),
+            driver: None,
+            asleep: false,
+            sleeps_until: None,
+            kicked: false,
+            parked: Vec::new(),
+            park_number: 0,
+            alarm_at: None,
+            helper_delay: Duration::from_micros(100),
+            helper_drives: false,
+        }
+    }
+
+    // ---- calls ----
+
+    pub(super) fn submit(
+        &mut self,
+        call: mutirao_schedule::hold::Call,
+        argument: Vec<u8>,
+        deliver: Deliver,
+        tag: u64,
+    ) -> Result<CallId, Error> {
+        if let Some(dead) = &self.dead {
+            return Err(dead.error());
+        }
+        let refused = |_| Error::TooManyCalls(self.unfinished);
+        let id = self.hold.submit(call).map_err(refused)?;
+        let index = call_index(id);
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Slot { id, argument, deliver, tag, wakers: Vec::new(), dropped: false });
+        self.unfinished += 1;
+        self.unplaced += 1;
+        self.counts.submitted += 1;
+        Ok(id)
+    }
+
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    fn slot(&mut self, call: CallId) -> Option<&mut Slot> {
+        self.slots.get_mut(call_index(call))?.as_mut().filter(|slot| slot.id == call)
+    }
+
+    /// Whether the call's result is there, or was taken.
+    pub(super) fn is_done(&self, call: CallId) -> bool {
+        !matches!(self.slots.get(call_index(call)), Some(Some(slot)) if slot.id == call)
+    }
+
+    pub(super) fn take_result(&mut self, call: CallId) -> Option<(CallResult, Option<Arc<str>>)> {
+        self.results.remove(&call)
+    }
+
+    /// Wakes `waker` when the call is done; not if it is already.
+    pub(super) fn watch(&mut self, call: CallId, waker: &Waker) {
+        if let Some(slot) = self.slot(call)
+            && !slot.wakers.iter().any(|known| known.will_wake(waker))
+        {
+            slot.wakers.push(waker.clone());
+        }
+    }
+
+    pub(super) fn forget(&mut self, call: CallId) {
+        match self.slot(call) {
+            Some(slot) => slot.dropped = true,
+            None => drop(self.results.remove(&call)),
+        }
+    }
+
+    pub(super) fn cancel(&mut self, call: CallId) {
+        if !self.is_done(call) {
+            self.tell(now(), Input::Cancel(call));
+        }
+    }
+
+    fn finish(&mut self, call: CallId, mut result: CallResult, node: Option<Arc<str>>) {
+        if self.is_done(call) {
+            return;
+        }
+        let Some(slot) = self.slots[call_index(call)].take() else { return };
+        if let (Err(error), Some(node)) = (&mut result, &node) {
+            error.node.get_or_insert_with(|| node.to_string());
+        }
+        self.unfinished -= 1;
+        self.counts.done += 1;
+        self.last_done = now();
+        self.wakers.extend(slot.wakers);
+        let finished = |result, node| Finished { id: call, tag: slot.tag, result, node };
+        match slot.deliver {
+            Deliver::Handle if slot.dropped => {}
+            Deliver::Handle => drop(self.results.insert(call, (result, node))),
+            Deliver::Callback(function) => self.callbacks.push((function, finished(result, node))),
+            Deliver::Queue => self.queue.push_back(finished(result, node)),
+        }
+    }
+
+    /// Ends everything: no call stays unanswered.
+    pub(super) fn die(&mut self, dead: Dead) {
+        if self.dead.is_some() {
+            return;
+        }
+        let text = dead.error().to_string();
+        self.dead = Some(dead);
+        let calls: Vec<CallId> = self.slots.iter().flatten().map(|slot| slot.id).collect();
+        for call in calls {
+            self.finish(call, Err(CallError::new(CallErrorKind::PoolClosed, text.clone())), None);
+        }
+        self.leases.clear();
+        self.requests.clear();
+        self.questions.clear();
+        self.link.shut();
+        self.wakers.append(&mut self.control_wakers);
+    }
+
+    // ---- the work of the driver ----
+
+    /// Does all there is to do now.
+    pub(super) fn pump(&mut self) {
+        if self.dead.is_some() {
+            return;
+        }
+        let now = now();
+        self.take_replies(now);
+        if self.socket_ready || now - self.socket_looked >= SOCKET_LOOK {
+            self.socket_looked = now;
+            self.look_at_socket(now);
+        }
+        if self.hold.deadline().is_some_and(|due| due <= now) {
+            self.tell(now, Input::Time);
+        }
+        self.mind_link(now);
+        self.mind_slots(now);
+        self.place(now);
+        self.send(now);
+    }
+
+    /// Sends what waits to be sent, as far as there is room.
+    pub(super) fn place(&mut self, now: Tick) {
+        if self.dead.is_some() {
+            return;
+        }
+        self.unplaced = 0;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.hold.place(now, &mut outputs);
+        self.carry_out(now, outputs);
+    }
+
+    /// Shows the workers and the node what was written for them.
+    pub(super) fn send(&mut self, now: Tick) {
+        self.shown = now;
+        let mut broken = Vec::new();
+        let mut owed = Vec::new();
+        for (handle, lease) in &mut self.leases {
+            match &mut lease.ring {
+                Some(ring) if ring.dirty => {
+                    ring.dirty = false;
+                    if let Err(error) = ring.end.calls.flush() {
+                        broken.push((*handle, error));
+                    }
+                }
+                Some(_) => {}
+                None => lease.receipts.due(*handle, true, &mut owed),
+            }
+        }
+        for (handle, error) in broken {
+            self.ring_broken(now, handle, &error);
+        }
+        if self.link.is_up() {
+            self.link.socket.out().extend_from_slice(&owed);
+        }
+        self.flush_socket(now);
+    }
+
+    /// Takes results out of all rings.
+    fn take_replies(&mut self, now: Tick) {
+        let handles: Vec<Handle> =
+            self.leases.iter().filter(|(_, lease)| lease.ring.is_some()).map(|(handle, _)| *handle).collect();
+        for handle in handles {
+            match self.drain_ring(now, handle, RING_TURN_BYTES) {
+                Ok(0) => {}
+                Ok(_) => self.tell_room(now, handle),
+                Err(why) => self.ring_broken(now, handle, &why),
+            }
+        }
+    }
+
+    /// Takes results out of one ring; how many bytes there were.
+    fn drain_ring(&mut self, now: Tick, handle: Handle, max_bytes: usize) -> Result<usize, String> {
+        let mut taken = 0;
+        loop {
+            let Some(lease) = self.leases.get_mut(&handle) else { return Ok(taken) };
+            let Some(ring) = &mut lease.ring else { return Ok(taken) };
+            let count = ring
+                .decoder
+                .fill_with(|buffer| ring.end.replies.read_to(buffer, DATA_BODY_MAX))
+                .map_err(|error: RingError| error.to_string())?;
+            taken += count;
+            let node = lease.node.clone();
+            // Results are handled after the borrow of the lease ends.
+            let mut whole = Vec::new();
+            while let Some((header, body)) = ring.decoder.next_frame().map_err(|error| error.to_string())? {
+                if header.kind.get() != mutirao_wire::kind::Kind::Result as u16 {
+                    return Err(format!("a frame of kind {:#06x} came from a worker", header.kind.get()));
+                }
+                if let Some(result) = lease.partial.take(&header, body)? {
+                    if let Some(place) = ring.sent.iter().position(|sent| *sent == result.call) {
+                        ring.sent.remove(place);
+                    }
+                    ring.answered += 1;
+                    lease.finished += 1;
+                    whole.push(result);
+                }
+            }
+            for result in whole {
+                self.result(now, handle, result, node.clone());
+            }
+            if count == 0 || taken >= max_bytes {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// A whole result came.
+    pub(super) fn result(&mut self, now: Tick, handle: Handle, whole: Whole, node: Arc<str>) {
+        let Whole { call, failed, bytes } = whole;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        if self.hold.result(now, handle, call, failed, &mut outputs) {
+            let result = match failed {
+                None => Ok(bytes),
+                Some(code) => Err(CallError::new(
+                    CallErrorKind::from_code(code),
+                    String::from_utf8_lossy(&bytes).into_owned(),
+                )),
+            };
+            self.finish(call, result, Some(node));
+        }
+        self.carry_out(now, outputs);
+    }
+
+    fn tell_room(&mut self, now: Tick, handle: Handle) {
+        let room = self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut()).map(|ring| ring.end.calls.room());
+        match room {
+            Some(Ok(bytes)) => self.tell(now, Input::Room { handle, bytes: bytes as u64 }),
+            Some(Err(error)) => self.ring_broken(now, handle, &error),
+            None => {}
+        }
+    }
+
+    /// A ring cannot be used any more: its worker is ended, and the node gives the lease another.
+    fn ring_broken(&mut self, now: Tick, handle: Handle, why: &dyn std::fmt::Display) {
+        self.say(KillWorker { handle, code: failure::WORKER_ENDED });
+        self.local_worker_ended(now, handle, failure::WORKER_ENDED, format!("its ring cannot be used: {why}"));
+    }
+
+    /// The worker of a local lease is gone.
+    pub(super) fn local_worker_ended(&mut self, now: Tick, handle: Handle, code: u32, cause: String) {
+        let Some(running) = self.last_words(now, handle, code, &cause) else { return };
+        self.tell(now, Input::LocalWorkerEnded { handle, running, code });
+        self.cause = None;
+    }
+
+    /// Takes the last results out of the ring of a worker that ended, and the ring away. What the ring names as
+    /// running; `None` if there was no ring.
+    fn last_words(&mut self, now: Tick, handle: Handle, code: u32, cause: &str) -> Option<Option<CallId>> {
+        self.leases.get(&handle)?.ring.as_ref()?;
+        // If what is left is no result, those before it still count.
+        let _ = self.drain_ring(now, handle, usize::MAX);
+        let lease = self.leases.get_mut(&handle)?;
+        let ring = lease.ring.take()?;
+        lease.partial = Default::default();
+        lease.state = super::LeaseState::Granted;
+        let node = lease.node.clone();
+        self.cause = Some((cause.to_owned(), node.clone()));
+        for call in ring.ended_unseen() {
+            let text = format!("its result was lost with its worker: {cause}");
+            let whole = Whole { call, failed: Some(code), bytes: text.into_bytes() };
+            self.result(now, handle, whole, node.clone());
+        }
+        Some(ring.running())
+    }
+
+    /// A lease is no more.
+    pub(super) fn lease_ended(&mut self, now: Tick, handle: Handle, lost: bool, cause: String) {
+        let running = self.last_words(now, handle, failure::WORKER_ENDED, &cause).flatten();
+        let Some(lease) = self.leases.remove(&handle) else { return };
+        if lease.works {
+            self.cause = Some((cause, lease.node));
+            self.tell(now, Input::LeaseEnded { handle, running, lost });
+        }
+        self.cause = None;
+        self.control_changed();
+    }
+
+    /// Gives leases back.
+    pub(super) fn give_back(&mut self, now: Tick, handles: &[Handle]) {
+        let handles: Vec<Handle> =
+            handles.iter().copied().filter(|handle| self.leases.contains_key(handle)).collect();
+        for handle in &handles {
+            self.part_from(*handle);
+            self.lease_ended(now, *handle, false, "its lease was given back".into());
+        }
+        for some in handles.chunks(1024) {
+            self.say(GiveBack { handles: some.to_vec() });
+        }
+    }
+
+    /// Remembers a local lease whose ring may still be on its way.
+    fn part_from(&mut self, handle: Handle) {
+        if self.leases.get(&handle).is_some_and(|lease| lease.info.local && lease.works) {
+            self.parted.insert(handle);
+        }
+    }
+
+    /// Tells `Hold` and does what follows.
+    pub(super) fn tell(&mut self, now: Tick, input: Input) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.hold.handle(now, input, &mut outputs);
+        self.carry_out(now, outputs);
+    }
+
+    fn carry_out(&mut self, now: Tick, mut outputs: Vec<Output>) {
+        for output in outputs.drain(..) {
+            match output {
+                Output::Send(part) => self.send_part(now, &part),
+                Output::Cancel { handle, call } => {
+                    if self.link.is_up() {
+                        put_frame(self.link.socket.out(), cancel_header(handle, call), &[]);
+                    }
+                }
+                Output::KillWorker { handle, call, code } => {
+                    let ring = self.leases.get(&handle).and_then(|lease| lease.ring.as_ref());
+                    if ring.and_then(Ring::running) == Some(call) {
+                        self.say(KillWorker { handle, code });
+                    }
+                }
+                Output::Resume { handle, outstanding } => {
+                    if let Some(lease) = self.leases.get_mut(&handle) {
+                        lease.receipts = Default::default();
+                        lease.partial = Default::default();
+                    }
+                    if self.link.is_up() {
+                        StreamMessage::from(Resume { handle, outstanding }).put(self.link.socket.out());
+                    }
+                }
+                Output::Finished { call, outcome } => self.finish_without_frame(call, outcome),
+                Output::Retired(handle) | Output::TooManyLeases(handle) => {
+                    self.part_from(handle);
+                    self.leases.remove(&handle);
+                    self.say(GiveBack { handles: vec![handle] });
+                }
+            }
+        }
+        // The vector is kept for its memory; what was told meanwhile has used another.
+        if self.outputs.capacity() < outputs.capacity() {
+            self.outputs = outputs;
+        }
+    }
+
+    fn send_part(&mut self, now: Tick, part: &Part) {
+        let header = part.header();
+        let place = call_index(part.call);
+        let Some(slot) = self.slots.get(place).and_then(Option::as_ref).filter(|slot| slot.id == part.call) else {
+            // Cancelled or given up: its parts are still owed to the other side, which counts on them.
+            return;
+        };
+        let body = slot.argument.get(part.range()).unwrap_or_default();
+        let Some(lease) = self.leases.get_mut(&part.handle) else { return };
+        let Some(ring) = &mut lease.ring else {
+            if self.link.is_up() {
+                put_frame(self.link.socket.out(), header, body);
+            }
+            return;
+        };
+        let written = ring.end.calls.write_parts(&[header.bytes(), body]);
+        ring.dirty = true;
+        if part.offset == 0 {
+            ring.sent.push_back(part.call);
+        }
+        match written {
+            Ok(true) => {}
+            Ok(false) => self.ring_broken(now, part.handle, &"it had less room than it said"),
+            Err(error) => self.ring_broken(now, part.handle, &error),
+        }
+    }
+
+    fn finish_without_frame(&mut self, call: CallId, outcome: Outcome) {
+        let (cause, node) = match &self.cause {
+            Some((cause, node)) => (cause.as_str(), Some(node.clone())),
+            None => ("", None),
+        };
+        let error = match outcome {
+            Outcome::Failed(code) => {
+                let text = match code {
+                    failure::CANCELLED => "it was cancelled",
+                    failure::TIME_LIMIT => "its time limit passed",
+                    failure::OUT_OF_MEMORY if cause.is_empty() => "its worker was killed for want of memory",
+                    _ if cause.is_empty() => "its worker ended",
+                    _ => cause,
+                };
+                CallError::new(CallErrorKind::from_code(code), text)
+            }
+            Outcome::Unknown => CallError::new(
+                CallErrorKind::OutcomeUnknown,
+                format!(
+                    "it may have run, and must not run twice ({})",
+                    if cause.is_empty() { "its lender was lost" } else { cause }
+                ),
+            ),
+            Outcome::LeaseEnded => CallError::new(CallErrorKind::NoSlots, "the lease it was bound to ended"),
+            Outcome::NoSlots => CallError::new(CallErrorKind::NoSlots, self.why_no_slots()),
+        };
+        self.finish(call, Err(error), node);
+    }
+
+    /// Appends a message to what is sent to the node; dropped while there is none.
+    pub(super) fn say(&mut self, message: impl Into<LocalMessage>) {
+        if self.link.is_up() {
+            message.into().put(self.link.socket.out());
+        }
+    }
+
+    pub(super) fn control_changed(&mut self) {
+        self.wakers.append(&mut self.control_wakers);
+    }
+
+    // ---- before and after sleep ----
+
+    /// Whether a ring has something, looked at very often while spinning.
+    pub(super) fn ring_has_reply(&mut self) -> bool {
+        self.leases.values_mut().filter_map(|lease| lease.ring.as_mut()).any(|ring| {
+            // An error is something to do as well.
+            !ring.sent.is_empty() && ring.end.replies.available().map_or(true, |bytes| bytes > 0)
+        })
+    }
+
+    /// Whether a worker here is about to answer.
+    pub(super) fn ring_is_busy(&self) -> bool {
+        self.leases.values().filter_map(|lease| lease.ring.as_ref()).any(|ring| !ring.sent.is_empty())
+    }
+
+    /// The bells of all rings, each once.
+    pub(super) fn bells(&self) -> Vec<Arc<Bell>> {
+        let mut bells: Vec<Arc<Bell>> = Vec::new();
+        for ring in self.leases.values().filter_map(|lease| lease.ring.as_ref()) {
+            if !bells.iter().any(|bell| Arc::ptr_eq(bell, &ring.bell)) {
+                bells.push(ring.bell.clone());
+            }
+        }
+        bells
+    }
+
+    /// Asks all rings to ring the bell; whether there is something to do already.
+    pub(super) fn arm(&mut self, now: Tick) -> bool {
+        let mut ready = false;
+        let mut roomy = Vec::new();
+        for (handle, lease) in &mut self.leases {
+            let Some(ring) = &mut lease.ring else { continue };
+            ready |= ring.end.replies.arm(1).unwrap_or(true);
+            if self.hold.waits_for_room(*handle)
+                && ring.end.calls.arm_for_room(DATA_BODY_MAX + HEADER_BYTES).unwrap_or(true)
+            {
+                roomy.push(*handle);
+            }
+        }
+        for handle in roomy {
+            self.tell_room(now, handle);
+            ready = true;
+        }
+        ready
+    }
+
+    pub(super) fn disarm(&mut self) {
+        for ring in self.leases.values_mut().filter_map(|lease| lease.ring.as_mut()) {
+            ring.end.replies.disarm();
+            ring.end.calls.disarm();
+        }
+    }
+
+    pub(super) fn socket_is_full(&self) -> bool {
+        self.link.socket.unsent() > SOCKET_BACKLOG_MAX
+    }
+
+    /// When the driver has to look again although nothing has happened.
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        let times = [self.hold.deadline(), self.link.deadline(), self.slots_deadline()];
+        times.into_iter().flatten().min()
+    }
+}

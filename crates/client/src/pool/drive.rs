@@ -1,0 +1,401 @@
+//! Who does the pool's work, and how it sleeps.
+//!
+//! At any time at most one thread *drives*: it moves results and calls, and sleeps on the bells and the socket
+//! while there is nothing to do. A thread that waits for something drives if nobody does; otherwise it parks, and
+//! takes over when the driver has what it waited for. When nobody waits, the helper thread drives; an alarm wakes
+//! it a little after there is work, so that a program which submits and waits in turn never pays for it.
+
+use super::call::{CallResult, thread_waker};
+use super::core::{Core, Dead, now};
+use crate::Error;
+use mutirao_wire::{CallId, Tick};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Calls submitted in quick succession are sent together, at the latest after so long
+const GATHER: Duration = Duration::from_micros(50);
+/// or when there are so many.
+const GATHER_CALLS: usize = 32;
+/// The helper's first and longest wait before it looks whether somebody drives.
+const HELPER_DELAY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(5));
+/// With nothing to do and nobody waiting the helper takes over after so long, to hear what the node says.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// A pool as all its threads share it.
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    /// Threads that want the lock; a spinning driver makes way.
+    contenders: AtomicU32,
+    /// Wakes a sleeping driver.
+    kick: OwnedFd,
+    /// Wakes the helper.
+    alarm: OwnedFd,
+    /// Readable while there are finished calls to be fetched.
+    pub(super) event: OwnedFd,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+type Guard<'a> = MutexGuard<'a, Core>;
+
+impl Shared {
+    pub(super) fn new(core: Core) -> Result<Arc<Shared>, Error> {
+        let failed = Error::system("make an event descriptor");
+        let make_event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK);
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            contenders: AtomicU32::new(0),
+            kick: make_event().map_err(failed)?,
+            alarm: timer.map_err(Error::system("make a timer"))?,
+            event: make_event().map_err(Error::system("make an event descriptor"))?,
+        });
+        let helper = shared.clone();
+        thread::Builder::new()
+            .name("mutirao".into())
+            .spawn(move || helper.help())
+            .map_err(|source| Error::System { what: "start the helper thread", source })?;
+        Ok(shared)
+    }
+
+    pub(super) fn lock(&self) -> Guard<'_> {
+        self.contenders.fetch_add(1, Ordering::Relaxed);
+        // A panic in a callback never happens under the lock, and `Core` has no half-done states to fear.
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        self.contenders.fetch_sub(1, Ordering::Relaxed);
+        core
+    }
+
+    // ---- waiting ----
+
+    /// Waits until `done`. When another thread drives, `watch` makes sure that the waker is woken for it.
+    pub(super) fn wait_until(
+        &self,
+        deadline: Option<Instant>,
+        mut done: impl FnMut(&mut Core) -> bool,
+        watch: impl Fn(&mut Core, &Waker),
+    ) {
+        let mut core = self.lock();
+        let mut waker = None;
+        while !done(&mut core) && !is_past(deadline) {
+            let me = thread::current().id();
+            // A callback that waits drives on behalf of the driver that it holds up.
+            if core.driver.is_none_or(|driver| driver == me) {
+                core = self.drive(core, false, deadline, &mut done);
+                self.hand_over(&mut core);
+                return;
+            }
+            let waker = &*waker.get_or_insert_with(thread_waker);
+            watch(&mut core, waker);
+            core.park_number += 1;
+            let number = core.park_number;
+            core.parked.push((number, waker.clone()));
+            if core.helper_drives {
+                self.kick_driver(&mut core);
+            }
+            drop(core);
+            match deadline {
+                None => thread::park(),
+                Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+            }
+            core = self.lock();
+            core.parked.retain(|(parked, _)| *parked != number);
+        }
+        // A wake-up may have been meant to make this thread drive.
+        if core.driver.is_none() {
+            self.hand_over(&mut core);
+        }
+    }
+
+    /// Waits until one of the calls is done.
+    pub(super) fn wait_calls(&self, calls: &[CallId], deadline: Option<Instant>) {
+        self.wait_until(
+            deadline,
+            |core| calls.iter().any(|call| core.is_done(*call)),
+            |core, waker| calls.iter().for_each(|call| core.watch(*call, waker)),
+        );
+    }
+
+    /// Waits for something the node says.
+    pub(super) fn wait_control(&self, deadline: Option<Instant>, mut done: impl FnMut(&mut Core) -> bool) {
+        self.wait_until(
+            deadline,
+            |core| core.dead.is_some() || done(core),
+            |core, waker| core.control_wakers.push(waker.clone()),
+        );
+    }
+
+    // ---- calls ----
+
+    /// After something was given to `Hold`: has it sent soon.
+    pub(super) fn submitted(&self, core: &mut Core, wants_helper: bool) {
+        if core.driver.is_some() && !core.asleep {
+            return; // It looks again before it sleeps.
+        }
+        let now = now();
+        if now - core.shown >= GATHER || core.unplaced >= GATHER_CALLS {
+            core.place(now);
+            core.send(now);
+        } else {
+            self.set_alarm(core, now + GATHER);
+        }
+        if core.asleep {
+            let sooner = core.deadline().is_some_and(|due| core.sleeps_until.is_none_or(|until| due < until));
+            if sooner || core.link.socket.unsent() > 0 || core.hold.backlog().waiting > core.unplaced {
+                self.kick_driver(core);
+            }
+        } else {
+            let delay = if wants_helper { Duration::ZERO } else { core.helper_delay };
+            self.set_alarm(core, now + delay);
+        }
+    }
+
+    pub(super) fn poll_result(&self, call: CallId, waker: &Waker) -> Poll<Option<CallResult>> {
+        let mut core = self.lock();
+        if core.is_done(call) {
+            return Poll::Ready(core.take_result(call).map(|(result, _)| result));
+        }
+        core.watch(call, waker);
+        if core.driver.is_none() {
+            self.set_alarm(&mut core, now());
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn close(&self, dead: Dead) {
+        let mut core = self.lock();
+        core.die(dead);
+        self.kick_driver(&mut core);
+        self.set_alarm(&mut core, now());
+        drop(self.settle(core));
+    }
+
+    // ---- driving ----
+
+    /// Does the pool's work until `done` or the deadline.
+    fn drive<'a>(
+        &'a self,
+        mut core: Guard<'a>,
+        is_helper: bool,
+        deadline: Option<Instant>,
+        done: &mut dyn FnMut(&mut Core) -> bool,
+    ) -> Guard<'a> {
+        let before = core.driver.replace(thread::current().id());
+        let helper_before = std::mem::replace(&mut core.helper_drives, is_helper);
+        loop {
+            core.pump();
+            core = self.settle(core);
+            if done(&mut core) || is_past(deadline) {
+                break;
+            }
+            if core.unplaced > 0 && core.dead.is_none() {
+                continue;
+            }
+            core = self.rest(core, is_helper, deadline);
+        }
+        core.driver = before;
+        core.helper_drives = helper_before;
+        core
+    }
+
+    /// Spins, then sleeps, until there may be something to do.
+    fn rest<'a>(&'a self, mut core: Guard<'a>, is_helper: bool, deadline: Option<Instant>) -> Guard<'a> {
+        let began = Instant::now();
+        // The spinner is taken out for the while, since looking needs the rest of the core.
+        let mut spinner = std::mem::replace(&mut core.spinner, mutirao_ring::Spinner::asleep());
+        let has_ring = core.ring_is_busy();
+        let mut called_away = false;
+        let spun = has_ring
+            && spinner
+                .spin(|| {
+                    called_away = self.contenders.load(Ordering::Relaxed) > 0;
+                    Ok(called_away || core.ring_has_reply())
+                })
+                .unwrap_or(true);
+        core.spinner = spinner;
+        if spun {
+            if called_away {
+                drop(core);
+                thread::yield_now();
+                core = self.lock();
+            }
+            return core;
+        }
+        let now = now();
+        if core.arm(now) {
+            core.disarm();
+            return core;
+        }
+        core.sleeps_until = core.deadline();
+        let left = [
+            core.sleeps_until.map(|until| until - now),
+            deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+        ];
+        let left = left.into_iter().flatten().min();
+        let bells = core.bells();
+        let socket = core.link.is_up().then(|| core.link.socket.shared_fd());
+        let wants_to_write = core.link.socket.unsent() > 0;
+        core.asleep = true;
+        drop(core);
+
+        let mut fds = vec![PollFd::new(&self.kick, PollFlags::IN)];
+        if is_helper {
+            fds.push(PollFd::new(&self.alarm, PollFlags::IN));
+        }
+        fds.extend(bells.iter().map(|bell| PollFd::new(&**bell, PollFlags::IN)));
+        if let Some(socket) = &socket {
+            let write = if wants_to_write { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(&**socket, PollFlags::IN | write));
+        }
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        // An interrupted sleep is a short one.
+        let _ = poll(&mut fds, timeout.as_ref());
+        let socket_ready = socket.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty());
+        if !fds[0].revents().is_empty() {
+            clear(&self.kick);
+        }
+        drop(fds);
+
+        let mut core = self.lock();
+        core.asleep = false;
+        core.kicked = false;
+        core.socket_ready |= socket_ready;
+        if is_helper {
+            clear(&self.alarm);
+            core.alarm_at = None;
+        }
+        for bell in &bells {
+            // A bell that nobody can ring any more belongs to workers whose end the node is about to tell.
+            let _ = bell.drain();
+        }
+        core.disarm();
+        if has_ring {
+            core.spinner.note(began.elapsed());
+        }
+        core
+    }
+
+    /// Wakes those whose calls are done and runs callbacks, without the lock.
+    fn settle<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
+        if core.wakers.is_empty() && core.callbacks.is_empty() && core.queue.is_empty() {
+            return core;
+        }
+        if !core.queue.is_empty() {
+            set(&self.event);
+        }
+        let wakers = std::mem::take(&mut core.wakers);
+        let callbacks = std::mem::take(&mut core.callbacks);
+        if wakers.is_empty() && callbacks.is_empty() {
+            return core;
+        }
+        drop(core);
+        wakers.into_iter().for_each(Waker::wake);
+        for (function, finished) in callbacks {
+            // A callback's panic is told by the panic hook, and must not end the pool's work for others.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(finished)));
+        }
+        self.lock()
+    }
+
+    /// This thread no longer drives: another that waits does, or the helper before long.
+    fn hand_over(&self, core: &mut Core) {
+        if core.driver.is_some() {
+            return;
+        }
+        if let Some((_, waker)) = core.parked.first() {
+            return waker.wake_by_ref();
+        }
+        let delay = if core.unfinished() > 0 { core.helper_delay } else { QUIET };
+        self.set_alarm(core, now() + delay);
+    }
+
+    fn kick_driver(&self, core: &mut Core) {
+        if core.asleep && !core.kicked {
+            core.kicked = true;
+            set(&self.kick);
+        }
+    }
+
+    /// Wakes the helper at `due`, unless it is woken sooner anyhow.
+    fn set_alarm(&self, core: &mut Core, due: Tick) {
+        if core.alarm_at.is_some_and(|at| at <= due) {
+            return;
+        }
+        core.alarm_at = Some(due);
+        // Zero would switch it off.
+        let left = (due - now()).max(Duration::from_nanos(1));
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = Timespec::try_from(left).unwrap_or(zero);
+        let time = Itimerspec { it_interval: zero, it_value: value };
+        // Setting a valid time on a timer of one's own cannot fail.
+        let _ = timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &time);
+    }
+
+    /// The helper thread.
+    fn help(&self) {
+        loop {
+            // An interrupted sleep is a short one.
+            let _ = poll(&mut [PollFd::new(&self.alarm, PollFlags::IN)], None);
+            clear(&self.alarm);
+            let mut core = self.lock();
+            core.alarm_at = None;
+            if core.dead.is_some() {
+                return;
+            }
+            if core.driver.is_some() {
+                if core.asleep {
+                    let now = now();
+                    core.place(now);
+                    core.send(now);
+                    drop(self.settle(core));
+                } else {
+                    core.helper_delay = (core.helper_delay * 2).min(HELPER_DELAY.1);
+                }
+                continue;
+            }
+            let quiet_at = core.last_done + QUIET;
+            if core.unfinished() == 0 && now() < quiet_at {
+                self.set_alarm(&mut core, quiet_at);
+                continue;
+            }
+            core.helper_delay = HELPER_DELAY.0;
+            let mut stop = |core: &mut Core| !core.parked.is_empty() || core.dead.is_some();
+            core = self.drive(core, true, None, &mut stop);
+            self.hand_over(&mut core);
+        }
+    }
+}
+
+fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+/// Makes an event descriptor readable.
+fn set(event: impl AsFd) {
+    // It fails only when it is readable already.
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+}
+
+/// Makes an event descriptor unreadable.
+pub(super) fn clear(event: impl AsFd) {
+    // It fails only when it is not readable.
+    let _ = rustix::io::read(event, &mut [0u8; 8]);
+}
+
+impl Shared {
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}

@@ -1,0 +1,186 @@
+//! Asks for slots when calls wait, and gives them back when there is nothing to do.
+
+use super::core::{Core, Granted, Pending, now};
+use super::options::{LeaseState, Request, Slots, note_text};
+use mutirao_schedule::hold::Input;
+use mutirao_wire::lease::LeaseEnd;
+use mutirao_wire::local::{Allocate, LocalMessage};
+use mutirao_wire::node::Hindrance;
+use mutirao_wire::{Handle, Tick};
+use std::time::Duration;
+
+/// Work that waits for less than this, shared among the leases held, is no reason to ask for more.
+const WORTH_ASKING: Duration = Duration::from_millis(2);
+/// First and longest wait before asking again when not all was granted.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Leases without work are kept for so long.
+const IDLE: Duration = Duration::from_secs(3);
+/// After so many leases that could not run the program, with none that could, it is given up.
+const FAILURES_MAX: u32 = 8;
+
+/// How slots come without the program's asking.
+#[derive(Debug)]
+pub(super) struct Elastic {
+    slots: Slots,
+    /// The request under way.
+    asking: Option<u32>,
+    not_before: Tick,
+    delay: Duration,
+    /// Leases that ended because the program cannot run there, since one last could.
+    failures: u32,
+    /// Why the last of them could not, for people.
+    reason: Option<String>,
+    next_sequence: u32,
+    hopeless: bool,
+}
+
+impl Elastic {
+    pub(super) fn new(slots: Slots) -> Elastic {
+        Elastic {
+            slots,
+            asking: None,
+            not_before: Tick(0),
+            delay: RETRY.0,
+            failures: 0,
+            reason: None,
+            next_sequence: 1,
+            hopeless: false,
+        }
+    }
+
+    /// From now on the program asks for itself.
+    pub(super) fn by_hand(&mut self) {
+        self.slots = Slots::ByHand;
+        self.hopeless = false;
+    }
+
+    /// Something has changed for the better.
+    pub(super) fn ask_again(&mut self, now: Tick) {
+        self.not_before = now;
+        self.delay = RETRY.0;
+        self.hopeless = false;
+    }
+
+    pub(super) fn lease_failed(&mut self, now: Tick, end: &LeaseEnd, text: &str) {
+        if let LeaseEnd::CannotRun(_) = end {
+            self.failures += 1;
+            self.reason = Some(text.to_owned());
+            self.put_off(now);
+        }
+    }
+
+    fn put_off(&mut self, now: Tick) {
+        self.not_before = now + self.delay;
+        self.delay = (self.delay * 2).min(RETRY.1);
+    }
+}
+
+impl Core {
+    /// Sends a request; its number.
+    pub(super) fn ask_for(&mut self, request: &Request) -> u32 {
+        let sequence = self.elastic.next_sequence;
+        self.elastic.next_sequence += 1;
+        let message = LocalMessage::from(Allocate {
+            sequence,
+            want: request.want(),
+            at_least: request.at_least,
+            workers: request.workers,
+        });
+        if self.link.is_up() {
+            message.put(self.link.socket.out());
+        }
+        self.requests.insert(sequence, Pending { answer: Granted::default(), done: false, message });
+        sequence
+    }
+
+    /// The last part of an answer is here.
+    pub(super) fn request_answered(&mut self, now: Tick, sequence: u32) {
+        let Some(request) = self.requests.get(&sequence) else { return };
+        self.notes = request.answer.notes.clone();
+        if self.elastic.asking != Some(sequence) {
+            return; // Whoever waits for it takes it.
+        }
+        let Some(Pending { answer, .. }) = self.requests.remove(&sequence) else { return };
+        self.elastic.asking = None;
+        if answer.leases.is_empty() {
+            // Free slots that nobody grants, and nobody who might yet: asking again brings nothing.
+            let refused = |note: &mutirao_wire::node::Note| note.hindrance != Hindrance::AwaitsApproval;
+            self.elastic.hopeless =
+                answer.free_hint > 0 && !answer.notes.is_empty() && answer.notes.iter().all(refused);
+            self.elastic.put_off(now);
+        } else {
+            self.elastic.not_before = now + RETRY.0;
+            self.elastic.delay = RETRY.0;
+        }
+    }
+
+    /// Asks, gives back or gives up, as things are.
+    pub(super) fn mind_slots(&mut self, now: Tick) {
+        if !self.link.is_up() || self.link.welcome.is_none() {
+            return;
+        }
+        let backlog = self.hold.backlog();
+        let workers = || self.leases.values().filter(|lease| lease.works);
+        let held = workers().count();
+        match self.elastic.slots {
+            Slots::ByHand => {
+                let asking = self.requests.values().any(|request| !request.done);
+                if backlog.waiting > 0 && held == 0 && !asking {
+                    self.tell(now, Input::NoMoreLeases);
+                }
+            }
+            Slots::Auto { max } => {
+                if backlog.waiting == 0 {
+                    if held > 0 && self.unfinished() == 0 && now >= self.last_done + IDLE {
+                        let handles: Vec<Handle> = self.leases.keys().copied().collect();
+                        self.give_back(now, &handles);
+                    }
+                    return;
+                }
+                if workers().any(|lease| lease.finished > 0) {
+                    self.elastic.failures = 0;
+                }
+                if held == 0 && (self.elastic.hopeless || self.elastic.failures >= FAILURES_MAX) {
+                    return self.tell(now, Input::NoMoreLeases);
+                }
+                let starting =
+                    workers().any(|lease| matches!(lease.state, LeaseState::Granted | LeaseState::Fetching));
+                let each_us = backlog.waiting_us / (held.max(1) as u64);
+                let enough = held > 0 && (starting || each_us < WORTH_ASKING.as_micros() as u64);
+                if enough || self.elastic.asking.is_some() || now < self.elastic.not_before {
+                    return;
+                }
+                let count = u32::try_from(backlog.waiting).unwrap_or(u32::MAX);
+                let count = count.min(max.saturating_sub(held as u32));
+                if count > 0 {
+                    let sequence = self.ask_for(&Request::slots(count));
+                    self.elastic.asking = Some(sequence);
+                }
+            }
+        }
+    }
+
+    /// When [`mind_slots`](Self::mind_slots) has something to do although nothing has happened.
+    pub(super) fn slots_deadline(&self) -> Option<Tick> {
+        let Slots::Auto { .. } = self.elastic.slots else { return None };
+        if self.unfinished() == 0 {
+            return (!self.leases.is_empty()).then_some(self.last_done + IDLE);
+        }
+        let waits = self.elastic.asking.is_none() && self.hold.backlog().waiting > 0;
+        (waits && self.elastic.not_before > now()).then_some(self.elastic.not_before)
+    }
+
+    /// Why a call finds nothing to run on, for people.
+    pub(super) fn why_no_slots(&self) -> String {
+        let mut text = match self.elastic.slots {
+            Slots::ByHand => "no slots are held; allocate some".to_owned(),
+            Slots::Auto { .. } => "no node of the pool can run it".to_owned(),
+        };
+        let notes: Vec<String> = self.notes.iter().take(5).map(note_text).collect();
+        for reason in self.elastic.reason.iter().chain(&notes) {
+            text += "; ";
+            text += reason;
+        }
+        text
+    }
+}

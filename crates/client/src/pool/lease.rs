@@ -1,0 +1,137 @@
+//! A lease as the core keeps it, and the ring of a local one.
+
+use super::options::LeaseState;
+use mutirao_ring::{Bell, CallerEnd, Error as RingError, Ringer};
+use mutirao_schedule::Receipts;
+use mutirao_wire::frame::{Decoder, Header, flags};
+use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX};
+use mutirao_wire::local::LeaseInfo;
+use mutirao_wire::CallId;
+use rustix::fs::{Mode, OFlags};
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+/// A lease held.
+#[derive(Debug)]
+pub(super) struct LeaseEntry {
+    pub(super) info: LeaseInfo,
+    pub(super) state: LeaseState,
+    /// The lender's name, for results and errors.
+    pub(super) node: Arc<str>,
+    /// Whether `Hold` knows it: it serves calls.
+    pub(super) works: bool,
+    pub(super) ring: Option<Ring>,
+    /// What a remote lender is owed.
+    pub(super) receipts: Receipts,
+    pub(super) partial: Partial,
+    /// Calls finished there.
+    pub(super) finished: u64,
+}
+
+/// A result that arrives in parts.
+#[derive(Debug, Default)]
+pub(super) struct Partial {
+    call: Option<CallId>,
+    bytes: Vec<u8>,
+}
+
+/// A whole result: its call, its failure code if it is one, its bytes.
+pub(super) struct Whole {
+    pub(super) call: CallId,
+    pub(super) failed: Option<u32>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Partial {
+    /// Takes a frame of a result; the whole result with its last part. `Err` says what is wrong with it.
+    pub(super) fn take(&mut self, header: &Header, body: &[u8]) -> Result<Option<Whole>, &'static str> {
+        let call = CallId(header.sequence.get());
+        let total = header.extent.get();
+        if total > CALL_BYTES_MAX {
+            return Err("a result is longer than a call may return");
+        }
+        if *self.call.get_or_insert(call) != call {
+            return Err("parts of two results are mixed");
+        }
+        if self.bytes.capacity() == 0 {
+            // What is announced is not what will come: memory grows with what comes.
+            self.bytes.reserve_exact((total as usize).min(4 * DATA_BODY_MAX));
+        }
+        self.bytes.extend_from_slice(body);
+        let have = self.bytes.len() as u64;
+        let more = header.has(flags::MORE);
+        if have > total || (!more && have != total) || (more && body.is_empty()) {
+            return Err("the parts of a result do not add up");
+        }
+        if more {
+            return Ok(None);
+        }
+        let failed = header.has(flags::FAILED).then(|| header.aux.get());
+        let Partial { bytes, .. } = std::mem::take(self);
+        Ok(Some(Whole { call, failed, bytes }))
+    }
+}
+
+/// The caller's end of a local worker's ring.
+#[derive(Debug)]
+pub(super) struct Ring {
+    pub(super) end: CallerEnd,
+    pub(super) bell: Arc<Bell>,
+    pub(super) decoder: Decoder,
+    /// Calls written wholly or in part and not answered, oldest first: a worker answers in order.
+    pub(super) sent: VecDeque<CallId>,
+    /// Calls answered.
+    pub(super) answered: u64,
+    /// Something was written and not yet shown to the worker.
+    pub(super) dirty: bool,
+}
+
+impl Ring {
+    /// Maps a ring that the node handed over: its memory, the worker's bell to ring, the reply bell to hear.
+    /// `bells` are those in use: leases that share one share its object.
+    pub(super) fn new(
+        memory: OwnedFd,
+        call_bell: OwnedFd,
+        reply_bell: OwnedFd,
+        bells: &[Arc<Bell>],
+    ) -> Result<Ring, RingError> {
+        let keeper = keeper(&call_bell);
+        let end = CallerEnd::map(&memory, Ringer::from_fds(call_bell, keeper))?;
+        let same = |bell: &&Arc<Bell>| same_file(&***bell, &reply_bell);
+        let bell = bells.iter().find(same).cloned();
+        Ok(Ring {
+            end,
+            bell: bell.unwrap_or_else(|| Arc::new(Bell::from(reply_bell))),
+            decoder: Decoder::new(DATA_BODY_MAX),
+            sent: VecDeque::new(),
+            answered: 0,
+            dirty: false,
+        })
+    }
+
+    /// Calls whose results the worker had ready but had not shown when it ended: they ran.
+    pub(super) fn ended_unseen(&self) -> impl Iterator<Item = CallId> + use<> {
+        let unseen = self.end.progress.finished().saturating_sub(self.answered);
+        let calls: Vec<CallId> = self.sent.iter().copied().take(unseen as usize).collect();
+        calls.into_iter()
+    }
+
+    pub(super) fn running(&self) -> Option<CallId> {
+        self.end.progress.running().map(CallId)
+    }
+}
+
+/// A reader of the worker's bell held by the caller: ringing for a worker that has ended then raises no signal,
+/// which a program that does not ignore broken pipes would die of.
+fn keeper(bell: &OwnedFd) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", bell.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+fn same_file(a: impl std::os::fd::AsFd, b: impl std::os::fd::AsFd) -> bool {
+    match (rustix::fs::fstat(a), rustix::fs::fstat(b)) {
+        (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
+        _ => false,
+    }
+}

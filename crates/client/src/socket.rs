@@ -1,0 +1,204 @@
+//! A stream socket that carries frames, and descriptors beside them.
+
+use mutirao_wire::frame::{Decoder, FrameError, Header};
+use mutirao_wire::limits::DATA_BODY_MAX;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// Descriptors that may wait to be taken; more is an error of the other side.
+const FDS_MAX: usize = 4096;
+/// Descriptors one message may carry.
+pub(crate) const FDS_A_MESSAGE: usize = 64;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What a look at the socket brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// Bytes.
+    Some,
+    /// Nothing for now.
+    Nothing,
+    /// The other side is gone.
+    Closed,
+}
+
+/// One end of the connection. Nothing here blocks.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: Arc<OwnedFd>,
+    decoder: Decoder,
+    scratch: Box<[u8]>,
+    fds: VecDeque<OwnedFd>,
+    out: Vec<u8>,
+    /// Bytes at the front of `out` that are sent.
+    sent: usize,
+    /// Descriptors that go with the byte at this place of `out`.
+    out_fds: VecDeque<(usize, Vec<OwnedFd>)>,
+}
+
+impl Socket {
+    /// Takes over a connected stream socket.
+    pub(crate) fn new(fd: OwnedFd) -> Socket {
+        Socket {
+            fd: Arc::new(fd),
+            decoder: Decoder::new(DATA_BODY_MAX),
+            scratch: vec![0; READ_BYTES].into(),
+            fds: VecDeque::new(),
+            out: Vec::new(),
+            sent: 0,
+            out_fds: VecDeque::new(),
+        }
+    }
+
+    /// The descriptor, to be polled while this object is in use elsewhere.
+    pub(crate) fn shared_fd(&self) -> Arc<OwnedFd> {
+        self.fd.clone()
+    }
+
+    /// Reads once.
+    pub(crate) fn receive(&mut self) -> Result<Received, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_A_MESSAGE))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let result = loop {
+            let mut into = [IoSliceMut::new(&mut self.scratch)];
+            match recvmsg(&self.fd, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
+        if self.fds.len() > FDS_MAX {
+            return Err(Errno::TOOMANYREFS);
+        }
+        match result {
+            Ok(message) if message.bytes == 0 => Ok(Received::Closed),
+            Ok(message) => {
+                self.decoder.push(&self.scratch[..message.bytes]);
+                Ok(Received::Some)
+            }
+            Err(Errno::AGAIN) => Ok(Received::Nothing),
+            Err(Errno::CONNRESET | Errno::PIPE) => Ok(Received::Closed),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The next whole frame of what was received.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<(Header, &[u8])>, FrameError> {
+        self.decoder.next_frame()
+    }
+
+    /// The next `count` descriptors that came beside frames; `None` if there are fewer.
+    pub(crate) fn take_fds(&mut self, count: usize) -> Option<Vec<OwnedFd>> {
+        (self.fds.len() >= count).then(|| self.fds.drain(..count).collect())
+    }
+
+    /// Where to append frames that are to be sent.
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Sends `fds` with the frame that is appended next. At most [`FDS_A_MESSAGE`].
+    pub(crate) fn attach(&mut self, fds: Vec<OwnedFd>) {
+        debug_assert!(fds.len() <= FDS_A_MESSAGE);
+        self.out_fds.push_back((self.out.len(), fds));
+    }
+
+    /// Bytes waiting to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// Sends what it can; whether all is sent.
+    pub(crate) fn flush(&mut self) -> Result<bool, Errno> {
+        while self.sent < self.out.len() {
+            // Descriptors travel with the first byte of a message, and no message may run into the next such byte.
+            let with = self.out_fds.front().is_some_and(|(at, _)| *at == self.sent);
+            let next = self.out_fds.get(usize::from(with)).map_or(self.out.len(), |(at, _)| *at);
+            let fds: &[OwnedFd] = if with { &self.out_fds[0].1 } else { &[] };
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_A_MESSAGE))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if with && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+                return Err(Errno::TOOMANYREFS);
+            }
+            let bytes = [IoSlice::new(&self.out[self.sent..next])];
+            match sendmsg(&self.fd, &bytes, &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    self.sent += count;
+                    if with {
+                        self.out_fds.pop_front();
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutirao_wire::local::{GiveBack, LocalMessage};
+    use mutirao_wire::Handle;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use std::io::{Read, Write};
+
+    #[test]
+    fn frames_and_descriptors_arrive_in_order() {
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let (mut a, mut b) = (Socket::new(a), Socket::new(b));
+        for i in 0..3u32 {
+            let mut file = std::fs::File::from(
+                rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap(),
+            );
+            file.write_all(&[i as u8]).unwrap();
+            a.attach(vec![file.into()]);
+            LocalMessage::from(GiveBack { handles: vec![Handle(i)] }).put(a.out());
+            LocalMessage::from(GiveBack { handles: vec![] }).put(a.out());
+        }
+        assert_eq!(a.flush(), Ok(true));
+        drop(a);
+        let mut seen = 0;
+        while b.receive().unwrap() == Received::Some {
+            while let Some((header, body)) = b.next_frame().unwrap() {
+                let LocalMessage::GiveBack(message) = LocalMessage::read(&header, body).unwrap() else {
+                    panic!()
+                };
+                let Some(handle) = message.handles.first() else { continue };
+                let file = b.take_fds(1).unwrap().remove(0);
+                rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
+                let mut byte = [0];
+                std::fs::File::from(file).read_exact(&mut byte).unwrap();
+                assert_eq!(u32::from(byte[0]), handle.0);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 3);
+        assert!(b.take_fds(1).is_none());
+    }
+}

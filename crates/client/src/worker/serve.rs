@@ -1,0 +1,287 @@
+//! A worker at work: calls out of the ring, results into it.
+
+use crate::operation::{Failure, OperationEntry};
+use mutirao_ring::{Bell, Consumer, Error as RingError, Spinner, Wake, WorkerEnd, wait};
+use mutirao_wire::frame::{Decoder, HEADER_BYTES, Header, flags};
+use mutirao_wire::kind::Kind;
+use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX, TEXT_BYTES_MAX};
+use mutirao_wire::stream::{CallExtent, failure, failure_header, result_header};
+use mutirao_wire::{CallId, Handle};
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// Results are shown to the caller at the latest when so many are ready,
+const RESULTS_HELD_MAX: u32 = 16;
+/// or the oldest of them is so old,
+const HELD_MAX: Duration = Duration::from_micros(50);
+/// or the next call may take so long.
+const SHORT: Duration = Duration::from_micros(20);
+/// Bytes taken out of the ring at once.
+const READ_BYTES: usize = DATA_BODY_MAX + HEADER_BYTES;
+
+/// What a worker is given.
+pub(super) struct Worker {
+    pub(super) end: WorkerEnd,
+    pub(super) bell: Bell,
+    pub(super) spinner: Spinner,
+    /// Closes with this process, which is how the node learns of its end.
+    #[allow(dead_code)] // Only held.
+    pub(super) life: OwnedFd,
+}
+
+/// A call whose argument is arriving in parts.
+struct Partial {
+    call: CallId,
+    argument: Vec<u8>,
+}
+
+struct Server<'a> {
+    worker: Worker,
+    table: &'a [OperationEntry],
+    /// The longest that calls of each operation took of late.
+    usual: Vec<Duration>,
+    result: Vec<u8>,
+    /// Results written and not yet shown to the caller.
+    held: u32,
+    /// When the oldest of them was ready.
+    held_since: Instant,
+}
+
+/// Why the loop ends.
+enum Stop {
+    /// The caller is gone.
+    Gone,
+    /// The caller breaks the protocol, or the system fails.
+    Broken(String),
+}
+
+impl From<RingError> for Stop {
+    fn from(error: RingError) -> Stop {
+        Stop::Broken(error.to_string())
+    }
+}
+
+impl From<mutirao_wire::frame::FrameError> for Stop {
+    fn from(error: mutirao_wire::frame::FrameError) -> Stop {
+        Stop::Broken(error.to_string())
+    }
+}
+
+/// Serves calls until the caller's end is closed.
+pub(super) fn serve(worker: Worker, table: &[OperationEntry]) -> Result<(), String> {
+    let mut server = Server {
+        worker,
+        table,
+        usual: vec![Duration::MAX; table.len()],
+        result: Vec::new(),
+        held: 0,
+        held_since: Instant::now(),
+    };
+    match server.run() {
+        Stop::Gone => Ok(()),
+        Stop::Broken(why) => Err(why),
+    }
+}
+
+impl Server<'_> {
+    fn run(&mut self) -> Stop {
+        let mut decoder = Decoder::new(DATA_BODY_MAX);
+        let mut partial = None;
+        loop {
+            loop {
+                match decoder.next_frame() {
+                    Ok(None) => break,
+                    Ok(Some((header, body))) => {
+                        if let Err(stop) = self.frame(&header, body, &mut partial) {
+                            return stop;
+                        }
+                    }
+                    Err(error) => return error.into(),
+                }
+            }
+            if let Err(stop) = self.more(&mut decoder) {
+                return stop;
+            }
+        }
+    }
+
+    /// Moves bytes from the ring to the decoder; waits if there are none.
+    fn more(&mut self, decoder: &mut Decoder) -> Result<(), Stop> {
+        let take = |calls: &mut Consumer, decoder: &mut Decoder| {
+            decoder.fill_with(|buffer| calls.read_to(buffer, READ_BYTES))
+        };
+        if take(&mut self.worker.end.calls, decoder)? > 0 {
+            return Ok(());
+        }
+        self.show()?;
+        let Worker { end, bell, spinner, .. } = &mut self.worker;
+        match wait(&mut end.calls, spinner, bell, &[], None)? {
+            Wake::Gone => Err(Stop::Gone),
+            _ => {
+                take(&mut end.calls, decoder)?;
+                Ok(())
+            }
+        }
+    }
+
+    fn frame(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        partial: &mut Option<Partial>,
+    ) -> Result<(), Stop> {
+        if header.kind.get() != Kind::Call as u16 {
+            let known = header.kind.get() == Kind::Cancel as u16 || header.kind.get() == Kind::Credit as u16;
+            if known || header.has(flags::OPTIONAL) {
+                return Ok(());
+            }
+            return Err(Stop::Broken(format!("a frame of kind {:#06x} came over the ring", header.kind.get())));
+        }
+        let call = CallId(header.sequence.get());
+        let total = u64::from(CallExtent::unpack(header.extent.get()).bytes);
+        let have = partial.as_ref().map_or(0, |partial| partial.argument.len());
+        let so_far = (have + body.len()) as u64;
+        let more = header.has(flags::MORE);
+        let fits = if more { so_far < total && !body.is_empty() } else { so_far == total };
+        let same = partial.as_ref().is_none_or(|partial| partial.call == call);
+        if total > CALL_BYTES_MAX || !fits || !same || call.0 == 0 {
+            return Err(Stop::Broken(format!("call {} came in parts that do not fit together", call.0)));
+        }
+        match partial.take() {
+            None if !more => self.call(call, header.aux.get(), body),
+            unfinished => {
+                let mut unfinished = unfinished
+                    .unwrap_or_else(|| Partial { call, argument: Vec::with_capacity(total as usize) });
+                unfinished.argument.extend_from_slice(body);
+                if more {
+                    *partial = Some(unfinished);
+                    return Ok(());
+                }
+                self.call(call, header.aux.get(), &unfinished.argument)
+            }
+        }
+    }
+
+    fn call(&mut self, call: CallId, operation: u32, argument: &[u8]) -> Result<(), Stop> {
+        let began = Instant::now();
+        let index = operation as usize;
+        let usual = self.usual.get(index).copied().unwrap_or(Duration::ZERO);
+        if self.held >= RESULTS_HELD_MAX
+            || (self.held > 0 && (usual > SHORT || began - self.held_since > HELD_MAX))
+        {
+            self.show()?;
+        }
+        self.worker.end.progress.begin(call.0);
+        let mut result = std::mem::take(&mut self.result);
+        result.clear();
+        let outcome = match self.table.get(index) {
+            Some(entry) => run(entry, argument, &mut result),
+            None => Err(Failure {
+                code: failure::NO_SUCH_OPERATION,
+                text: format!("this program has no operation number {operation}; is it another version?"),
+            }),
+        };
+        let ended = Instant::now();
+        if let Some(usual) = self.usual.get_mut(index) {
+            let before = if *usual == Duration::MAX { Duration::ZERO } else { *usual };
+            *usual = (ended - began).max(before * 7 / 8);
+        }
+        self.write(call, outcome.map(|()| result.as_slice()))?;
+        // One huge result is no reason to keep its memory.
+        result.shrink_to(DATA_BODY_MAX);
+        self.result = result;
+        self.worker.end.progress.end();
+        if self.held == 0 {
+            self.held_since = ended;
+        }
+        self.held += 1;
+        Ok(())
+    }
+
+    fn write(&mut self, call: CallId, outcome: Result<&[u8], Failure>) -> Result<(), Stop> {
+        let none = Handle(0);
+        match outcome {
+            Ok(result) => {
+                let total = result.len() as u64;
+                let mut rest = result;
+                loop {
+                    let (part, after) = rest.split_at(rest.len().min(DATA_BODY_MAX));
+                    let header = result_header(none, call, total, part.len(), !after.is_empty());
+                    self.put(&header, part)?;
+                    rest = after;
+                    if rest.is_empty() {
+                        return Ok(());
+                    }
+                }
+            }
+            Err(Failure { code, text }) => {
+                let text = cut(&text, TEXT_BYTES_MAX);
+                self.put(&failure_header(none, call, code, text.len()), text.as_bytes())
+            }
+        }
+    }
+
+    /// Writes one frame, waiting for room.
+    fn put(&mut self, header: &Header, body: &[u8]) -> Result<(), Stop> {
+        let Worker { end, bell, spinner, .. } = &mut self.worker;
+        // A small ring takes a large frame in pieces.
+        if HEADER_BYTES + body.len() > end.replies.capacity() / 2 {
+            for mut rest in [&header.bytes()[..], body] {
+                while !rest.is_empty() {
+                    let written = end.replies.write(rest)?;
+                    rest = &rest[written..];
+                    if written == 0
+                        && wait(&mut end.replies.until_room(1), spinner, bell, &[], None)? == Wake::Gone
+                    {
+                        return Err(Stop::Gone);
+                    }
+                }
+            }
+            return Ok(());
+        }
+        while !end.replies.write_parts(&[header.bytes(), body])? {
+            let bytes = HEADER_BYTES + body.len();
+            if wait(&mut end.replies.until_room(bytes), spinner, bell, &[], None)? == Wake::Gone {
+                return Err(Stop::Gone);
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self) -> Result<(), Stop> {
+        self.held = 0;
+        Ok(self.worker.end.replies.flush()?)
+    }
+}
+
+/// Runs an operation; a panic becomes a failure.
+fn run(entry: &OperationEntry, argument: &[u8], result: &mut Vec<u8>) -> Result<(), Failure> {
+    // What the operation leaves half-done is its own: the worker keeps nothing that it could have touched.
+    match catch_unwind(AssertUnwindSafe(|| (entry.run)(argument, result))) {
+        Ok(Ok(())) if result.len() as u64 > CALL_BYTES_MAX => Err(Failure {
+            code: failure::RESULT_TOO_LARGE,
+            text: format!(
+                "the result of `{}` has {} bytes, but a call returns at most {CALL_BYTES_MAX}; split the work",
+                entry.name,
+                result.len()
+            ),
+        }),
+        Ok(outcome) => outcome,
+        Err(panic) => Err(Failure {
+            code: failure::PANICKED,
+            text: format!("`{}` panicked: {}", entry.name, panic_text(&*panic)),
+        }),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no text)")
+}
+
+/// The longest beginning of `text` of at most `max` bytes.
+fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
