@@ -1,0 +1,180 @@
+//! The command line, as a new user meets it: good input and bad.
+
+mod lab;
+
+use lab::Lab;
+
+#[test]
+fn a_pool_is_made_used_and_taken_down() {
+    let lab = Lab::new();
+    let passphrase = lab.file("passphrase", "correct horse battery\n");
+    let passphrase = passphrase.to_str().unwrap();
+    let init =
+        ["init", "--name", "lab", "--node-name", "n1", "--admin", "ana", "--passphrase-file", passphrase];
+    let said = lab.run(init);
+    assert!(said.err.contains("mutirao join --request"), "{}", said.err);
+    said.well();
+    assert!(lab.run(init).complaint().contains("already holds pool `lab`"));
+
+    lab.run(["up", "--slots", "3", "--listen", "127.0.0.1:0"]).well();
+    let row = lab.node("n1");
+    assert_eq!(row["slots_total"], 3);
+    assert_eq!(row["slots_free"], 3);
+    assert_eq!(row["state"], "up");
+    assert!(lab.run(["up"]).complaint().contains("n1"));
+    let table = lab.run(["nodes"]).well();
+    assert!(table.starts_with("NODE") && table.contains("3/3"), "{table}");
+    lab.run(["down"]).well();
+    assert!(lab.run(["down"]).complaint().contains("no node"));
+    assert!(lab.run(["nodes"]).complaint().contains("mutirao up"));
+}
+
+#[test]
+fn four_nodes_form_the_tree_that_a_file_draws() {
+    let lab = Lab::new();
+    let file = lab.file("tree", "# two levels\nn1 n2 n3\nn2 n4\n");
+    lab.up_local(4, 1, &["--topology", file.to_str().unwrap()]);
+    let parent = |name: &str| lab.node(name)["parent"].clone();
+    assert_eq!(parent("n1"), serde_json::Value::Null);
+    assert_eq!(parent("n2"), "n1");
+    assert_eq!(parent("n3"), "n1");
+    assert_eq!(parent("n4"), "n2");
+    let drawn = lab.run(["tree"]).well();
+    let names: Vec<&str> = drawn.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(names, ["n1", "├─ n2", "│  └─ n4", "└─ n3"], "{drawn}");
+}
+
+#[test]
+fn a_bad_topology_file_is_refused_with_its_line() {
+    let lab = Lab::new();
+    for (text, line) in
+        [("n1 n2\nn2 n1\n", "2"), ("n1 n2\nn3 n2\n", "2"), ("n1 n1\n", "1"), ("n1 n2\nn1 n/2\n", "2")]
+    {
+        let file = lab.file("tree", text);
+        let complaint = lab.run(["up", "--local", "2", "--topology", file.to_str().unwrap()]).complaint();
+        assert!(complaint.contains(&format!("line {line}")), "{text:?}: {complaint}");
+    }
+    let complaint = lab.run(["up", "--local", "2", "--topology", "/nowhere"]).complaint();
+    assert!(complaint.contains("/nowhere"), "{complaint}");
+}
+
+#[test]
+fn a_crowd_is_passed_down_by_fan_out() {
+    let lab = Lab::new();
+    lab.up_local(9, 1, &["--fan-out", "2"]);
+    let nodes = lab.nodes();
+    for node in &nodes {
+        let children = nodes.iter().filter(|row| row["parent"] == node["name"]).count();
+        assert!(children <= 2, "{} has {children} children", node["name"]);
+    }
+    assert_eq!(nodes.iter().filter(|row| row["parent"].is_null()).count(), 1);
+}
+
+#[test]
+fn alloc_holds_slots_exactly_as_long_as_the_command_runs() {
+    let lab = Lab::with_pool(3, 2);
+    let script = "cat $MUTIRAO_HOSTFILE; echo $MUTIRAO_NODES $MUTIRAO_SLOTS; exit 5";
+    let said = lab.run(["alloc", "-n", "3", "--spread", "--", "sh", "-c", script]);
+    assert_eq!(said.code, Some(5), "{}", said.err);
+    assert_eq!(said.out, "n1 slots=1\nn2 slots=1\nn3 slots=1\nn1,n2,n3 3\n");
+    lab.until("all is free again", || lab.free_slots() == 6);
+
+    let held = lab.spawn(lab.mutirao(["alloc", "-n", "4", "--", "sleep", "600"]));
+    lab.until("four are held", || lab.free_slots() == 2);
+    let apps = lab.rows(["apps"]);
+    assert!(apps.iter().any(|app| app["name"] == "sleep" && app["slots"] == 4), "{apps:?}");
+    held.kill();
+    lab.until("a killed holder's slots are free at once", || lab.free_slots() == 6);
+
+    let held = lab.spawn(lab.mutirao(["alloc", "-n", "1", "--exclusive", "--", "sleep", "600"]));
+    lab.until("a whole node is held", || lab.free_slots() == 4);
+    let app = lab.rows(["apps"])[0]["id"].as_str().unwrap().to_owned();
+    lab.run(["kill", &app[..10]]).well();
+    lab.until("a killed application's slots are free", || lab.free_slots() == 6);
+    drop(held);
+}
+
+#[test]
+fn too_few_slots_are_refused_or_accepted_as_asked() {
+    let lab = Lab::with_pool(2, 1);
+    let complaint = lab.run(["alloc", "-n", "3", "--", "true"]).complaint();
+    assert!(complaint.contains("2 of at least 3"), "{complaint}");
+    lab.until("nothing is kept", || lab.free_slots() == 2);
+    let said = lab.run(["alloc", "-n", "3", "--at-least", "2", "--", "sh", "-c", "echo $MUTIRAO_SLOTS"]);
+    assert_eq!(said.well(), "2\n");
+    let complaint = lab.run(["alloc", "--", "/no/such/program"]).complaint();
+    assert!(complaint.contains("/no/such/program"), "{complaint}");
+    lab.until("nothing is kept", || lab.free_slots() == 2);
+}
+
+#[test]
+fn another_machine_joins_and_a_stranger_does_not() {
+    let mut lab = Lab::new();
+    let passphrase = lab.file("passphrase", "correct horse battery\n");
+    let passphrase = passphrase.to_str().unwrap();
+    lab.run(["init", "--node-name", "n1", "--admin", "ana", "--passphrase-file", passphrase]).well();
+    lab.run(["up", "--slots", "1", "--listen", "127.0.0.1:0"]).well();
+    let address = lab.node("n1")["addresses"][0].as_str().unwrap().to_owned();
+
+    let other = lab.machine("b");
+    let request = lab.path("b.request");
+    lab.run_at(&other, ["join", "--name", "b", "--request", request.to_str().unwrap()]).well();
+    let wrong = lab.file("wrong", "wrong horse\n");
+    let invite = |file: &str| lab.run(["invite", request.to_str().unwrap(), "--passphrase-file", file]);
+    assert!(invite(wrong.to_str().unwrap()).complaint().contains("passphrase"));
+    let answer = lab.file("b.answer", invite(passphrase).well());
+    lab.run_at(&other, ["join", answer.to_str().unwrap()]).well();
+    lab.run_at(&other, ["up", "--slots", "1", "--listen", "127.0.0.1:0", "--parent", &address]).well();
+    lab.until("b is a child of n1", || {
+        lab.nodes().iter().any(|row| row["name"] == "b" && row["parent"] == "n1")
+    });
+
+    let stranger = lab.machine("c");
+    lab.run_at(&stranger, ["init", "--name", "theirs", "--node-name", "c", "--passphrase-file", passphrase])
+        .well();
+    lab.run_at(&stranger, ["up", "--listen", "127.0.0.1:0", "--parent", &address]).well();
+    let log = stranger.home.join("nodes/c/log");
+    lab.until("the stranger is told why", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("pool"))
+    });
+    assert_eq!(lab.nodes().len(), 2);
+}
+
+#[test]
+fn bad_arguments_are_explained() {
+    let lab = Lab::with_pool(1, 1);
+    assert!(lab.run(["frobnicate"]).complaint().contains("frobnicate"));
+    assert!(lab.run(["up", "--slots", "0"]).complaint().contains("--slots"));
+    assert!(lab.run(["kill", "ffffffff"]).complaint().contains("knows it"));
+    assert!(lab.run(["plugin", "show", "nothing"]).complaint().contains("nothing"));
+    assert!(lab.run(["plugin", "approve", "x", "--on", "n9"]).complaint().contains("n9"));
+    let complaint = lab.run(["call", "/bin/true", "op"]).complaint();
+    assert!(complaint.contains("mutirao_init"), "{complaint}");
+    assert!(lab.run(["--node", "n9", "nodes"]).complaint().contains("n9"));
+}
+
+#[test]
+fn completions_and_the_manual_are_printed() {
+    let lab = Lab::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = lab.run(["completions", shell]).well();
+        assert!(script.contains("alloc") && script.contains("doctor"), "{shell}");
+    }
+    let page = lab.run(["man"]).well();
+    assert!(page.contains(".TH") && page.contains("topology"), "{page}");
+}
+
+#[test]
+fn the_doctor_names_what_is_missing_and_how_to_mend_it() {
+    let lab = Lab::new();
+    let said = lab.run(["doctor"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.out.contains("mutirao init"), "{}", said.out);
+    let lab = Lab::with_pool(1, 1);
+    let rows = lab.rows(["doctor"]);
+    let verdict =
+        |subject: &str| rows.iter().find(|row| row["subject"] == subject).unwrap()["verdict"].clone();
+    assert_eq!(verdict("node"), "good");
+    assert_eq!(verdict("certificate"), "good");
+    assert_eq!(verdict("clock"), "good");
+}

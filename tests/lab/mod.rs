@@ -1,0 +1,275 @@
+//! A place of its own for each test: pools of real daemons that end, and files that go, with it.
+#![allow(dead_code)] // Each test binary uses a part of it.
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for something that ought to happen at once. Generous: machines are busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A state directory, a runtime directory and scratch room.
+pub struct Lab {
+    directory: tempfile::TempDir,
+    home: PathBuf,
+    runtime: PathBuf,
+    /// Homes of further machines, whose daemons end too.
+    homes: Vec<PathBuf>,
+}
+
+/// What a command said and how it ended.
+pub struct Said {
+    pub out: String,
+    pub err: String,
+    pub code: Option<i32>,
+}
+
+impl Said {
+    fn of(output: Output) -> Said {
+        Said {
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+        }
+    }
+
+    /// What it printed; the test fails if it did not end well.
+    #[track_caller]
+    pub fn well(self) -> String {
+        assert_eq!(self.code, Some(0), "standard output:\n{}\nstandard error:\n{}", self.out, self.err);
+        self.out
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let out = self.well();
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error} in:\n{out}"))
+    }
+
+    /// What it complained of; the test fails if it ended well, or showed the inside of the program.
+    #[track_caller]
+    pub fn complaint(self) -> String {
+        assert_ne!(self.code, Some(0), "it should have failed, but said:\n{}", self.out);
+        for inside in ["panicked at", "RUST_BACKTRACE", "Some(", "Err("] {
+            assert!(!self.err.contains(inside), "{}", self.err);
+        }
+        self.err
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Lab::new()
+    }
+}
+
+impl Lab {
+    /// An empty place.
+    pub fn new() -> Lab {
+        let directory = tempfile::Builder::new().prefix("mtr-").tempdir().unwrap();
+        let home = directory.path().join("home");
+        let runtime = directory.path().join("run");
+        Lab { directory, home, runtime, homes: Vec::new() }
+    }
+
+    /// A pool of `nodes` on this machine, with so many slots each.
+    pub fn with_pool(nodes: u16, slots: u16) -> Lab {
+        let lab = Lab::new();
+        lab.up_local(nodes, slots, &[]);
+        lab
+    }
+
+    /// Starts `nodes` nodes, `n1` the root, and waits until they are one tree.
+    #[track_caller]
+    pub fn up_local(&self, nodes: u16, slots: u16, more: &[&str]) {
+        let (nodes_text, slots) = (nodes.to_string(), slots.to_string());
+        let mut args = vec!["up", "--local", &nodes_text, "--slots", &slots];
+        args.extend(more);
+        self.run(args).well();
+        self.until("all nodes are in one tree", || self.nodes().len() == usize::from(nodes));
+    }
+
+    /// The state directory.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Room for files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a file into the room and gives its path.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// The program under test.
+    pub fn binary() -> &'static str {
+        env!("CARGO_BIN_EXE_mutirao")
+    }
+
+    /// A command in this place, with no other daemon in reach.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.command_at(&self.home, &self.runtime, program)
+    }
+
+    fn command_at(&self, home: &Path, runtime: &Path, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        for name in ["MUTIRAO_SOCKET", "MUTIRAO_NODE", "MUTIRAO_POOL", "MUTIRAO_PASSPHRASE_FILE"] {
+            command.env_remove(name);
+        }
+        command
+            .env("MUTIRAO_HOME", home)
+            .env("MUTIRAO_RUNTIME_DIR", runtime)
+            .env("MUTIRAO_BIN", Lab::binary())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `mutirao` with these arguments, through node `n1` unless said otherwise.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
+        Said::of(self.mutirao(args).output().unwrap())
+    }
+
+    /// `mutirao` with these arguments, to be run.
+    pub fn mutirao<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(Lab::binary());
+        command.env("MUTIRAO_NODE", "n1").args(args);
+        command
+    }
+
+    /// Starts a command in the background.
+    pub fn spawn(&self, mut command: Command) -> Running {
+        Running { child: Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()) }
+    }
+
+    /// Another machine: a home and a runtime directory of its own.
+    pub fn machine(&mut self, name: &str) -> Machine {
+        let base = self.directory.path().join(name);
+        let machine = Machine { home: base.join("home"), runtime: base.join("run") };
+        self.homes.push(base);
+        machine
+    }
+
+    /// Runs `mutirao` on another machine.
+    pub fn run_at<S: AsRef<OsStr>>(&self, machine: &Machine, args: impl IntoIterator<Item = S>) -> Said {
+        Said::of(self.command_at(&machine.home, &machine.runtime, Lab::binary()).args(args).output().unwrap())
+    }
+
+    /// The rows of `mutirao nodes`.
+    #[track_caller]
+    pub fn nodes(&self) -> Vec<Value> {
+        self.rows(["nodes"])
+    }
+
+    /// The rows of any listing.
+    #[track_caller]
+    pub fn rows<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Vec<Value> {
+        match self.run(["--output", "json"].into_iter().chain(args)).json() {
+            Value::Array(rows) => rows,
+            other => panic!("a list was expected: {other}"),
+        }
+    }
+
+    /// The row of one node.
+    #[track_caller]
+    pub fn node(&self, name: &str) -> Value {
+        let rows = self.nodes();
+        rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {rows:?}")).clone()
+    }
+
+    /// Free slots of the pool.
+    #[track_caller]
+    pub fn free_slots(&self) -> u64 {
+        self.nodes().iter().filter_map(|row| row["slots_free"].as_u64()).sum()
+    }
+
+    /// The process of a daemon of this place.
+    #[track_caller]
+    pub fn pid(&self, node: &str) -> i32 {
+        for entry in std::fs::read_dir(&self.runtime).unwrap().flatten() {
+            if let Ok(text) = std::fs::read_to_string(entry.path().join(format!("{node}.json"))) {
+                let described: Value = serde_json::from_str(&text).unwrap();
+                return described["pid"].as_i64().unwrap() as i32;
+            }
+        }
+        panic!("{node} is not described in {}", self.runtime.display());
+    }
+
+    /// Waits until `what` holds.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in logs(&self.home) {
+                eprintln!("--- {}\n{}", log.display(), std::fs::read_to_string(&log).unwrap_or_default());
+            }
+        }
+        let _ = self.command(Lab::binary()).args(["down", "--all"]).output();
+        for base in &self.homes {
+            let _ = self
+                .command_at(&base.join("home"), &base.join("run"), Lab::binary())
+                .args(["down", "--all"])
+                .output();
+        }
+    }
+}
+
+fn logs(home: &Path) -> Vec<PathBuf> {
+    let nodes = std::fs::read_dir(home.join("nodes")).into_iter().flatten().flatten();
+    nodes.map(|node| node.path().join("log")).filter(|log| log.exists()).collect()
+}
+
+/// Another machine of a test.
+pub struct Machine {
+    pub home: PathBuf,
+    pub runtime: PathBuf,
+}
+
+/// A process in the background; killed when dropped.
+pub struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().id() as i32
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Said {
+        Said::of(self.child.take().unwrap().wait_with_output().unwrap())
+    }
+
+    /// Kills it, as with `kill -9`.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
