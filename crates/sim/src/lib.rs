@@ -1,1 +1,21 @@
 //! Runs the state machines of many nodes on a virtual network.
+//!
+//! A [`World`] holds nodes (each a [`Core`](mutirao_tree::Core), its workers and its applications),
+//! the links between them and a queue of what is to happen. Nothing in it depends on anything but its
+//! seed: the same seed gives the same trace. After each step it checks what must always hold; at
+//! quiet, [`World::check_quiet`] checks what must hold once everything has settled.
+#![forbid(unsafe_code)]
+
+mod app;
+mod check;
+mod net;
+mod node;
+mod random;
+mod scenario;
+mod world;
+
+pub use app::App;
+pub use node::Node;
+pub use random::Random;
+pub use scenario::{Plan, run_faults};
+pub use world::{Options, World, plugin, want};

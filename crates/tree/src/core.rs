@@ -1,19 +1,49 @@
-//! The machine the daemon and the simulator talk to.
+//! The machine the daemon and the simulator talk to: hands each input to the part it concerns.
 
-use crate::io::{Capacity, Input, LeaseRecord, Output};
+use crate::ask::Questions;
+use crate::attach::Place;
+use crate::home::Home;
+use crate::io::{Capacity, Input, LeaseRecord, NodeMessage, Output};
+use crate::lend::Lend;
 use crate::policy::{Policy, Verifier};
+use crate::search::Searches;
 use crate::settings::Settings;
-use mutirao_wire::{NodeId, NodeRef, Tick};
-use std::collections::BTreeMap;
+use crate::summary::Upward;
+use mutirao_wire::lease::LeaseMessage;
+use mutirao_wire::tree::{AskId, Detach, Lineage, Summary, TreeMessage};
+use mutirao_wire::{AppId, LeaseId, NodeId, NodeRef, RequestId, Tick};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a timer is for. Timers are never taken back: one that is no longer meant finds nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    Wish,
+    Joins,
+    Summary,
+    Search(RequestId),
+    Question(AskId),
+    Lease(u64),
+    Held(LeaseId),
+    Redial(NodeId),
+}
 
 /// All that one node decides about the tree and about leases.
 pub struct Core {
-    me: NodeRef,
-    settings: Settings,
-    capacity: Capacity,
-    policy: Policy,
-    verify: Verifier,
-    links: BTreeMap<NodeId, NodeRef>,
+    pub(crate) me: NodeRef,
+    pub(crate) settings: Settings,
+    pub(crate) now: Tick,
+    pub(crate) links: BTreeMap<NodeId, NodeRef>,
+    pub(crate) timers: BTreeSet<(Tick, Timer)>,
+    /// Nodes whose link may have become idle by the input at hand.
+    pub(crate) touched: BTreeSet<NodeId>,
+    pub(crate) place: Place,
+    pub(crate) upward: Upward,
+    pub(crate) searches: Searches,
+    pub(crate) questions: Questions,
+    pub(crate) lend: Lend,
+    pub(crate) home: Home,
+    pub(crate) leaving: bool,
+    left: bool,
 }
 
 impl Core {
@@ -25,22 +55,73 @@ impl Core {
         policy: Policy,
         verify: Verifier,
     ) -> Core {
-        Core { me, settings, capacity, policy, verify, links: BTreeMap::new() }
+        Core {
+            me,
+            settings,
+            now: Tick(0),
+            links: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            place: Place::default(),
+            upward: Upward::default(),
+            searches: Searches::default(),
+            questions: Questions::default(),
+            lend: Lend::new(capacity, policy, verify),
+            home: Home::default(),
+            leaving: false,
+            left: false,
+        }
     }
 
     /// Takes one input and appends what follows from it. `now` never goes back.
     pub fn handle(&mut self, now: Tick, input: Input, out: &mut Vec<Output>) {
-        let _ = (now, input, out, &self.settings, &self.policy, &self.verify);
+        self.now = self.now.max(now);
+        match input {
+            Input::LinkUp(node) => self.link_up(node, out),
+            Input::LinkDown(id) => self.link_down(id, out),
+            Input::DialFailed(id) => {
+                self.wish_failed(id, out);
+                self.home_unreachable(id);
+                self.lend.unreachable(id);
+            }
+            Input::Tree { from, message } => self.tree(from, message, out),
+            Input::Lease { from, message } => self.lease(from, message, out),
+            Input::Join { to, here } => self.join(to, here, out),
+            Input::Request { request, want, at_least, asker, budget } => {
+                self.request(request, want, at_least, asker, budget, out);
+            }
+            Input::CancelRequest(request) => self.cancel_request(request, out),
+            Input::Held { app, epoch, plugin, leases } => self.hold_again(app, epoch, plugin, leases, out),
+            Input::GiveBack { app, leases } => self.give_back(app, leases, out),
+            Input::AppGone(app) => self.app_gone(app, out),
+            Input::Gone { serial } => self.worker_gone(serial),
+            Input::WorkerNews { serial, state } => self.worker_news(serial, state, out),
+            Input::End { serial, end } => self.end_lease(serial, end, out),
+            Input::Ask { number, question, budget } => self.ask(number, question, budget, out),
+            Input::Answered { id, rows } => self.answered(id, rows, out),
+            Input::Policy(policy) => self.set_policy(policy, out),
+            Input::Capacity(capacity) => {
+                self.lend.capacity = capacity;
+                self.upward.touched = true;
+            }
+            Input::Drain(draining) => {
+                self.lend.draining = draining;
+                self.upward.touched = true;
+            }
+            Input::Leave => self.leave(out),
+            Input::Time => self.time(out),
+        }
+        self.settle(out);
     }
 
-    /// When [`Input::Time`] is due, if ever.
+    /// When [`Input::Time`] is due, if ever. It may turn out that nothing was to be done.
     pub fn deadline(&self) -> Option<Tick> {
-        None
+        self.timers.first().map(|(at, _)| *at)
     }
 
     /// Whether the control link to `node` serves a purpose here.
     pub fn needs(&self, node: NodeId) -> bool {
-        self.links.contains_key(&node)
+        self.place.needs(node) || self.home.needs(node) || self.lend.needs(node)
     }
 
     /// This node.
@@ -50,21 +131,193 @@ impl Core {
 
     /// The parent; `None` for a root.
     pub fn parent(&self) -> Option<&NodeRef> {
-        None
+        self.place.parent.as_ref()
     }
 
     /// The children, by id.
     pub fn children(&self) -> impl Iterator<Item = &NodeRef> {
-        self.links.values()
+        self.place.children.values().map(|child| &child.node)
     }
 
-    /// Slots free here, and in all.
+    /// Who is above, as the parent told.
+    pub fn lineage(&self) -> &Lineage {
+        &self.place.lineage
+    }
+
+    /// What is in this node's subtree, as far as known here.
+    pub fn summary(&self) -> Summary {
+        self.summarise()
+    }
+
+    /// The slots of this node: free, and in all.
     pub fn slots(&self) -> (u16, u16) {
-        (self.capacity.slots, self.capacity.slots)
+        (self.lend.free(), self.lend.capacity.slots)
     }
 
     /// The leases granted here and confirmed, until their workers are gone.
     pub fn leases(&self) -> impl Iterator<Item = &LeaseRecord> {
-        core::iter::empty()
+        self.lend.begun()
+    }
+
+    /// The lease granted here under `serial`, confirmed or not.
+    pub fn lease_record(&self, serial: u64) -> Option<&LeaseRecord> {
+        self.lend.record(serial)
+    }
+
+    /// All leases granted here, also those not yet confirmed.
+    pub fn granted(&self) -> impl Iterator<Item = &LeaseRecord> {
+        self.lend.all()
+    }
+
+    /// The leases `app` holds through this node.
+    pub fn held(&self, app: AppId) -> impl Iterator<Item = LeaseId> {
+        self.home.held(app)
+    }
+
+    /// The applications at home here.
+    pub fn apps(&self) -> impl Iterator<Item = AppId> {
+        self.home.apps()
+    }
+
+    fn link_up(&mut self, node: NodeRef, out: &mut Vec<Output>) {
+        if node.id == self.me.id {
+            return;
+        }
+        if self.links.contains_key(&node.id) {
+            self.link_down(node.id, out);
+        }
+        let id = node.id;
+        self.links.insert(id, node);
+        self.home_linked(id, out);
+        self.lend_linked(id, out);
+        self.advance_wish(out);
+    }
+
+    fn link_down(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        if self.links.remove(&id).is_none() {
+            return;
+        }
+        self.lend_lost(id);
+        self.home_lost(id, out);
+        self.neighbour_lost(id, out);
+    }
+
+    /// The edge to `id` is no more: everything under way on it is over.
+    pub(crate) fn neighbour_lost(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        self.questions_lost(id, out);
+        self.edge_lost(id, out);
+        self.searches_lost(id, out);
+    }
+
+    fn tree(&mut self, from: NodeId, message: TreeMessage, out: &mut Vec<Output>) {
+        if !self.links.contains_key(&from) {
+            return;
+        }
+        match message {
+            TreeMessage::Attach(m) => self.on_attach(from, m, out),
+            TreeMessage::Redirect(m) => self.on_redirect(from, m, out),
+            TreeMessage::AttachRefused(m) => self.on_refused(from, m, out),
+            TreeMessage::Climb(m) => self.on_climb(from, m, out),
+            TreeMessage::Verdict(m) => self.on_verdict(from, m, out),
+            TreeMessage::Attached(m) => self.on_attached(from, m, out),
+            TreeMessage::Detach(_) => self.neighbour_lost(from, out),
+            TreeMessage::Lineage(m) => self.on_lineage(from, m, out),
+            TreeMessage::Summary(m) => self.on_summary(from, m, out),
+            TreeMessage::Search(m) => self.on_search(from, m, out),
+            TreeMessage::SearchReply(m) => self.on_search_reply(from, m, out),
+            TreeMessage::SearchCancel(m) => self.on_search_cancel(from, m.request, out),
+            TreeMessage::Ask(m) => self.on_ask(from, m, out),
+            TreeMessage::Answer(m) => self.on_answer(from, m, out),
+        }
+    }
+
+    fn lease(&mut self, from: NodeId, message: LeaseMessage, out: &mut Vec<Output>) {
+        if !self.links.contains_key(&from) {
+            return;
+        }
+        match message {
+            LeaseMessage::Confirm(m) => self.on_confirm(from, m, out),
+            LeaseMessage::Confirmed(m) => self.on_confirmed(from, m, out),
+            LeaseMessage::Release(m) => self.on_release(from, m, out),
+            LeaseMessage::Revoked(m) => self.on_revoked(from, m, out),
+            LeaseMessage::WorkerNews(m) => self.on_worker_news(from, m, out),
+            LeaseMessage::PluginApproved(m) => self.on_approved(m.plugin, out),
+        }
+    }
+
+    fn time(&mut self, out: &mut Vec<Output>) {
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > self.now {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Wish => self.wish_time(out),
+                Timer::Joins => self.joins_time(),
+                Timer::Summary => self.upward.touched = true,
+                Timer::Search(request) => self.search_time(request, out),
+                Timer::Question(id) => self.question_time(id, out),
+                Timer::Lease(serial) => self.lease_time(serial, out),
+                Timer::Held(lease) => self.held_time(lease, out),
+                Timer::Redial(node) => self.redial(node, out),
+            }
+        }
+    }
+
+    fn leave(&mut self, out: &mut Vec<Output>) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.lend.draining = true;
+        self.home_leaves(out);
+        self.lend_leaves(out);
+        self.place_leaves(out);
+        self.upward.touched = true;
+    }
+
+    /// What follows from the state as a whole, after each input.
+    fn settle(&mut self, out: &mut Vec<Output>) {
+        self.tell_lineage(out);
+        self.tell_summary(out);
+        for id in core::mem::take(&mut self.touched) {
+            if self.links.contains_key(&id) && !self.needs(id) {
+                out.push(Output::Idle(id));
+            }
+        }
+        if self.leaving && !self.left && self.lend.is_empty() {
+            self.left = true;
+            out.push(Output::Left);
+        }
+    }
+
+    pub(crate) fn arm(&mut self, at: Tick, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    pub(crate) fn is_linked(&self, id: NodeId) -> bool {
+        self.links.contains_key(&id)
+    }
+
+    /// Whether `id` is the parent or a child.
+    pub(crate) fn is_neighbour(&self, id: NodeId) -> bool {
+        self.place.is_parent(id) || self.place.children.contains_key(&id)
+    }
+
+    /// A message that only neighbours send came from somebody who thinks to be one: mend that.
+    pub(crate) fn not_my_neighbour(&self, id: NodeId, out: &mut Vec<Output>) {
+        self.send_tree(id, Detach {}, out);
+    }
+
+    pub(crate) fn send_tree(&self, to: NodeId, message: impl Into<TreeMessage>, out: &mut Vec<Output>) {
+        if self.links.contains_key(&to) {
+            out.push(Output::Send { to, message: NodeMessage::Tree(message.into()) });
+        }
+    }
+
+    pub(crate) fn send_lease(&self, to: NodeId, message: impl Into<LeaseMessage>, out: &mut Vec<Output>) {
+        if self.links.contains_key(&to) {
+            out.push(Output::Send { to, message: NodeMessage::Lease(message.into()) });
+        }
     }
 }

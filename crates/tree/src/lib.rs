@@ -6,10 +6,16 @@
 //! draws no random numbers.
 #![forbid(unsafe_code)]
 
+mod ask;
+mod attach;
 mod core;
+mod home;
 mod io;
+mod lend;
 mod policy;
+mod search;
 mod settings;
+mod summary;
 
 pub use self::core::Core;
 pub use io::{Capacity, Input, LeaseRecord, NodeMessage, Output, Table};

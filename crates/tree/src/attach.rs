@@ -1,0 +1,543 @@
+//! Who is parent and who is child: the one attach rule.
+//!
+//! A node without a parent asks a candidate. The question climbs to the candidate's root, which alone
+//! commits. Why no cycle can come of it: a root with an attempt of its own under way commits nobody,
+//! and it takes the answer to exactly that attempt only. So while it waits nobody new comes under it,
+//! and a climb from below itself meets it and is refused.
+
+use crate::core::{Core, Timer};
+use crate::io::{Output, Table};
+use crate::summary::Child;
+use mutirao_wire::limits::DEPTH_MAX;
+use mutirao_wire::tree::{
+    Attach, AttachRefused, Attached, Climb, Detach, Lineage, Redirect, Refusal, Verdict,
+};
+use mutirao_wire::{NodeId, NodeRef, Tick};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Candidates dialled at once.
+const DIALS_MAX: usize = 3;
+/// Candidates waiting to be tried, and lost relatives remembered.
+const CANDIDATES_MAX: usize = 32;
+/// Joins that pass through a node at once.
+const JOINS_MAX: usize = 1024;
+/// Children a joiner is passed down to.
+const REDIRECTS_MAX: usize = 4;
+/// Ancestors told to a child, so that a lineage fits a frame. Beyond, the root alone is named.
+const ANCESTORS_MAX: usize = 40;
+/// Successors of a root.
+const SUCCESSORS_MAX: usize = 3;
+
+/// Where this node is in the tree.
+#[derive(Default)]
+pub(crate) struct Place {
+    pub(crate) parent: Option<NodeRef>,
+    pub(crate) lineage: Lineage,
+    pub(crate) children: BTreeMap<NodeId, Child>,
+    children_so_far: u64,
+    /// Attempts that wait for the root's verdict, by joiner and nonce.
+    joins: BTreeMap<(NodeId, u64), Passing>,
+    wish: Wish,
+    told: Lineage,
+    lineage_touched: bool,
+}
+
+/// An attempt to join that passed through this node.
+struct Passing {
+    /// The child it came from; `None`: this node is to be the parent.
+    below: Option<NodeId>,
+    until: Tick,
+}
+
+/// The wish for a parent.
+#[derive(Default)]
+struct Wish {
+    configured: Vec<NodeRef>,
+    here: bool,
+    /// Relatives of the time before the parent was lost, best first.
+    remembered: Vec<NodeRef>,
+    queue: VecDeque<NodeRef>,
+    dialling: Vec<(NodeRef, Tick)>,
+    asked: Option<Asked>,
+    nonce: u64,
+    redirects: usize,
+    failures: u32,
+    /// When the candidates are tried anew.
+    again: Option<Tick>,
+    /// The refusal last told to the owner.
+    told: Option<(NodeId, Refusal)>,
+}
+
+struct Asked {
+    to: NodeRef,
+    nonce: u64,
+    until: Tick,
+}
+
+impl Place {
+    pub(crate) fn is_parent(&self, id: NodeId) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.id == id)
+    }
+
+    pub(crate) fn needs(&self, id: NodeId) -> bool {
+        self.is_parent(id)
+            || self.children.contains_key(&id)
+            || self.wish.asked.as_ref().is_some_and(|asked| asked.to.id == id)
+            || self.wish.dialling.iter().any(|(node, _)| node.id == id)
+            || self.joins.iter().any(|((joiner, _), passing)| *joiner == id && passing.below.is_none())
+    }
+
+    /// Children, and joiners that are about to be.
+    fn taken(&self) -> usize {
+        self.children.len() + self.joins.values().filter(|passing| passing.below.is_none()).count()
+    }
+}
+
+impl Wish {
+    /// All candidates in the order in which they are tried.
+    fn candidates(&self, me: NodeId) -> VecDeque<NodeRef> {
+        let mut queue: VecDeque<NodeRef> = VecDeque::new();
+        for node in self.remembered.iter().chain(&self.configured) {
+            if node.id != me && !queue.iter().any(|known| known.id == node.id) {
+                queue.push_back(node.clone());
+            }
+        }
+        queue
+    }
+}
+
+impl Core {
+    pub(crate) fn join(&mut self, mut to: Vec<NodeRef>, here: bool, out: &mut Vec<Output>) {
+        to.truncate(CANDIDATES_MAX);
+        let wish = &mut self.place.wish;
+        wish.configured = to;
+        wish.here = here;
+        wish.failures = 0;
+        wish.told = None;
+        let elsewhere = self
+            .place
+            .parent
+            .as_ref()
+            .is_some_and(|parent| here && !self.place.wish.configured.iter().any(|n| n.id == parent.id));
+        if elsewhere {
+            if let Some(parent) = self.place.parent.clone() {
+                self.send_tree(parent.id, Detach {}, out);
+                self.place.wish.remembered.clear();
+                self.lose_parent(false, out);
+                self.searches_lost(parent.id, out);
+                self.questions_lost(parent.id, out);
+                self.touched.insert(parent.id);
+            }
+        } else if self.place.parent.is_none() && self.place.wish.asked.is_none() {
+            self.restart_wish(out);
+        }
+    }
+
+    /// Begins with the first candidate again.
+    fn restart_wish(&mut self, out: &mut Vec<Output>) {
+        let wish = &mut self.place.wish;
+        for (node, _) in wish.dialling.drain(..) {
+            self.touched.insert(node.id);
+        }
+        wish.queue = wish.candidates(self.me.id);
+        wish.again = None;
+        wish.redirects = 0;
+        self.advance_wish(out);
+    }
+
+    /// Asks the next candidate that can be asked, dials those that cannot yet.
+    pub(crate) fn advance_wish(&mut self, out: &mut Vec<Output>) {
+        if self.place.parent.is_some() || self.leaving || self.place.wish.asked.is_some() {
+            return;
+        }
+        if let Some(at) = self.place.wish.dialling.iter().position(|(node, _)| self.is_linked(node.id)) {
+            let (node, _) = self.place.wish.dialling.remove(at);
+            return self.ask_candidate(node, out);
+        }
+        while self.place.wish.dialling.len() < DIALS_MAX {
+            let Some(node) = self.place.wish.queue.pop_front() else { break };
+            if node.id == self.me.id || self.place.children.contains_key(&node.id) {
+                self.refused_by(node, Refusal::Cycle, out);
+            } else if self.is_linked(node.id) {
+                return self.ask_candidate(node, out);
+            } else {
+                let until = self.now + self.settings.dial;
+                self.arm(until, Timer::Wish);
+                out.push(Output::Dial(node.clone()));
+                self.place.wish.dialling.push((node, until));
+            }
+        }
+        let pause = self.pause();
+        let wish = &mut self.place.wish;
+        if wish.dialling.is_empty() && wish.again.is_none() && !wish.candidates(self.me.id).is_empty() {
+            wish.failures = wish.failures.saturating_add(1);
+            let again = self.now + pause;
+            wish.again = Some(again);
+            self.arm(again, Timer::Wish);
+        }
+    }
+
+    /// The pause before all candidates are tried again: doubles, and differs from node to node and
+    /// from attempt to attempt, so that no two nodes stay in step.
+    fn pause(&self) -> core::time::Duration {
+        let doublings = self.place.wish.failures.min(16);
+        let base = (self.settings.retry * (1 << doublings)).min(self.settings.retry_max);
+        let seed = self.me.id.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let mut x = seed ^ (u64::from(self.place.wish.failures) + self.place.wish.nonce * 0x10001);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        base.mul_f64(0.5 + ((x >> 40) as f64) / f64::from(1u32 << 24))
+    }
+
+    fn ask_candidate(&mut self, to: NodeRef, out: &mut Vec<Output>) {
+        let size = self.summarise().nodes;
+        let until = self.now + self.settings.commit;
+        self.arm(until, Timer::Wish);
+        let wish = &mut self.place.wish;
+        wish.nonce += 1;
+        wish.again = None;
+        let nonce = wish.nonce;
+        let here = wish.here && wish.configured.iter().any(|node| node.id == to.id);
+        let id = to.id;
+        wish.asked = Some(Asked { to, nonce, until });
+        self.send_tree(id, Attach { nonce, size, here }, out);
+    }
+
+    /// Takes the attempt under way if it is this one.
+    fn take_asked(&mut self, from: NodeId, nonce: u64) -> Option<NodeRef> {
+        let asked = &mut self.place.wish.asked;
+        let asked = asked.take_if(|asked| asked.to.id == from && asked.nonce == nonce)?;
+        self.touched.insert(from);
+        Some(asked.to)
+    }
+
+    pub(crate) fn wish_failed(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        let dialling = &mut self.place.wish.dialling;
+        let before = dialling.len();
+        dialling.retain(|(node, _)| node.id != id);
+        if dialling.len() < before {
+            self.advance_wish(out);
+        }
+    }
+
+    pub(crate) fn wish_time(&mut self, out: &mut Vec<Output>) {
+        let now = self.now;
+        let wish = &mut self.place.wish;
+        if let Some(asked) = wish.asked.take_if(|asked| asked.until <= now) {
+            self.touched.insert(asked.to.id);
+        }
+        wish.dialling.retain(|(_, until)| *until > now);
+        if wish.again.is_some_and(|at| at <= now) && self.place.parent.is_none() {
+            return self.restart_wish(out);
+        }
+        self.advance_wish(out);
+    }
+
+    pub(crate) fn on_redirect(&mut self, from: NodeId, m: Redirect, out: &mut Vec<Output>) {
+        if self.take_asked(from, m.nonce).is_none() {
+            return;
+        }
+        let wish = &mut self.place.wish;
+        wish.redirects += 1;
+        if wish.redirects <= DEPTH_MAX {
+            for node in m.to.into_iter().take(REDIRECTS_MAX).rev() {
+                wish.queue.retain(|known| known.id != node.id);
+                wish.queue.push_front(node);
+            }
+            wish.queue.truncate(2 * CANDIDATES_MAX);
+        }
+        self.advance_wish(out);
+    }
+
+    pub(crate) fn on_refused(&mut self, from: NodeId, m: AttachRefused, out: &mut Vec<Output>) {
+        if let Some(by) = self.take_asked(from, m.nonce) {
+            self.refused_by(by, m.refusal, out);
+            self.advance_wish(out);
+        }
+    }
+
+    /// Tells the owner of a refusal that will not go away by itself, once.
+    fn refused_by(&mut self, by: NodeRef, refusal: Refusal, out: &mut Vec<Output>) {
+        let wish = &mut self.place.wish;
+        let asked_for = wish.configured.iter().any(|node| node.id == by.id);
+        if refusal != Refusal::Busy && asked_for && wish.told != Some((by.id, refusal)) {
+            wish.told = Some((by.id, refusal));
+            out.push(Output::JoinRefused { by, refusal });
+        }
+    }
+
+    pub(crate) fn on_attached(&mut self, from: NodeId, m: Attached, out: &mut Vec<Output>) {
+        if self.take_asked(from, m.nonce).is_none() {
+            if self.place.is_parent(from) {
+                self.on_lineage(from, m.lineage, out);
+            } else {
+                self.send_tree(from, Detach {}, out);
+            }
+            return;
+        }
+        let Some(parent) = self.links.get(&from).cloned() else { return };
+        // Two roots wanted each other, and the other gave up its own attempt.
+        if self.place.children.contains_key(&from) {
+            self.drop_child(from);
+        }
+        self.place.joins.clear();
+        let wish = &mut self.place.wish;
+        wish.queue.clear();
+        for (node, _) in wish.dialling.drain(..) {
+            self.touched.insert(node.id);
+        }
+        wish.again = None;
+        wish.failures = 0;
+        wish.told = None;
+        self.place.parent = Some(parent.clone());
+        self.place.lineage = m.lineage;
+        self.bound_lineage();
+        self.place.lineage_touched = true;
+        self.upward.begin();
+        out.push(Output::Joined(parent));
+    }
+
+    pub(crate) fn on_lineage(&mut self, from: NodeId, lineage: Lineage, out: &mut Vec<Output>) {
+        if self.place.is_parent(from) {
+            self.place.lineage = lineage;
+            self.bound_lineage();
+            self.place.lineage_touched = true;
+        } else if self.place.wish.asked.as_ref().is_none_or(|asked| asked.to.id != from) {
+            self.not_my_neighbour(from, out);
+        }
+    }
+
+    fn bound_lineage(&mut self) {
+        self.place.lineage.ancestors.truncate(ANCESTORS_MAX + 2);
+        self.place.lineage.successors.truncate(SUCCESSORS_MAX);
+    }
+
+    /// The parent is lost (`remember` its relatives: they are tried first) or was left.
+    fn lose_parent(&mut self, remember: bool, out: &mut Vec<Output>) {
+        let lineage = core::mem::take(&mut self.place.lineage);
+        self.place.parent = None;
+        self.place.joins.clear();
+        self.place.lineage_touched = true;
+        if remember {
+            let me = self.me.id;
+            let mut known: Vec<NodeRef> = Vec::new();
+            // Successors wait for those before them, so that they do not all chase one another.
+            let before_me = lineage.successors.iter().take_while(|node| node.id != me);
+            let above = lineage.ancestors.iter().skip(1).take(CANDIDATES_MAX / 2);
+            let lost = lineage.ancestors.first();
+            let old = core::mem::take(&mut self.place.wish.remembered);
+            for node in above.chain(before_me).chain(lost).chain(&old) {
+                if node.id != me && !known.iter().any(|k| k.id == node.id) {
+                    known.push(node.clone());
+                }
+            }
+            known.truncate(CANDIDATES_MAX);
+            self.place.wish.remembered = known;
+        }
+        self.place.wish.failures = 0;
+        out.push(Output::Root);
+        if !self.leaving {
+            self.restart_wish(out);
+        }
+    }
+
+    fn drop_child(&mut self, id: NodeId) {
+        self.place.children.remove(&id);
+        self.place.lineage_touched = true;
+        self.upward.touched = true;
+        self.touched.insert(id);
+    }
+
+    pub(crate) fn edge_lost(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        self.place.joins.retain(|(joiner, _), passing| *joiner != id && passing.below != Some(id));
+        if self.place.children.contains_key(&id) {
+            self.drop_child(id);
+        }
+        if self.place.is_parent(id) {
+            self.touched.insert(id);
+            self.lose_parent(true, out);
+        }
+        if !self.is_linked(id) && self.place.wish.asked.take_if(|asked| asked.to.id == id).is_some() {
+            self.advance_wish(out);
+        }
+    }
+
+    pub(crate) fn on_attach(&mut self, from: NodeId, m: Attach, out: &mut Vec<Output>) {
+        let refuse = |refusal| AttachRefused { nonce: m.nonce, refusal };
+        if self.leaving {
+            return self.send_tree(from, refuse(Refusal::Full), out);
+        }
+        if self.place.is_parent(from) {
+            return self.send_tree(from, refuse(Refusal::Cycle), out);
+        }
+        if self.place.children.contains_key(&from) {
+            self.drop_child(from);
+            self.searches_lost(from, out);
+            self.questions_lost(from, out);
+        }
+        self.place.joins.retain(|(joiner, _), passing| *joiner != from || passing.below.is_some());
+        let taken = self.place.taken();
+        if taken >= self.settings.children_max {
+            out.push(Output::Full(Table::Children));
+            return self.send_tree(from, refuse(Refusal::Full), out);
+        }
+        if !m.here && taken >= self.settings.fan_out {
+            let to = self.lighter_children(m.size);
+            return if to.is_empty() {
+                self.send_tree(from, refuse(Refusal::Busy), out);
+            } else {
+                self.send_tree(from, Redirect { nonce: m.nonce, to }, out);
+            };
+        }
+        let climb = Climb { joiner: from, nonce: m.nonce, size: m.size, acceptor: self.me.id, height: 0 };
+        self.climb(None, climb, out);
+    }
+
+    /// The children with the smallest subtrees, to pass a joiner with `size` nodes down to.
+    fn lighter_children(&mut self, size: u32) -> Vec<NodeRef> {
+        let mut order: Vec<(u32, u64, NodeId)> = (self.place.children.values())
+            .map(|child| (child.weight(), child.since, child.node.id))
+            .collect();
+        order.sort_unstable();
+        order.truncate(REDIRECTS_MAX);
+        if let Some(child) = order.first().and_then(|(_, _, id)| self.place.children.get_mut(id)) {
+            child.expected = child.expected.saturating_add(size.max(1));
+        }
+        order.iter().map(|(_, _, id)| self.place.children[id].node.clone()).collect()
+    }
+
+    pub(crate) fn on_climb(&mut self, from: NodeId, m: Climb, out: &mut Vec<Output>) {
+        if self.place.children.contains_key(&from) {
+            self.climb(Some(from), m, out);
+        } else {
+            self.not_my_neighbour(from, out);
+        }
+    }
+
+    /// Passes an attempt up, or decides it. `below`: the child it came from.
+    fn climb(&mut self, below: Option<NodeId>, mut m: Climb, out: &mut Vec<Output>) {
+        let verdict = if m.joiner == self.me.id {
+            Some(Refusal::Cycle)
+        } else if usize::from(m.height) >= DEPTH_MAX {
+            Some(Refusal::Deep)
+        } else if self.place.joins.len() >= JOINS_MAX {
+            out.push(Output::Full(Table::Joins));
+            Some(Refusal::Busy)
+        } else if let Some(parent) = &self.place.parent {
+            let parent = parent.id;
+            let until = self.now + self.settings.commit;
+            self.arm(until, Timer::Joins);
+            self.place.joins.insert((m.joiner, m.nonce), Passing { below, until });
+            m.height += 1;
+            return self.send_tree(parent, m, out);
+        } else {
+            self.decide(m.joiner, m.size)
+        };
+        let verdict = Verdict { joiner: m.joiner, nonce: m.nonce, acceptor: m.acceptor, refusal: verdict };
+        self.pass_verdict(below, verdict, out);
+    }
+
+    /// The root's verdict on a joiner.
+    fn decide(&mut self, joiner: NodeId, size: u32) -> Option<Refusal> {
+        let asked = self.place.wish.asked.as_ref().map(|asked| asked.to.id)?;
+        let larger = (self.summarise().nodes, self.me.id) > (size, joiner);
+        if asked != joiner || !larger {
+            return Some(Refusal::Busy);
+        }
+        self.place.wish.asked = None;
+        self.touched.insert(joiner);
+        let again = self.now + self.settings.commit;
+        self.place.wish.again = Some(again);
+        self.arm(again, Timer::Wish);
+        None
+    }
+
+    pub(crate) fn on_verdict(&mut self, from: NodeId, m: Verdict, out: &mut Vec<Output>) {
+        // An entry exists only while the parent it was sent to is the parent.
+        if !self.place.is_parent(from) {
+            return;
+        }
+        if let Some(passing) = self.place.joins.remove(&(m.joiner, m.nonce))
+            && passing.until > self.now
+        {
+            self.pass_verdict(passing.below, m, out);
+        }
+    }
+
+    fn pass_verdict(&mut self, below: Option<NodeId>, m: Verdict, out: &mut Vec<Output>) {
+        match (below, m.refusal) {
+            (Some(child), _) => self.send_tree(child, m, out),
+            (None, Some(refusal)) => {
+                self.touched.insert(m.joiner);
+                self.send_tree(m.joiner, AttachRefused { nonce: m.nonce, refusal }, out);
+            }
+            (None, None) => self.adopt(m.joiner, m.nonce, out),
+        }
+    }
+
+    fn adopt(&mut self, id: NodeId, nonce: u64, out: &mut Vec<Output>) {
+        let Some(node) = self.links.get(&id).cloned() else { return };
+        self.place.children_so_far += 1;
+        let child = Child::new(node, self.place.children_so_far, self.now);
+        self.place.children.insert(id, child);
+        self.place.lineage_touched = true;
+        self.upward.touched = true;
+        let lineage = self.lineage_below();
+        self.send_tree(id, Attached { nonce, lineage }, out);
+    }
+
+    pub(crate) fn joins_time(&mut self) {
+        let now = self.now;
+        let touched = &mut self.touched;
+        self.place.joins.retain(|(joiner, _), passing| {
+            let keep = passing.until > now;
+            if !keep {
+                touched.insert(*joiner);
+            }
+            keep
+        });
+    }
+
+    /// What the children are told about who is above.
+    fn lineage_below(&self) -> Lineage {
+        let above = &self.place.lineage.ancestors;
+        let mut ancestors = vec![self.me.clone()];
+        ancestors.extend(above.iter().take(ANCESTORS_MAX).cloned());
+        if above.len() > ANCESTORS_MAX {
+            ancestors.extend(above.last().cloned());
+        }
+        let successors = if self.place.parent.is_some() {
+            self.place.lineage.successors.clone()
+        } else {
+            let mut children: Vec<&Child> = self.place.children.values().collect();
+            children.sort_unstable_by_key(|child| child.since);
+            children.iter().take(SUCCESSORS_MAX).map(|child| child.node.clone()).collect()
+        };
+        Lineage { ancestors, successors }
+    }
+
+    pub(crate) fn tell_lineage(&mut self, out: &mut Vec<Output>) {
+        if !core::mem::take(&mut self.place.lineage_touched) {
+            return;
+        }
+        let lineage = self.lineage_below();
+        let changed = lineage != self.place.told;
+        if changed {
+            for id in self.place.children.keys() {
+                self.send_tree(*id, lineage.clone(), out);
+            }
+        }
+        self.place.told = lineage;
+    }
+
+    pub(crate) fn place_leaves(&mut self, out: &mut Vec<Output>) {
+        let wish = &mut self.place.wish;
+        *wish = Wish { nonce: wish.nonce, ..Wish::default() };
+        let neighbours: Vec<NodeId> =
+            self.place.parent.iter().map(|n| n.id).chain(self.place.children.keys().copied()).collect();
+        for id in neighbours {
+            self.send_tree(id, Detach {}, out);
+            self.neighbour_lost(id, out);
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The slots of this node, and the leases it granted on them.
+//!
+//! Slots count as taken from the grant until the worker is gone, so that none is ever held twice.
+
+use crate::core::{Core, Timer};
+use crate::io::{Capacity, LeaseRecord, Output};
+use crate::policy::{Judgement, Policy, Verifier, user_of};
+use mutirao_wire::lease::{
+    Confirm, Confirmed, LeaseEnd, PluginApproved, Release, Revoked, WorkerNews, WorkerState,
+};
+use mutirao_wire::node::{Arch, Asker, Bundle, Grant, Hindrance, Layout, Note, Resource, Want};
+use mutirao_wire::tree::Summary;
+use mutirao_wire::{AppId, Epoch, NodeId, NodeRef, PluginId, RequestId, Tick};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Requests remembered that wait for the owner's approval.
+const WAITING_MAX: usize = 256;
+
+/// The lending half of a node.
+pub(crate) struct Lend {
+    pub(crate) capacity: Capacity,
+    pub(crate) draining: bool,
+    policy: Policy,
+    verify: Verifier,
+    leases: BTreeMap<u64, Lease>,
+    serial: u64,
+    slots: u32,
+    memory_mib: u64,
+    resources: BTreeMap<String, u32>,
+    waiting: VecDeque<Waiting>,
+    /// Homes to be told of approvals as soon as they are linked.
+    approvals: BTreeMap<NodeId, Vec<PluginId>>,
+}
+
+struct Lease {
+    record: LeaseRecord,
+    state: State,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    /// Not confirmed yet; no worker.
+    Granted { until: Tick },
+    /// Its home is linked and confirmed it, or is this node.
+    Live,
+    /// Its home is out of reach.
+    Broken { until: Tick },
+    /// Its worker is being ended.
+    Ending,
+}
+
+struct Waiting {
+    plugin: PluginId,
+    home: NodeRef,
+    user: String,
+}
+
+impl Lend {
+    pub(crate) fn new(capacity: Capacity, policy: Policy, verify: Verifier) -> Lend {
+        Lend {
+            capacity,
+            draining: false,
+            policy,
+            verify,
+            leases: BTreeMap::new(),
+            serial: 0,
+            slots: 0,
+            memory_mib: 0,
+            resources: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            approvals: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    pub(crate) fn free(&self) -> u16 {
+        u32::from(self.capacity.slots).saturating_sub(self.slots) as u16
+    }
+
+    pub(crate) fn record(&self, serial: u64) -> Option<&LeaseRecord> {
+        self.leases.get(&serial).map(|lease| &lease.record)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &LeaseRecord> {
+        self.leases.values().map(|lease| &lease.record)
+    }
+
+    pub(crate) fn begun(&self) -> impl Iterator<Item = &LeaseRecord> {
+        let begun = self.leases.values().filter(|lease| !matches!(lease.state, State::Granted { .. }));
+        begun.map(|lease| &lease.record)
+    }
+
+    pub(crate) fn needs(&self, id: NodeId) -> bool {
+        self.approvals.contains_key(&id)
+            || (self.leases.values())
+                .any(|lease| lease.state == State::Live && lease.record.asker.home.id == id)
+    }
+
+    /// A home that cannot be reached is not told of approvals.
+    pub(crate) fn unreachable(&mut self, id: NodeId) {
+        self.approvals.remove(&id);
+    }
+
+    /// This node alone, as its parent is told.
+    pub(crate) fn summary(&self) -> Summary {
+        let free = if self.draining { 0 } else { self.free() };
+        Summary {
+            nodes: 1,
+            depth: 0,
+            slots_total: self.capacity.slots.into(),
+            slots_free: free.into(),
+            largest_free: free,
+            idle_nodes: (self.leases.is_empty() && free > 0).into(),
+            archs: vec![self.capacity.arch],
+            labels: self.capacity.labels.clone(),
+            other_labels: false,
+        }
+    }
+
+    /// How many more of `bundle` fit, and the slots of one.
+    fn room(&self, bundle: &Bundle) -> (u32, u16) {
+        let memory = u64::from(self.capacity.memory_mib).saturating_sub(self.memory_mib);
+        let mut most = match bundle.memory_mib {
+            0 => u32::MAX,
+            each => (memory / u64::from(each)).min(u32::MAX.into()) as u32,
+        };
+        for Resource { name, amount } in &bundle.resources {
+            let all = self.capacity.resources.iter().find(|r| r.name == *name).map_or(0, |r| r.amount);
+            let left = all.saturating_sub(self.resources.get(name).copied().unwrap_or(0));
+            most = most.min(left.checked_div(*amount).unwrap_or(u32::MAX));
+        }
+        if bundle.exclusive {
+            let fits = self.leases.is_empty() && bundle.slots <= self.capacity.slots;
+            return (most.min((fits && self.capacity.slots > 0).into()), self.capacity.slots);
+        }
+        let slots = bundle.slots.max(1);
+        (most.min(u32::from(self.free() / slots)), slots)
+    }
+
+    /// Whether the plugin, and what else is wanted, can be served by this machine at all.
+    fn unfit(&self, want: &Want, asker: &Asker) -> Option<Hindrance> {
+        let plugin = asker.plugin.as_ref()?;
+        let here = &self.capacity;
+        if plugin.arch != here.arch {
+            return Some(Hindrance::Unfit(format!("it is built for {}, this is {}", plugin.arch, here.arch)));
+        }
+        if want.arch.is_some_and(|arch: Arch| arch != here.arch) {
+            return None;
+        }
+        let (major, minor) = plugin.libc?;
+        match here.libc {
+            Some(libc) if libc >= (major, minor) => None,
+            Some((a, b)) => Some(Hindrance::Unfit(format!(
+                "it needs libc {major}.{minor}, here is {a}.{b}; build it on an older system or statically"
+            ))),
+            None => Some(Hindrance::Unfit(format!("it needs libc {major}.{minor}, here is none"))),
+        }
+    }
+
+    fn debit(&mut self, bundle: &Bundle) {
+        self.slots += u32::from(bundle.slots);
+        self.memory_mib += u64::from(bundle.memory_mib);
+        for Resource { name, amount } in &bundle.resources {
+            *self.resources.entry(name.clone()).or_default() += amount;
+        }
+    }
+
+    fn remove(&mut self, serial: u64) {
+        let Some(lease) = self.leases.remove(&serial) else { return };
+        let bundle = &lease.record.bundle;
+        self.slots -= u32::from(bundle.slots);
+        self.memory_mib -= u64::from(bundle.memory_mib);
+        for Resource { name, amount } in &bundle.resources {
+            if let Some(used) = self.resources.get_mut(name) {
+                *used -= amount;
+                if *used == 0 {
+                    self.resources.remove(name);
+                }
+            }
+        }
+    }
+
+    fn serials_of(&self, home: NodeId, state: impl Fn(&State) -> bool) -> Vec<u64> {
+        (self.leases.iter())
+            .filter(|(_, lease)| lease.record.asker.home.id == home && state(&lease.state))
+            .map(|(serial, _)| *serial)
+            .collect()
+    }
+}
+
+impl Core {
+    /// Grants up to `count` bundles here, of which this request has `already` some.
+    pub(crate) fn grant(
+        &mut self,
+        request: RequestId,
+        asker: &Asker,
+        want: &Want,
+        count: u32,
+        already: u32,
+        out: &mut Vec<Output>,
+    ) -> (Vec<Grant>, Option<Note>) {
+        let note = |hindrance| Some(Note { node: self.me.name.clone(), hindrance });
+        let lend = &self.lend;
+        let count =
+            if want.layout == Layout::Spread { count.min(1u32.saturating_sub(already)) } else { count };
+        if count == 0 || lend.draining || want.arch.is_some_and(|arch| arch != lend.capacity.arch) {
+            return (Vec::new(), None);
+        }
+        if let Some(hindrance) = lend.unfit(want, asker) {
+            return (Vec::new(), note(hindrance));
+        }
+        let (room, slots) = lend.room(&want.bundle);
+        if room == 0 {
+            return (Vec::new(), None);
+        }
+        let user = match user_of(asker, (lend.verify)(asker)) {
+            Ok(user) => user,
+            Err(why) => return (Vec::new(), note(Hindrance::Refused(why))),
+        };
+        let local = asker.home.id == self.me.id;
+        let plugin = asker.plugin.as_ref().map(|plugin| plugin.id);
+        match lend.policy.judge(&user, local, plugin) {
+            Judgement::Accept => {}
+            Judgement::Refuse(why) => return (Vec::new(), note(Hindrance::Refused(why))),
+            Judgement::Wait => {
+                let note = note(Hindrance::AwaitsApproval);
+                self.remember_waiting(asker, user, out);
+                return (Vec::new(), note);
+            }
+        }
+        let until = self.now + self.settings.first_life;
+        let mut grants = Vec::new();
+        for _ in 0..count.min(room) {
+            self.lend.serial += 1;
+            let serial = self.lend.serial;
+            let record = LeaseRecord {
+                serial,
+                request,
+                asker: asker.clone(),
+                user: user.clone(),
+                bundle: Bundle { slots, ..want.bundle.clone() },
+                epoch: Epoch(0),
+                granted: self.now,
+            };
+            self.lend.debit(&record.bundle);
+            self.lend.leases.insert(serial, Lease { record, state: State::Granted { until } });
+            self.arm(until, Timer::Lease(serial));
+            if let Some(limit_s) = want.bundle.limit_s {
+                let limit = core::time::Duration::from_secs(limit_s.into());
+                self.arm(self.now + limit, Timer::Lease(serial));
+            }
+            grants.push(Grant { serial, lender: self.me.clone(), slots });
+        }
+        self.upward.touched = true;
+        (grants, None)
+    }
+
+    fn remember_waiting(&mut self, asker: &Asker, user: String, out: &mut Vec<Output>) {
+        let Some(plugin) = asker.plugin.as_ref().map(|plugin| plugin.id) else { return };
+        let waiting = &mut self.lend.waiting;
+        waiting.retain(|w| w.plugin != plugin || w.home.id != asker.home.id || w.user != user);
+        if waiting.len() >= WAITING_MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back(Waiting { plugin, home: asker.home.clone(), user: user.clone() });
+        out.push(Output::Awaits { asker: asker.clone(), user });
+    }
+
+    pub(crate) fn set_policy(&mut self, policy: Policy, out: &mut Vec<Output>) {
+        self.lend.policy = policy;
+        for waiting in core::mem::take(&mut self.lend.waiting) {
+            let home = waiting.home.id;
+            let local = home == self.me.id;
+            match self.lend.policy.judge(&waiting.user, local, Some(waiting.plugin)) {
+                Judgement::Wait => self.lend.waiting.push_back(waiting),
+                Judgement::Refuse(_) => {}
+                Judgement::Accept if local => self.on_approved(waiting.plugin, out),
+                Judgement::Accept => {
+                    let due = self.lend.approvals.entry(home).or_default();
+                    if !due.contains(&waiting.plugin) {
+                        due.push(waiting.plugin);
+                    }
+                    if !self.is_linked(home) {
+                        out.push(Output::Dial(waiting.home));
+                    }
+                }
+            }
+        }
+        let linked: Vec<NodeId> = self.lend.approvals.keys().copied().collect();
+        for home in linked {
+            self.lend_linked(home, out);
+        }
+    }
+
+    /// A lease for an application of this node starts at once.
+    pub(crate) fn begin_local(&mut self, serial: u64, epoch: Epoch, out: &mut Vec<Output>) {
+        if let Some(lease) = self.lend.leases.get_mut(&serial) {
+            lease.state = State::Live;
+            lease.record.epoch = epoch;
+            out.push(Output::Begin(lease.record.clone()));
+        }
+    }
+
+    /// Whether a local application may go on holding this lease.
+    pub(crate) fn knows_local(&self, serial: u64, app: AppId) -> bool {
+        (self.lend.leases.get(&serial)).is_some_and(|lease| {
+            lease.record.asker.app == app
+                && lease.record.asker.home.id == self.me.id
+                && lease.state == State::Live
+        })
+    }
+
+    pub(crate) fn on_confirm(&mut self, from: NodeId, m: Confirm, out: &mut Vec<Output>) {
+        let name = self.links.get(&from).map(|node| node.name.clone()).unwrap_or_default();
+        let mut refused = Vec::new();
+        for serial in m.serials {
+            let lease = self.lend.leases.get_mut(&serial).filter(|lease| {
+                let asker = &lease.record.asker;
+                // The home spoke for a user of its own name, which the link now proves.
+                asker.app == m.app
+                    && asker.home.id == from
+                    && asker.home.name == name
+                    && m.epoch >= lease.record.epoch
+                    && lease.state != State::Ending
+            });
+            match lease {
+                None => refused.push(serial),
+                Some(lease) => {
+                    let fresh = matches!(lease.state, State::Granted { .. });
+                    lease.state = State::Live;
+                    lease.record.epoch = m.epoch;
+                    if fresh {
+                        out.push(Output::Begin(lease.record.clone()));
+                    }
+                }
+            }
+        }
+        self.send_lease(from, Confirmed { app: m.app, refused }, out);
+    }
+
+    pub(crate) fn on_release(&mut self, from: NodeId, m: Release, out: &mut Vec<Output>) {
+        for serial in m.serials {
+            let theirs = |lease: &Lease| lease.record.asker.home.id == from;
+            if self.lend.leases.get(&serial).is_some_and(theirs) {
+                self.finish_lease(serial, LeaseEnd::Released, out);
+            }
+        }
+    }
+
+    /// Ends a lease. Its home is not told: see [`Core::revoke`].
+    pub(crate) fn finish_lease(&mut self, serial: u64, end: LeaseEnd, out: &mut Vec<Output>) {
+        let Some(lease) = self.lend.leases.get_mut(&serial) else { return };
+        self.touched.insert(lease.record.asker.home.id);
+        match lease.state {
+            State::Ending => {}
+            State::Granted { .. } => {
+                self.lend.remove(serial);
+                self.upward.touched = true;
+            }
+            State::Live | State::Broken { .. } => {
+                lease.state = State::Ending;
+                out.push(Output::Finish { serial, end });
+            }
+        }
+    }
+
+    /// Ends leases against the will of their home, and tells it.
+    fn revoke(&mut self, serials: Vec<u64>, end: &LeaseEnd, out: &mut Vec<Output>) {
+        let mut by_home: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+        for serial in serials {
+            let Some(lease) = self.lend.leases.get(&serial) else { continue };
+            if lease.state != State::Ending {
+                by_home.entry(lease.record.asker.home.id).or_default().push(serial);
+                self.finish_lease(serial, end.clone(), out);
+            }
+        }
+        for (home, serials) in by_home {
+            if home == self.me.id {
+                self.revoked(self.me.id, self.me.incarnation, &serials, end, out);
+            } else {
+                for serials in serials.chunks(1024) {
+                    self.send_lease(home, Revoked { serials: serials.to_vec(), end: end.clone() }, out);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn end_lease(&mut self, serial: u64, end: LeaseEnd, out: &mut Vec<Output>) {
+        let Some(record) = self.lend.record(serial) else { return };
+        if end != LeaseEnd::Reclaimed || record.bundle.reclaimable {
+            self.revoke(vec![serial], &end, out);
+        }
+    }
+
+    /// Takes back what was granted for `request` and nobody confirmed.
+    pub(crate) fn take_back(&mut self, request: RequestId, out: &mut Vec<Output>) {
+        let serials: Vec<u64> = (self.lend.leases.iter())
+            .filter(|(_, lease)| {
+                lease.record.request == request && matches!(lease.state, State::Granted { .. })
+            })
+            .map(|(serial, _)| *serial)
+            .collect();
+        for serial in serials {
+            self.finish_lease(serial, LeaseEnd::Unconfirmed, out);
+        }
+    }
+
+    pub(crate) fn worker_gone(&mut self, serial: u64) {
+        if self.lend.leases.get(&serial).is_some_and(|lease| lease.state == State::Ending) {
+            self.lend.remove(serial);
+            self.upward.touched = true;
+        }
+    }
+
+    pub(crate) fn worker_news(&mut self, serial: u64, state: WorkerState, out: &mut Vec<Output>) {
+        let Some(lease) = self.lend.leases.get(&serial) else { return };
+        let home = lease.record.asker.home.id;
+        if lease.state == State::Ending {
+            return;
+        }
+        if home == self.me.id {
+            self.home_worker_news(self.me.id, self.me.incarnation, serial, state, out);
+        } else {
+            self.send_lease(home, WorkerNews { serial, state }, out);
+        }
+    }
+
+    pub(crate) fn lease_time(&mut self, serial: u64, out: &mut Vec<Output>) {
+        let Some(lease) = self.lend.leases.get(&serial) else { return };
+        let end = match lease.state {
+            State::Granted { until } if until <= self.now => LeaseEnd::Unconfirmed,
+            State::Broken { until } if until <= self.now => LeaseEnd::Lapsed,
+            State::Ending => return,
+            _ => {
+                let limit = lease.record.bundle.limit_s;
+                let over =
+                    |s: u32| self.now - lease.record.granted >= core::time::Duration::from_secs(s.into());
+                if !limit.is_some_and(over) {
+                    return;
+                }
+                LeaseEnd::LimitReached
+            }
+        };
+        self.revoke(vec![serial], &end, out);
+    }
+
+    pub(crate) fn lend_linked(&mut self, id: NodeId, out: &mut Vec<Output>) {
+        if !self.is_linked(id) {
+            return;
+        }
+        for plugin in self.lend.approvals.remove(&id).into_iter().flatten() {
+            self.send_lease(id, PluginApproved { plugin }, out);
+            self.touched.insert(id);
+        }
+    }
+
+    pub(crate) fn lend_lost(&mut self, id: NodeId) {
+        let until = self.now + self.settings.lapse;
+        for serial in self.lend.serials_of(id, |state| *state == State::Live) {
+            if let Some(lease) = self.lend.leases.get_mut(&serial) {
+                lease.state = State::Broken { until };
+            }
+            self.arm(until, Timer::Lease(serial));
+        }
+    }
+
+    pub(crate) fn lend_leaves(&mut self, out: &mut Vec<Output>) {
+        let serials: Vec<u64> = self.lend.leases.keys().copied().collect();
+        self.revoke(serials, &LeaseEnd::Leaving, out);
+    }
+}
