@@ -1,5 +1,6 @@
-//! What can go wrong, except in a single call (see [`CallError`](crate::CallError)).
+//! What can go wrong.
 
+use crate::pool::CallError;
 use mutirao_wire::limits::{CALL_BYTES_MAX, NAME_BYTES_MAX, OPERATIONS_MAX, PLUGIN_FILES_MAX};
 use std::io;
 use std::path::PathBuf;
@@ -135,6 +136,9 @@ pub enum Error {
         /// How long, milliseconds.
         waited_ms: u64,
     },
+    /// A single call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// Too many calls wait. Nothing was submitted.
     #[error("{0} calls wait already; take results before you submit more")]
     TooManyCalls(usize),
@@ -149,7 +153,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// A number that keeps its meaning in later versions, for bindings to other languages.
+    /// A number that keeps its meaning in later versions, for bindings to other languages. That of a failed call
+    /// is the code of its [kind](crate::CallErrorKind::code).
     pub fn code(&self) -> u32 {
         match self {
             Error::NoNode { .. } => 201,
@@ -175,6 +180,7 @@ impl Error {
             Error::TimedOut { .. } => 221,
             Error::TooManyCalls(_) => 222,
             Error::System { .. } => 223,
+            Error::Call(error) => error.kind.code(),
         }
     }
 

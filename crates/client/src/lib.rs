@@ -1,4 +1,32 @@
 //! Run functions of your program on every machine of a pool.
+//!
+//! ```
+//! #[mutirao::operation(repeatable)]
+//! fn digits(n: u32) -> String {
+//!     n.to_string()
+//! }
+//!
+//! fn main() -> Result<(), mutirao::Error> {
+//!     mutirao::init(); // first: on other machines this program is started to run `digits`, and stays here
+//!     let pool = mutirao::Pool::open()?;
+//!     let one = pool.call(digits, 7); // a future; or wait for it:
+//!     assert_eq!(one.wait()?, "7");
+//!     for text in pool.map(digits, 0..1000) {
+//!         assert!(text?.len() <= 3);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The program talks to the node of its machine (`mutirao up`); where none runs, a private one is started that
+//! uses this machine's cores and ends with the program. Slots are asked for when calls wait and given back when
+//! idle, or by hand with [`Pool::allocate`].
+//!
+//! [`raw`] is the same as bytes, for bindings to other languages.
+#![deny(unsafe_code)]
+
+// Lets the attribute name this crate in its own tests.
+extern crate self as mutirao;
 
 mod error;
 mod operation;
@@ -6,7 +34,14 @@ mod pool;
 pub mod raw;
 mod socket;
 mod sys;
+mod typed;
 mod worker;
 
 pub use error::Error;
-pub use pool::{CallError, CallErrorKind};
+pub use mutirao_macros::operation;
+pub use pool::{
+    Allocation, CallError, CallErrorKind, CallOptions, Lease, LeaseKey, LeaseState, Options, Request, Slots,
+};
+#[doc(hidden)]
+pub use typed::private as __private;
+pub use typed::{Call, Function, InOrder, Map, Pool, init};

@@ -489,11 +489,7 @@ impl Core {
         for output in outputs.drain(..) {
             match output {
                 Output::Send(part) => self.send_part(now, &part),
-                Output::Cancel { handle, call } => {
-                    if self.link.is_up() {
-                        put_frame(self.link.socket.out(), cancel_header(handle, call), &[]);
-                    }
-                }
+                Output::Cancel { handle, call } => self.send_cancel(now, handle, call),
                 Output::KillWorker { handle, call, code } => {
                     let ring = self.leases.get(&handle).and_then(|lease| lease.ring.as_ref());
                     if ring.and_then(Ring::running) == Some(call) {
@@ -526,10 +522,9 @@ impl Core {
     fn send_part(&mut self, now: Tick, part: &Part) {
         let header = part.header();
         let place = call_index(part.call);
-        let Some(slot) = self.slots.get(place).and_then(Option::as_ref).filter(|slot| slot.id == part.call) else {
-            // Cancelled or given up: its parts are still owed to the other side, which counts on them.
-            return;
-        };
+        // `Hold` sends nothing of a call that is over.
+        let slot = self.slots.get(place).and_then(Option::as_ref).filter(|slot| slot.id == part.call);
+        let Some(slot) = slot else { return };
         let body = slot.argument.get(part.range()).unwrap_or_default();
         let Some(lease) = self.leases.get_mut(&part.handle) else { return };
         let Some(ring) = &mut lease.ring else {
@@ -547,6 +542,23 @@ impl Core {
             Ok(true) => {}
             Ok(false) => self.ring_broken(now, part.handle, &"it had less room than it said"),
             Err(error) => self.ring_broken(now, part.handle, &error),
+        }
+    }
+
+    fn send_cancel(&mut self, now: Tick, handle: Handle, call: CallId) {
+        let header = cancel_header(handle, call);
+        match self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut()) {
+            // The worker has it in part only, and is to forget that part.
+            Some(ring) => {
+                ring.dirty = true;
+                match ring.end.calls.write_parts(&[header.bytes()]) {
+                    Ok(true) => {}
+                    Ok(false) => self.ring_broken(now, handle, &"it had less room than it said"),
+                    Err(error) => self.ring_broken(now, handle, &error),
+                }
+            }
+            None if self.link.is_up() => put_frame(self.link.socket.out(), header, &[]),
+            None => {}
         }
     }
 

@@ -6,11 +6,14 @@ mod core;
 mod drive;
 mod elastic;
 mod find;
+mod inbox;
 mod lease;
 mod link;
 mod offer;
 mod options;
 mod private;
+
+pub(crate) use inbox::Inbox;
 
 pub use call::{Call, CallError, CallErrorKind, CallOptions, CallResult, Deliver, Finished};
 pub use options::{Allocation, Lease, LeaseKey, LeaseState, Options, Request, Slots, note_text};
@@ -259,30 +262,47 @@ impl Pool {
 
     /// Submits a call of the operation with this index in the table given to [`init`](crate::raw::init).
     pub fn submit(&self, operation: u32, argument: Vec<u8>, options: CallOptions) -> Result<Call, Error> {
-        let table = operation::table().ok_or(Error::NotInitialised)?;
-        let Some(entry) = table.get(operation as usize) else {
-            return Err(Error::UnknownOperation(format!("number {operation}")));
-        };
-        let bytes = match u32::try_from(argument.len()) {
-            Ok(bytes) if u64::from(bytes) <= CALL_BYTES_MAX => bytes,
-            _ => return Err(Error::ArgumentTooLarge { bytes: argument.len() as u64 }),
-        };
-        let limit_ms = options.limit.map_or(0, |limit| {
-            u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
-        });
-        let call = hold::Call {
-            operation,
-            bytes,
-            repeatable: options.repeatable || entry.repeatable,
-            limit_ms,
-            only: None,
-        };
+        let call = checked_call(operation, &argument, &options)?;
         let wants_helper = !matches!(options.deliver, Deliver::Handle);
+        self.submit_call(call, argument, options, wants_helper)
+    }
+
+    fn submit_call(
+        &self,
+        call: hold::Call,
+        argument: Vec<u8>,
+        options: CallOptions,
+        wants_helper: bool,
+    ) -> Result<Call, Error> {
         let mut core = self.handle.shared.lock();
         let id = core.submit(call, argument, options.deliver, options.tag)?;
         self.handle.shared.submitted(&mut core, wants_helper);
         drop(core);
         Ok(Call { shared: self.handle.clone(), id })
+    }
+
+    /// Submits a call whose caller is about to wait for `inbox`: the helper is left asleep.
+    pub(crate) fn submit_to(
+        &self,
+        inbox: &Arc<Inbox>,
+        operation: u32,
+        argument: Vec<u8>,
+        mut options: CallOptions,
+    ) -> Result<Call, Error> {
+        let inbox = inbox.clone();
+        options.deliver = Deliver::Callback(Box::new(move |finished| inbox.put(finished)));
+        let call = checked_call(operation, &argument, &options)?;
+        self.submit_call(call, argument, options, false)
+    }
+
+    /// The next finished call of an inbox. There must be one under way.
+    pub(crate) fn next_of(&self, inbox: &Inbox) -> Finished {
+        loop {
+            if let Some(finished) = inbox.take() {
+                return finished;
+            }
+            self.handle.shared.wait_until(None, |_| inbox.has_some(), |_, waker| inbox.watch(waker));
+        }
     }
 
     /// The index of an operation by its name.
@@ -366,6 +386,27 @@ impl Pool {
             None => Ok(core),
         }
     }
+}
+
+fn checked_call(operation: u32, argument: &[u8], options: &CallOptions) -> Result<hold::Call, Error> {
+    let table = operation::table().ok_or(Error::NotInitialised)?;
+    let Some(entry) = table.get(operation as usize) else {
+        return Err(Error::UnknownOperation(format!("number {operation}")));
+    };
+    let bytes = match u32::try_from(argument.len()) {
+        Ok(bytes) if u64::from(bytes) <= CALL_BYTES_MAX => bytes,
+        _ => return Err(Error::ArgumentTooLarge { bytes: argument.len() as u64 }),
+    };
+    let limit_ms = options.limit.map_or(0, |limit| {
+        u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
+    });
+    Ok(hold::Call {
+        operation,
+        bytes,
+        repeatable: options.repeatable || entry.repeatable,
+        limit_ms,
+        only: None,
+    })
 }
 
 fn program_name() -> String {

@@ -132,9 +132,18 @@ impl Server<'_> {
         body: &[u8],
         partial: &mut Option<Partial>,
     ) -> Result<(), Stop> {
+        if header.kind.get() == Kind::Cancel as u16 {
+            // One that came whole has been answered; the caller ends the worker of one that runs.
+            let call = CallId(header.sequence.get());
+            if partial.take_if(|partial| partial.call == call).is_some() {
+                let text = "it was cancelled before it had arrived";
+                self.write(call, Err(Failure { code: failure::CANCELLED, text: text.into() }))?;
+                self.held += 1;
+            }
+            return Ok(());
+        }
         if header.kind.get() != Kind::Call as u16 {
-            let known = header.kind.get() == Kind::Cancel as u16 || header.kind.get() == Kind::Credit as u16;
-            if known || header.has(flags::OPTIONAL) {
+            if header.has(flags::OPTIONAL) {
                 return Ok(());
             }
             return Err(Stop::Broken(format!("a frame of kind {:#06x} came over the ring", header.kind.get())));

@@ -1,0 +1,19 @@
+//! The typed Rust interface, on top of `raw`.
+
+mod function;
+mod map;
+mod pool;
+mod registry;
+
+pub use function::Function;
+pub use map::{InOrder, Map};
+pub use pool::{Call, Pool};
+pub use registry::init;
+
+/// For the code that the attribute writes. Not an interface.
+#[doc(hidden)]
+pub mod private {
+    pub use super::function::{run_0, run_1, run_2, run_3, run_4, run_5, run_6, run_7, run_8};
+    pub use super::registry::{OPERATIONS, Registered, key_of};
+    pub use linkme;
+}
