@@ -109,7 +109,7 @@ pub struct Host {
 impl Host {
     /// This machine.
     pub fn here() -> Host {
-        Host { arch: Arch::HERE, libc: installed_libc() }
+        Host { arch: Arch::HERE, libc: crate::sys::libc_version() }
     }
 
     /// Whether a program with these needs can run here. An unknown libc is given the benefit of the
@@ -210,19 +210,9 @@ fn facts<'data, R: ReadRef<'data>>(data: R) -> object::Result<Option<Facts>> {
 
 /// The number in a symbol version such as `GLIBC_2.34` or `GLIBC_2.3.4`. `GLIBC_PRIVATE` has none.
 fn glibc_version(name: &[u8]) -> Option<(u16, u16)> {
-    two_numbers(core::str::from_utf8(name).ok()?.strip_prefix("GLIBC_")?)
-}
-
-fn two_numbers(text: &str) -> Option<(u16, u16)> {
-    let mut numbers = text.trim().split('.').map(|part| part.parse::<u16>().ok());
+    let text = core::str::from_utf8(name).ok()?.strip_prefix("GLIBC_")?;
+    let mut numbers = text.split('.').map(|part| part.parse::<u16>().ok());
     Some((numbers.next()??, numbers.next()??))
-}
-
-/// The version of the GNU C library that programs started here find; asked of the system's own
-/// `getconf`, because this binary may itself be linked with another one.
-fn installed_libc() -> Option<(u16, u16)> {
-    let output = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
-    two_numbers(core::str::from_utf8(&output.stdout).ok()?.trim().strip_prefix("glibc ")?)
 }
 
 #[cfg(test)]
