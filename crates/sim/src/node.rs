@@ -1,6 +1,7 @@
 //! One simulated machine: its node, the node's workers, the programs at home there.
 
 use crate::app::App;
+use crate::world::Event;
 use mutirao_tree::{Capacity, Core, Policy, Settings};
 use mutirao_wire::node::{Arch, NodeRef};
 use mutirao_wire::query::Row;
@@ -35,7 +36,9 @@ pub struct Node {
     pub left: bool,
     /// It does nothing before this time.
     pub stalled: Tick,
-    /// When it was last told the time for.
+    /// What waits until it goes on.
+    pub(crate) inbox: Vec<Event>,
+    /// When it is to be told the time next.
     pub(crate) woken_for: Option<Tick>,
 }
 
@@ -88,6 +91,7 @@ impl Node {
             awaits: Vec::new(),
             left: false,
             stalled: Tick(0),
+            inbox: Vec::new(),
             woken_for: None,
         }
     }

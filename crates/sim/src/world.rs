@@ -43,7 +43,8 @@ impl Default for Options {
     }
 }
 
-enum Event {
+/// Something that is to happen.
+pub(crate) enum Event {
     Input(usize, Incarnation, Box<Input>),
     Deliver { link: u64, from: usize, to: usize, bytes: Vec<u8> },
     Connect { from: usize, to: usize },
@@ -51,6 +52,8 @@ enum Event {
     Down { at: usize, to: usize, link: u64 },
     Wake(usize, Incarnation, Tick),
     Start(usize),
+    Resume(usize),
+    Idle { at: usize, to: usize, link: u64 },
 }
 
 /// Many nodes on a virtual network.
@@ -148,6 +151,7 @@ impl World {
         let node = &mut self.nodes[index];
         node.core = None;
         node.workers.clear();
+        node.inbox.clear();
         node.me.incarnation = Incarnation(node.me.incarnation.0 + 1);
         for (to, link) in self.net.links_of(index) {
             self.net.forget(index, to, link);
@@ -182,6 +186,7 @@ impl World {
     /// The node does nothing for a while; what comes meanwhile waits.
     pub fn stall(&mut self, index: usize, time: Duration) {
         self.nodes[index].stalled = self.now + time;
+        self.at(time, Event::Resume(index));
     }
 
     /// Tells a node something now.
@@ -202,7 +207,7 @@ impl World {
 
     /// Adds a program to a node.
     pub fn open(&mut self, index: usize) -> AppId {
-        let id = AppId(u128::from(self.random.next()) << 64 | u128::from(self.random.next()));
+        let id = AppId(u128::from(self.random.draw()) << 64 | u128::from(self.random.draw()));
         self.nodes[index].apps.insert(id, App::new(id));
         id
     }
@@ -321,41 +326,59 @@ impl World {
         self.nodes[index].core.as_ref()?.parent().map(|parent| self.number(parent.id))
     }
 
+    /// Whether a control link between the two stands.
+    pub fn is_linked(&self, a: usize, b: usize) -> bool {
+        self.net.stands(a, b)
+    }
+
     fn happen(&mut self, event: Event) {
         match event {
             Event::Input(index, life, input) => {
                 if !self.alive(index, life) {
                     return;
                 }
-                match self.stalled(index) {
-                    Some(delay) => self.at(delay, Event::Input(index, life, input)),
-                    None => self.input(index, *input),
+                if self.stalled(index) {
+                    return self.nodes[index].inbox.push(Event::Input(index, life, input));
                 }
+                self.input(index, *input);
             }
             Event::Wake(index, life, at) => {
                 if !self.alive(index, life) || self.nodes[index].woken_for != Some(at) {
                     return;
                 }
-                match self.stalled(index) {
+                if self.stalled(index) {
                     // After a pause what arrived meanwhile comes first.
-                    Some(delay) => self.at(delay + Duration::from_micros(1), Event::Wake(index, life, at)),
-                    None => {
-                        self.nodes[index].woken_for = None;
-                        self.input(index, Input::Time);
-                    }
+                    let delay = (self.nodes[index].stalled - self.now) + Duration::from_micros(1);
+                    return self.at(delay, Event::Wake(index, life, at));
                 }
+                self.nodes[index].woken_for = None;
+                self.input(index, Input::Time);
             }
             Event::Deliver { link, from, to, bytes } => {
                 if self.net.link(to, from) != Some(link) || self.net.is_dead(link) {
                     return;
                 }
-                if let Some(until) = self.net.is_cut(from, to, self.now) {
-                    let at = self.net.in_order(from, to, until);
-                    return self.at(at - self.now, Event::Deliver { link, from, to, bytes });
+                if self.stalled(to) {
+                    return self.nodes[to].inbox.push(Event::Deliver { link, from, to, bytes });
                 }
-                match self.stalled(to) {
-                    Some(delay) => self.at(delay, Event::Deliver { link, from, to, bytes }),
-                    None => self.deliver(from, to, &bytes),
+                self.deliver(from, to, &bytes);
+            }
+            Event::Resume(index) => {
+                if self.nodes[index].stalled <= self.now {
+                    for event in core::mem::take(&mut self.nodes[index].inbox) {
+                        self.happen(event);
+                    }
+                }
+            }
+            Event::Idle { at, to, link } => {
+                let needed =
+                    self.nodes[at].core.as_ref().is_some_and(|core| core.needs(self.nodes[to].me.id));
+                if !needed && self.net.forget(at, to, link) {
+                    self.note(|| format!("idle n{at} n{to}"));
+                    self.net.kill(link);
+                    let delay = self.latency();
+                    self.at(delay, Event::Down { at: to, to: at, link });
+                    self.input(at, Input::LinkDown(self.nodes[to].me.id));
                 }
             }
             Event::Connect { from, to } => self.connect(from, to),
@@ -459,7 +482,13 @@ impl World {
             Output::Awaits { user, .. } => self.nodes[index].awaits.push(user),
             Output::JoinRefused { by, refusal } => self.nodes[index].refusals.push((by.id, refusal)),
             Output::Left => self.nodes[index].left = true,
-            Output::Idle(_) | Output::Joined(_) | Output::Root | Output::Full(_) => {}
+            Output::Idle(id) => {
+                let to = self.index[&id];
+                if let Some(link) = self.net.link(index, to) {
+                    self.at(Duration::from_millis(500), Event::Idle { at: index, to, link });
+                }
+            }
+            Output::Joined(_) | Output::Root | Output::Full(_) => {}
         }
     }
 
@@ -495,7 +524,8 @@ impl World {
         let link = self.net.link(from, to).expect("a node sends over links that it has only");
         let mut bytes = Vec::new();
         message.put(&mut bytes);
-        let at = self.now + self.latency();
+        let start = self.net.is_cut(from, to, self.now).unwrap_or(self.now);
+        let at = start + self.latency();
         let at = self.net.in_order(from, to, at);
         self.at(at - self.now, Event::Deliver { link, from, to, bytes });
     }
@@ -533,9 +563,9 @@ impl World {
         self.nodes[index].core.is_some() && self.nodes[index].me.incarnation == life
     }
 
-    fn stalled(&self, index: usize) -> Option<Duration> {
-        let until = self.nodes[index].stalled;
-        (until > self.now).then(|| until - self.now)
+    /// Whether what comes for a node has to wait.
+    fn stalled(&self, index: usize) -> bool {
+        self.nodes[index].stalled > self.now
     }
 
     fn latency(&mut self) -> Duration {

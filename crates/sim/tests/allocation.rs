@@ -28,7 +28,7 @@ fn any_number_of_slots_is_found_from_anywhere() {
             assert_eq!(names.len(), grants.len());
             world.run(Duration::from_millis(5));
             world.close(home, app);
-            world.run(Duration::from_millis(50));
+            world.run(Duration::from_millis(150));
             world.check_quiet().unwrap();
         }
     }
@@ -56,6 +56,8 @@ fn near_slots_come_first() {
     let names: BTreeSet<&str> = below.iter().map(|grant| grant.lender.name.as_str()).collect();
     assert_eq!(names, BTreeSet::from(["n4", "n5", "n6"]));
     assert_eq!(world.sent["Search"], 3);
+    // Until the summaries settle, the children would be asked whether something came free.
+    world.run(Duration::from_millis(300));
     let above = world.allocate(1, app, 3, 2);
     assert!(above.iter().all(|grant| grant.lender.name == "n0"));
     assert_eq!(world.sent["Search"], 4);

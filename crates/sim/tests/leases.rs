@@ -188,3 +188,18 @@ fn a_draining_node_lends_no_more() {
     let other = world.open(1);
     assert_eq!(world.allocate(1, other, 1, 6).len(), 4);
 }
+
+#[test]
+fn a_link_nobody_needs_is_closed() {
+    let (mut world, app, _) = row();
+    let (first, last) = (world.nodes[0].me.id, world.nodes[2].me.id);
+    assert!(world.nodes[0].core().needs(last) && world.nodes[2].core().needs(first));
+    world.run(Duration::from_secs(5));
+    assert!(world.is_linked(0, 2));
+    world.close(2, app);
+    world.run(Duration::from_secs(5));
+    assert!(!world.nodes[0].core().needs(last) && !world.nodes[2].core().needs(first));
+    assert!(!world.is_linked(0, 2));
+    assert!(world.is_linked(0, 1) && world.is_linked(1, 2), "the tree keeps its edges");
+    world.check_quiet().unwrap();
+}

@@ -239,6 +239,7 @@ pub enum Table {
 
 /// A message to another node.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // It is sent, not kept.
 pub enum NodeMessage {
     /// Of the tree.
     Tree(TreeMessage),

@@ -98,3 +98,52 @@ pub fn user_of(asker: &Asker, verified: Verified) -> Result<String, String> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLUGIN: PluginId = PluginId([1; 32]);
+
+    fn policy(accept: Accept) -> Policy {
+        Policy {
+            accept,
+            owner: "ana".into(),
+            local_user: "ana@desk".into(),
+            users: BTreeSet::from(["ben@lab".into()]),
+            ..Policy::default()
+        }
+    }
+
+    #[test]
+    fn own_work_is_always_accepted_unless_the_plugin_is_denied() {
+        for accept in [Accept::Own, Accept::Ask, Accept::All] {
+            let mut policy = policy(accept);
+            for (user, local) in [("ana", false), ("ben@lab", false), ("ana@desk", true)] {
+                assert_eq!(policy.judge(user, local, None), Judgement::Accept);
+                assert_eq!(policy.judge(user, local, Some(PLUGIN)), Judgement::Accept);
+            }
+            policy.denied.insert(PLUGIN);
+            assert!(matches!(policy.judge("ana", true, Some(PLUGIN)), Judgement::Refuse(_)));
+        }
+    }
+
+    #[test]
+    fn others_are_judged_by_the_default_and_by_approvals() {
+        let other = |policy: &Policy, plugin| policy.judge("eve@far", false, plugin);
+        assert!(matches!(other(&policy(Accept::Own), Some(PLUGIN)), Judgement::Refuse(_)));
+        assert_eq!(other(&policy(Accept::Ask), Some(PLUGIN)), Judgement::Wait);
+        assert!(matches!(other(&policy(Accept::Ask), None), Judgement::Refuse(_)));
+        assert_eq!(other(&policy(Accept::All), None), Judgement::Accept);
+        // The daemon's user is own only when at home on this very node.
+        assert!(matches!(policy(Accept::Own).judge("ana@desk", false, None), Judgement::Refuse(_)));
+        let mut approving = policy(Accept::Own);
+        approving.approved.insert(PLUGIN);
+        assert_eq!(other(&approving, Some(PLUGIN)), Judgement::Accept);
+    }
+
+    #[test]
+    fn an_unset_owner_is_nobody() {
+        assert!(matches!(Policy::default().judge("", false, None), Judgement::Refuse(_)));
+    }
+}

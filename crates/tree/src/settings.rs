@@ -12,7 +12,8 @@ pub struct Settings {
     pub children_max: usize,
     /// How long changes of the summary are gathered before they go up.
     pub coalesce: Duration,
-    /// A hint older than this is believed when it says that nothing is free.
+    /// A summary younger than this, or one that slots were granted from since, is not believed when it
+    /// says that nothing is free: releases travel up as late as by `coalesce` a level.
     pub settle: Duration,
     /// How often one node asks its children for the rest of one search.
     pub rounds_max: u8,
@@ -46,7 +47,7 @@ impl Default for Settings {
             fan_out: limits::FAN_OUT,
             children_max: limits::CHILDREN_MAX,
             coalesce: Duration::from_millis(20),
-            settle: Duration::from_millis(200),
+            settle: Duration::from_millis(100),
             rounds_max: 16,
             commit: limits::COMMIT,
             dial: limits::HANDSHAKE,
