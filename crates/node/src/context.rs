@@ -2,7 +2,7 @@
 
 pub use crate::conn::{ConnId, Conns};
 pub use crate::jobs::{Done, Jobs};
-use crate::options::Paths;
+use crate::options::{Config, Paths};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use mutirao_wire::frame::Header;
@@ -141,6 +141,14 @@ pub(crate) struct Peer {
     pub control: Option<ConnId>,
     /// The data connection this node dialled, when up.
     pub data: Option<ConnId>,
+    /// The data connection the other dialled, when up.
+    pub data_in: Option<ConnId>,
+}
+
+impl Peer {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.control.is_none() && self.data.is_none() && self.data_in.is_none()
+    }
 }
 
 /// What all parts share.
@@ -151,6 +159,8 @@ pub struct Context {
     pub me: NodeRef,
     /// Where its files lie.
     pub paths: Paths,
+    /// What the owner wrote down.
+    pub config: Config,
     /// All framed connections.
     pub conns: Conns,
     /// Helper threads.

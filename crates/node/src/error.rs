@@ -26,6 +26,53 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The configuration is not understood.
+    #[error("the configuration {path} is not understood: {reason}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// The node's identity cannot be had.
+    #[error(transparent)]
+    Trust(#[from] mutirao_trust::Error),
+    /// The node's identity cannot be used.
+    #[error("the identity of node `{name}` cannot be used: {refusal}")]
+    Identity {
+        /// The node.
+        name: String,
+        /// Why.
+        refusal: mutirao_trust::Refusal,
+    },
+    /// A name that no node can have.
+    #[error(transparent)]
+    Name(#[from] mutirao_trust::BadName),
+    /// The node runs already.
+    #[error(
+        "node `{name}` runs already{by}; stop it with `mutirao down --name {name}`, or choose another name"
+    )]
+    Running {
+        /// The node.
+        name: String,
+        /// By which process, where known.
+        by: String,
+    },
+    /// The runtime directory is open to others, or belongs to somebody else.
+    #[error(
+        "`{path}` must be a directory of this user that nobody else can enter (mode 0700); remove it or set XDG_RUNTIME_DIR to a directory that is",
+        path = path.display()
+    )]
+    Runtime {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The name is too long for a socket's path.
+    #[error("`{path}` is too long for a socket (107 bytes); set XDG_RUNTIME_DIR to a shorter directory", path = path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+    },
     /// An address could not be listened on.
     #[error(
         "cannot listen on {address}: {source}; if another program holds the port, choose another, or port 0 for a free one"

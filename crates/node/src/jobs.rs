@@ -3,6 +3,8 @@
 use crate::{lender, plugins};
 use mio::Waker;
 use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,11 +15,19 @@ const THREADS_MAX: usize = 4;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// What a job brings back to the loop.
+#[allow(clippy::large_enum_variant)] // short-lived, and few at a time
 pub enum Done {
     /// For the lender.
     Lender(lender::Done),
     /// For the plugins.
     Plugins(plugins::Done),
+    /// For the daemon: a place to join was looked up.
+    Resolved {
+        /// The place.
+        place: String,
+        /// Its addresses, or why there are none.
+        addresses: io::Result<Vec<SocketAddr>>,
+    },
 }
 
 type Job = Box<dyn FnOnce() -> Done + Send>;
@@ -31,7 +41,7 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     more: Condvar,
-    waker: Waker,
+    waker: Arc<Waker>,
 }
 
 /// The helper threads.
@@ -42,7 +52,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn new(waker: Waker) -> Jobs {
+    pub(crate) fn new(waker: Arc<Waker>) -> Jobs {
         let (sender, results) = channel();
         let queue = Queue { waiting: VecDeque::new(), threads: 0, idle: 0 };
         Jobs {

@@ -24,12 +24,23 @@
 //! sources) have the methods the daemon calls in their `mod.rs`.
 #![deny(unsafe_code)]
 
+mod authority;
+mod clients;
 mod conn;
 pub mod context;
+mod daemon;
 mod error;
 mod jobs;
 mod lender;
+mod links;
 mod options;
 mod plugins;
+mod runtime;
+mod streams;
+mod sys;
+pub mod topology;
 
+pub use daemon::{Node, Stop};
 pub use error::Error;
+pub use options::{AcceptWord, Config, JoinTarget, Options, Paths, Ready, default_runtime};
+pub use runtime::{LocalNode, local_nodes, pool_directory};

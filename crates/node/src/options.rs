@@ -1,16 +1,251 @@
-//! What a daemon is told when it starts.
+//! What a daemon is told when it starts, and what its owner wrote down.
 
-use std::path::PathBuf;
+use crate::error::Error;
+use mutirao_tree::Accept;
+use mutirao_wire::node::Resource;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the files of a node lie.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// Its state directory: identity, configuration, incarnation, approvals.
+    /// Its own part of the state directory: identity, incarnation, approvals, configuration.
     pub state: PathBuf,
-    /// Its cache: blobs of plugins. Below the state directory unless configured otherwise.
+    /// Blobs of plugins, shared by the nodes of one state directory.
     pub cache: PathBuf,
-    /// Its spool: large results and working directories of workers. Emptied at each start.
+    /// Large results and working directories of workers. Emptied at each start.
     pub spool: PathBuf,
-    /// The runtime directory of this pool: sockets and descriptions of the nodes of this user.
+    /// The runtime directory of this pool: sockets and descriptions of this user's nodes.
     pub runtime: PathBuf,
+}
+
+/// A node to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinTarget {
+    /// `host:port`, resolved when it is tried.
+    Place(String),
+    /// A node of this user and pool on this machine, found by its name in the runtime directory.
+    Name(String),
+}
+
+impl JoinTarget {
+    /// Reads `host:port` or a name.
+    pub fn parse(text: &str) -> JoinTarget {
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                JoinTarget::Place(text.into())
+            }
+            _ => JoinTarget::Name(text.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for JoinTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            JoinTarget::Place(text) | JoinTarget::Name(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What `ready` is told.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The node, with the addresses it listens on.
+    pub node: mutirao_wire::NodeRef,
+    /// Its local socket; none for an embedded node.
+    pub socket: Option<PathBuf>,
+    /// The parent's name, once there is one.
+    pub parent: Option<String>,
+    /// The node was told to join others and has not managed to within `join_wait`; it goes on trying.
+    pub still_alone: bool,
+}
+
+/// How a daemon is started.
+pub struct Options {
+    /// The pool's directory on this machine, as `mutirao-trust` keeps it.
+    pub state: PathBuf,
+    /// The base of the runtime directories; see [`default_runtime`].
+    pub runtime: PathBuf,
+    /// The node's name. Its identity of that name must be in the state directory.
+    pub name: String,
+    /// Where to listen; port 0 is a free one. Empty: what the configuration says, or any address.
+    pub listen: Vec<SocketAddr>,
+    /// Slots to lend; `None`: what the configuration says, or a slot a core.
+    pub slots: Option<u16>,
+    /// Nodes to join, best first.
+    pub join: Vec<JoinTarget>,
+    /// Join exactly one of these, never one of their children instead.
+    pub here: bool,
+    /// Children taken before joiners are passed down.
+    pub fan_out: Option<usize>,
+    /// A private node without pool, identity and listener, for the one program at the other end of
+    /// this socket. It ends with the program; `state` is then its own and removed at the end.
+    pub embedded: Option<UnixStream>,
+    /// Called once: when the node listens and has its parent or needs none, or after `join_wait`.
+    pub ready: Option<Box<dyn FnOnce(Ready) + Send>>,
+    /// How long `ready` waits for a parent.
+    pub join_wait: Duration,
+    /// Leave the pool and end upon SIGTERM and SIGINT, which are then blocked in this process.
+    pub signals: bool,
+}
+
+impl Options {
+    /// A node called `name` of the pool in `state`, all else as usual.
+    pub fn new(state: impl Into<PathBuf>, name: impl Into<String>) -> Options {
+        Options {
+            state: state.into(),
+            runtime: default_runtime(),
+            name: name.into(),
+            listen: Vec::new(),
+            slots: None,
+            join: Vec::new(),
+            here: false,
+            fan_out: None,
+            embedded: None,
+            ready: None,
+            join_wait: Duration::from_secs(5),
+            signals: false,
+        }
+    }
+
+    /// A private node for the program at the other end of `socket`.
+    pub fn embedded(state: impl Into<PathBuf>, socket: UnixStream) -> Options {
+        Options { embedded: Some(socket), ..Options::new(state, "private") }
+    }
+}
+
+/// `$XDG_RUNTIME_DIR/mutirao`, or `/tmp/mutirao-UID`.
+pub fn default_runtime() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => Path::new(&dir).join("mutirao"),
+        None => format!("/tmp/mutirao-{}", rustix::process::getuid().as_raw()).into(),
+    }
+}
+
+/// What the owner wrote into `node.toml`: that of the node itself
+/// (`STATE/nodes/NAME/node.toml`) or, failing that, `STATE/node.toml` for all nodes of the machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Whose work is accepted: `own`, `ask` or `all`.
+    pub accept: AcceptWord,
+    /// The owner, a user of the pool or `name@node`; by default whoever runs the daemon.
+    pub owner: Option<String>,
+    /// Users besides the owner whose work counts as own.
+    pub users: BTreeSet<String>,
+    /// Slots to lend.
+    pub slots: Option<u16>,
+    /// Memory to lend, MiB; by default three quarters of the machine's.
+    pub memory_mib: Option<u32>,
+    /// Named resources, such as `gpu = 1`.
+    pub resources: BTreeMap<String, u32>,
+    /// Labels that requests can ask for.
+    pub labels: Vec<String>,
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses others are told, if not those listened on.
+    pub advertise: Vec<SocketAddr>,
+    /// Nodes to join, `host:port` or names on this machine.
+    pub join: Vec<String>,
+    /// Most the cache of plugins may hold, MiB.
+    pub cache_mib: u64,
+    /// Most links to other nodes at a time.
+    pub max_links: usize,
+    /// The weakest confinement to lend under: `full`, `files`, `basic` or `none`.
+    pub confinement: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            accept: AcceptWord::Own,
+            owner: None,
+            users: BTreeSet::new(),
+            slots: None,
+            memory_mib: None,
+            resources: BTreeMap::new(),
+            labels: Vec::new(),
+            listen: Vec::new(),
+            advertise: Vec::new(),
+            join: Vec::new(),
+            cache_mib: 4096,
+            max_links: 4096,
+            confinement: None,
+        }
+    }
+}
+
+/// `accept` in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AcceptWord {
+    /// The owner's own work.
+    Own,
+    /// Others' once the plugin is approved.
+    Ask,
+    /// Everything.
+    All,
+}
+
+impl From<AcceptWord> for Accept {
+    fn from(word: AcceptWord) -> Accept {
+        match word {
+            AcceptWord::Own => Accept::Own,
+            AcceptWord::Ask => Accept::Ask,
+            AcceptWord::All => Accept::All,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the first of `files` that exists; all defaults if none does.
+    pub fn load(files: &[PathBuf]) -> Result<Config, Error> {
+        for file in files {
+            match std::fs::read_to_string(file) {
+                Ok(text) => {
+                    return toml::from_str(&text)
+                        .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::file("cannot read", file)(error)),
+            }
+        }
+        Ok(Config::default())
+    }
+
+    pub(crate) fn named_resources(&self) -> Vec<Resource> {
+        let named = self.resources.iter();
+        named.map(|(name, amount)| Resource { name: name.clone(), amount: *amount }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_with_a_port_is_a_place_and_all_else_a_name() {
+        assert_eq!(JoinTarget::parse("ruby:7700"), JoinTarget::Place("ruby:7700".into()));
+        assert_eq!(JoinTarget::parse("[::1]:7700"), JoinTarget::Place("[::1]:7700".into()));
+        assert_eq!(JoinTarget::parse("ruby"), JoinTarget::Name("ruby".into()));
+        assert_eq!(JoinTarget::parse("ruby:http"), JoinTarget::Name("ruby:http".into()));
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused_with_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.toml");
+        std::fs::write(&file, "acept = \"all\"\n").unwrap();
+        let error = Config::load(std::slice::from_ref(&file)).unwrap_err().to_string();
+        assert!(error.contains("acept") && error.contains("node.toml"), "{error}");
+        std::fs::write(&file, "accept = \"all\"\nusers = [\"ana\"]\n[resources]\ngpu = 2\n").unwrap();
+        let config = Config::load(&[dir.path().join("missing"), file]).unwrap();
+        assert_eq!(config.accept, AcceptWord::All);
+        assert_eq!(config.named_resources(), [Resource { name: "gpu".into(), amount: 2 }]);
+    }
 }

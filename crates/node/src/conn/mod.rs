@@ -9,7 +9,7 @@ mod unix;
 
 use crate::context::{Owner, Readiness, token};
 use mio::{Interest, Registry};
-use mutirao_wire::frame::{Decoder, HEADER_BYTES, Header, put_frame};
+use mutirao_wire::frame::{Decoder, Header, put_frame};
 use mutirao_wire::limits::DATA_BODY_MAX;
 use std::collections::VecDeque;
 use std::io;
@@ -324,13 +324,12 @@ impl Conns {
             conn.full = false;
         }
         match result {
-            Ok(true) if closing => self.close(id),
+            Ok(true) if closing => self.broken.push((id, "closed by this node".into())),
             Ok(_) if drained => {
                 self.release_waiting(id);
                 self.drained.push(id);
             }
             Ok(_) => {}
-            Err(_) if closing => self.close(id),
             Err(error) => self.broken.push((id, error.to_string())),
         }
     }
@@ -369,10 +368,6 @@ impl Conns {
         self.dirty.is_empty() && self.resumed.is_empty() && self.drained.is_empty() && self.broken.is_empty()
     }
 
-    pub(crate) fn has_resumed(&self) -> bool {
-        !self.resumed.is_empty()
-    }
-
     /// Closes at once.
     pub fn close(&mut self, id: ConnId) {
         if !self.exists(id) {
@@ -402,9 +397,4 @@ impl Conns {
     fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?.conn.as_mut()
     }
-}
-
-/// Bytes a frame takes in a stream's window and in a connection's output.
-pub(crate) const fn frame_bytes(body: usize) -> usize {
-    HEADER_BYTES + body
 }

@@ -1,10 +1,10 @@
 //! TLS over TCP, between nodes.
 
 use mio::net::TcpStream;
+use mutirao_wire::PoolId;
 use mutirao_wire::frame::Decoder;
 use rustls::Connection;
 use std::io::{self, BufRead, ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
 
 /// Plaintext handed to TLS at once: four full records.
 const PLAIN: usize = 64 * 1024;
@@ -13,26 +13,18 @@ const PLAIN: usize = 64 * 1024;
 pub(crate) struct TlsTransport {
     stream: TcpStream,
     tls: Connection,
+    pool: PoolId,
     connecting: bool,
 }
 
 impl TlsTransport {
     /// `connecting`: the TCP connection is still being made.
-    pub(crate) fn new(stream: TcpStream, tls: Connection, connecting: bool) -> TlsTransport {
-        TlsTransport { stream, tls, connecting }
+    pub(crate) fn new(stream: TcpStream, tls: Connection, pool: PoolId, connecting: bool) -> TlsTransport {
+        TlsTransport { stream, tls, pool, connecting }
     }
 
     pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
         &mut self.stream
-    }
-
-    pub(crate) fn remote(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
-    }
-
-    /// The local address the other side was reached from.
-    pub(crate) fn local(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
     }
 
     /// The TLS connection, once its handshake is done.
@@ -75,7 +67,11 @@ impl TlsTransport {
             let state = self.tls.process_new_packets().map_err(|error| {
                 // The alert that tells the other side why is queued; try to get it out.
                 let _ = self.tls.write_tls(&mut self.stream);
-                io::Error::other(error)
+                let dialled_as = match &self.tls {
+                    Connection::Server(server) => server.server_name(),
+                    Connection::Client(_) => None,
+                };
+                io::Error::other(mutirao_trust::explain(&error, self.pool, dialled_as))
             })?;
             let mut left = state.plaintext_bytes_to_read();
             let mut reader = self.tls.reader();

@@ -1,0 +1,149 @@
+//! Who may do what: tokens of users, orders, and the owner.
+
+use crate::error::Error;
+use crate::sys;
+use mutirao_tree::{Verified, Verifier};
+use mutirao_trust::{Admit, Home, Identity, Name, Pool, Role, SignedOrder, SignedToken, Token};
+use mutirao_wire::query::{Order, Question};
+use mutirao_wire::{AppId, NodeId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// How long a token is good for, milliseconds. Renewed when a program asks after half of it.
+pub(crate) const TOKEN_MS: u64 = 24 * 3600 * 1000;
+/// Tokens remembered as good.
+const REMEMBERED_MAX: usize = 256;
+
+/// Signs the order in `question` for `sender`; `None` if it is too long.
+pub(crate) fn sign_order(sender: &Identity, question: &Question) -> Option<Vec<u8>> {
+    let order =
+        Order { topic: question.topic.clone(), to: question.to.clone(), signed_unix_ms: sys::unix_ms() };
+    Some(SignedOrder::sign(sender, order.bytes()).ok()?.to_bytes())
+}
+
+/// Who signed the order in `question`: name and role; or why it is not taken.
+fn verify_order(pool: &Pool, question: &Question) -> Result<(Name, Role), String> {
+    let signed = SignedOrder::from_bytes(&question.order).map_err(|e| e.to_string())?;
+    let now = sys::unix_ms();
+    let roles = [Role::User, Role::Admin];
+    let (peer, body) = signed.verify(pool, now, &roles, &Admit::all()).map_err(|e| e.to_string())?;
+    if !Order::matches(body, question, now) {
+        return Err("the order was signed for something else, too long ago, or by a clock that differs".into());
+    }
+    Ok((peer.name, peer.role))
+}
+
+/// Signs a token for `app` at the home `home`.
+pub(crate) fn sign_token(user: &Identity, app: AppId, home: NodeId) -> Option<Vec<u8>> {
+    let token = Token {
+        user: user.me().name.clone(),
+        application: app,
+        homes: vec![home],
+        roles: vec![Role::User],
+        max_slots: None,
+        expires_unix_ms: sys::unix_ms() + TOKEN_MS,
+    };
+    Some(SignedToken::sign(user, &token).ok()?.to_bytes())
+}
+
+/// A token that was found in order.
+struct Good {
+    app: AppId,
+    home: NodeId,
+    user: String,
+    until_unix_ms: u64,
+}
+
+/// Judges tokens of askers, for the core. What was found good is remembered, since a program that
+/// asks again brings the same token.
+pub(crate) fn verifier(pool: Option<Pool>) -> Verifier {
+    let Some(pool) = pool else { return Box::new(|_| Verified::Local) };
+    let good: RefCell<HashMap<Vec<u8>, Good>> = RefCell::default();
+    Box::new(move |asker| {
+        if asker.token.is_empty() {
+            return Verified::Local;
+        }
+        let now = sys::unix_ms();
+        let mut good = good.borrow_mut();
+        if let Some(token) = good.get(&asker.token)
+            && (token.app, token.home) == (asker.app, asker.home.id)
+            && now < token.until_unix_ms
+        {
+            return Verified::User(token.user.clone());
+        }
+        let verified = SignedToken::from_bytes(&asker.token)
+            .and_then(|token| token.verify(&pool, now, asker.home.id, &Admit::all()));
+        match verified {
+            Ok(user) if user.token.application == asker.app => {
+                if good.len() >= REMEMBERED_MAX {
+                    good.clear();
+                }
+                let token = Good {
+                    app: asker.app,
+                    home: asker.home.id,
+                    user: user.name.as_str().to_owned(),
+                    until_unix_ms: user.token.expires_unix_ms,
+                };
+                let user = token.user.clone();
+                good.insert(asker.token.clone(), token);
+                Verified::User(user)
+            }
+            Ok(_) => Verified::Invalid("it is for another application".into()),
+            Err(refusal) => Verified::Invalid(refusal.to_string()),
+        }
+    })
+}
+
+/// Who gives orders at this node.
+pub(crate) struct Rights {
+    pub pool: Option<Pool>,
+    pub me: NodeId,
+    /// The owner, a user of the pool or `name@node`.
+    pub owner: String,
+    /// The user whose daemon this is, `name@node`.
+    pub local_user: String,
+}
+
+impl Rights {
+    /// Whether the sender of `question`, asked at `origin`, may do what only the owner of this node,
+    /// an administrator, or one of `users` may. A user's bare word counts only where it was heard
+    /// from the user: at this very node.
+    pub(crate) fn check(&self, question: &Question, origin: NodeId, users: &[&str]) -> Result<(), String> {
+        let may = |user: &str| user == self.owner || users.contains(&user);
+        let local = origin == self.me;
+        if local && (may(&question.user) || question.user == self.local_user) {
+            return Ok(());
+        }
+        let Some(pool) = self.pool.as_ref().filter(|_| !question.order.is_empty()) else {
+            return Err(format!(
+                "`{}` may not do this here: it takes the owner (`{}`), or an order signed by an administrator",
+                question.user, self.owner
+            ));
+        };
+        match verify_order(pool, question)? {
+            (_, Role::Admin) => Ok(()),
+            (name, _) if may(name.as_str()) => Ok(()),
+            (name, _) => Err(format!("user `{name}` may not do this here: it takes the owner (`{}`)", self.owner)),
+        }
+    }
+}
+
+/// The pool-wide identity of whoever runs this daemon, if it is kept in the same directory: the
+/// user named as the owner, of the same name as the local user, or the only one.
+pub(crate) fn own_user(home: &Home, owner: Option<&str>, local: &str) -> Result<Option<Identity>, Error> {
+    let users = home.users()?;
+    let named = |name: &str| users.iter().find(|user| user.as_str() == name);
+    let chosen = owner.and_then(named).or_else(|| named(local)).or(match &users[..] {
+        [only] => Some(only),
+        _ => None,
+    });
+    match chosen {
+        None => Ok(None),
+        Some(name) => match home.user(name) {
+            Ok(identity) => Ok(Some(identity)),
+            // A request for a certificate may still be under way.
+            Err(mutirao_trust::Error::NoIdentity { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+    }
+}

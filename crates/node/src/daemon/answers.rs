@@ -1,0 +1,130 @@
+//! This node's rows for questions, and orders carried out here.
+
+use super::Daemon;
+use crate::conn::ConnId;
+use crate::sys;
+use mutirao_tree::Input;
+use mutirao_wire::limits::TEXT_BYTES_MAX;
+use mutirao_wire::node::Arch;
+use mutirao_wire::query::{AppRow, NodeRow, NodeState, Question, Row, Topic};
+use mutirao_wire::tree::AskId;
+
+impl Daemon {
+    pub(super) fn answer(&mut self, id: AskId, question: Question) {
+        let rows = if self.is_meant(&question) { self.rows(&id, &question) } else { Vec::new() };
+        self.tell_core(Input::Answered { id, rows });
+    }
+
+    fn is_meant(&self, question: &Question) -> bool {
+        let me = &self.ctx.me;
+        question.to.as_ref().is_none_or(|to| {
+            *to == me.name || (to.len() >= 4 && me.id.to_string().starts_with(to.as_str()))
+        })
+    }
+
+    fn rows(&mut self, id: &AskId, question: &Question) -> Vec<Row> {
+        match &question.topic {
+            Topic::Nodes => vec![Row::Node(self.node_row())],
+            Topic::Apps => self.app_rows(),
+            Topic::Workers => self.lender.rows(&self.ctx),
+            Topic::Plugins => self.plugins.answer(&mut self.ctx, question),
+            Topic::Approve { .. } | Topic::RemovePlugin { .. } => {
+                match self.rights.check(question, id.origin, &[]) {
+                    Ok(()) => self.plugins.answer(&mut self.ctx, question),
+                    Err(text) => vec![self.failed(text)],
+                }
+            }
+            Topic::Kill { what } => self.kill(id, question, what),
+        }
+    }
+
+    fn node_row(&self) -> NodeRow {
+        let (slots_free, slots_total) = self.core.slots();
+        NodeRow {
+            node: self.ctx.me.clone(),
+            parent: self.core.parent().map(|parent| parent.name.clone()),
+            slots_total,
+            slots_free,
+            state: if self.leaving.is_some() { NodeState::Draining } else { NodeState::Up },
+            load_centi: sys::load_centi(),
+            up_s: (self.ctx.now - self.started).as_secs(),
+            arch: Arch::HERE,
+            confinement: self.lender.confinement(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            resident_kib: sys::resident_kib(),
+        }
+    }
+
+    fn app_rows(&self) -> Vec<Row> {
+        let row = |(_, client): (ConnId, &crate::clients::Client)| {
+            let (leases, slots) = client.holds();
+            Row::App(AppRow {
+                app: client.app,
+                name: client.name.clone(),
+                user: client.user.clone(),
+                home: self.ctx.me.name.clone(),
+                pid: client.pid,
+                leases,
+                slots,
+                up_s: (self.ctx.now - client.since).as_secs(),
+            })
+        };
+        self.clients.iter().map(row).collect()
+    }
+
+    fn kill(&mut self, id: &AskId, question: &Question, what: &str) -> Vec<Row> {
+        if what.is_empty() || what.len() > TEXT_BYTES_MAX {
+            return Vec::new();
+        }
+        if let Some((node, serial)) = what.rsplit_once('/') {
+            let Ok(serial) = serial.parse::<u64>() else { return Vec::new() };
+            return if node == self.ctx.me.name { vec![self.kill_one_worker(id, question, serial)] } else { Vec::new() };
+        }
+        let named = |client: &crate::clients::Client| client.app.to_string().starts_with(what);
+        let apps: Vec<ConnId> =
+            self.clients.iter().filter(|(_, client)| named(client)).map(|(conn, _)| conn).collect();
+        match apps[..] {
+            [] => Vec::new(),
+            [conn] => vec![self.kill_app(id, question, conn)],
+            _ => vec![self.failed(format!("`{what}` names {} applications here; give more digits", apps.len()))],
+        }
+    }
+
+    fn kill_one_worker(&mut self, id: &AskId, question: &Question, serial: u64) -> Row {
+        let Some(user) = self.core.leases().find(|lease| lease.serial == serial).map(|lease| lease.user.clone())
+        else {
+            return self.failed(format!("there is no worker {serial} here"));
+        };
+        match self.rights.check(question, id.origin, &[&user]) {
+            Ok(()) => {
+                self.kill_lease(serial, format!("ended by {}", question.user));
+                self.done(format!("worker {serial} ended"))
+            }
+            Err(text) => self.failed(text),
+        }
+    }
+
+    fn kill_app(&mut self, id: &AskId, question: &Question, conn: ConnId) -> Row {
+        let Some(client) = self.clients.get(conn) else { return self.failed("it is gone already".into()) };
+        let (name, user) = (client.name.clone(), client.user.clone());
+        // The program's own user, and the pool-wide one its token names.
+        let mut users = vec![user.as_str()];
+        let wide = self.user.as_ref().filter(|_| !client.token.is_empty()).map(|user| user.me().name.clone());
+        users.extend(wide.as_ref().map(|name| name.as_str()));
+        if let Err(text) = self.rights.check(question, id.origin, &users) {
+            return self.failed(text);
+        }
+        crate::clients::refuse(&mut self.ctx, conn, format!("ended by {}", question.user));
+        self.ctx.conns.flush();
+        self.program_gone(conn, "ended by order");
+        self.done(format!("application {name} ended"))
+    }
+
+    fn done(&self, text: String) -> Row {
+        Row::Done { node: self.ctx.me.name.clone(), text }
+    }
+
+    fn failed(&self, text: String) -> Row {
+        Row::Failed { node: self.ctx.me.name.clone(), text }
+    }
+}

@@ -1,0 +1,147 @@
+//! What comes from other nodes.
+
+use super::Daemon;
+use crate::conn::ConnId;
+use crate::links::LinkEvent;
+use mutirao_tree::Input;
+use mutirao_wire::frame::{FrameError, Header};
+use mutirao_wire::kind::Kind;
+use mutirao_wire::lease::LeaseMessage;
+use mutirao_wire::plugin::PluginMessage;
+use mutirao_wire::stream::StreamMessage;
+use mutirao_wire::tree::TreeMessage;
+use mutirao_wire::{NodeId, NodeRef};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// A link nobody needed for so long is closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+impl Daemon {
+    pub(super) fn link_events(&mut self) {
+        while let Some(links) = self.links.as_mut().filter(|links| !links.events.is_empty()) {
+            for event in core::mem::take(&mut links.events) {
+                self.link_event(event);
+            }
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(node) => {
+                self.plugins.link(&mut self.ctx, &node, true);
+                self.tell_core(Input::LinkUp(node));
+            }
+            LinkEvent::Down(node) => {
+                self.plugins.link(&mut self.ctx, &node, false);
+                self.tell_core(Input::LinkDown(node.id));
+            }
+            LinkEvent::DialFailed(peer) => self.tell_core(Input::DialFailed(peer)),
+            LinkEvent::PlaceUp(node) => self.place_up(node),
+            LinkEvent::DataUp { peer, conn, dialled: true } => {
+                self.streams.data_up(&mut self.ctx, peer, conn);
+                self.plugins.data_up(&mut self.ctx, peer, conn);
+            }
+            LinkEvent::DataUp { dialled: false, .. } => {}
+            LinkEvent::DataDown { peer, conn, dialled } => {
+                for serial in self.streams.data_down(&mut self.ctx, peer, conn) {
+                    self.lender.unbound(&mut self.ctx, serial);
+                }
+                if dialled {
+                    self.plugins.data_down(&mut self.ctx, peer);
+                }
+                self.plugins.data_writable(&mut self.ctx, conn);
+            }
+            LinkEvent::DataFailed(peer) => {
+                self.streams.data_failed(self.ctx.now, peer);
+                self.plugins.data_down(&mut self.ctx, peer);
+            }
+        }
+    }
+
+    pub(super) fn want_data(&mut self, node: &NodeRef) {
+        match &mut self.links {
+            Some(links) => links.dial_data(&mut self.ctx, node),
+            None => self.plugins.data_down(&mut self.ctx, node.id),
+        }
+    }
+
+    pub(super) fn control_frame(
+        &mut self,
+        peer: NodeId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), FrameError> {
+        let kind = header.kind.get();
+        if TreeMessage::has_kind(kind) {
+            let message = TreeMessage::read(header, body)?;
+            self.tell_core(Input::Tree { from: peer, message });
+        } else if LeaseMessage::has_kind(kind) {
+            let message = LeaseMessage::read(header, body)?;
+            self.tell_core(Input::Lease { from: peer, message });
+        } else {
+            let message = PluginMessage::read(header, body)?;
+            self.plugins.message(&mut self.ctx, peer, message);
+        }
+        // A lease must begin before its stream speaks of it, in this very turn.
+        self.carry_out();
+        Ok(())
+    }
+
+    pub(super) fn data_frame(
+        &mut self,
+        conn: ConnId,
+        peer: NodeId,
+        dialled: bool,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), FrameError> {
+        const BLOBS: [u16; 3] =
+            [Kind::BlobGet as u16, Kind::BlobChunk as u16, Kind::BlobMissing as u16];
+        let kind = header.kind.get();
+        if BLOBS.contains(&kind) {
+            self.plugins.data_frame(&mut self.ctx, conn, peer, header, body);
+            return Ok(());
+        }
+        if dialled {
+            return self.streams.lender_frame(&mut self.ctx, conn, header, body);
+        }
+        if kind == Kind::Bind as u16 {
+            if let StreamMessage::Bind(bind) = StreamMessage::read(header, body)? {
+                self.bind(conn, peer, bind);
+            }
+            return Ok(());
+        }
+        let handle = if kind == Kind::Resume as u16 {
+            let StreamMessage::Resume(resume) = StreamMessage::read(header, body)? else { return Ok(()) };
+            resume.handle.0
+        } else {
+            header.handle.get()
+        };
+        // A lease that has just ended: its home learns so on the control connection.
+        let Some(serial) = self.streams.lent(conn, handle) else { return Ok(()) };
+        self.lender.stream_frame(&mut self.ctx, serial, header, body);
+        Ok(())
+    }
+
+    /// Closes what nobody has used for a while.
+    pub(super) fn tidy(&mut self) {
+        let Some(links) = &mut self.links else { return };
+        for peer in links.idle_for(self.ctx.now, IDLE) {
+            if self.core.needs(peer) || self.streams.uses(peer) || self.plugins.uses_data(peer) {
+                links.needed(peer);
+            } else {
+                links.close_link(&mut self.ctx, peer);
+            }
+        }
+        let open = self.ctx.peers.iter().filter(|(_, peer)| peer.data.is_some()).map(|(peer, _)| *peer);
+        let unused: HashSet<NodeId> =
+            open.filter(|peer| !self.streams.uses(*peer) && !self.plugins.uses_data(*peer)).collect();
+        for peer in unused.intersection(&self.unused) {
+            if let Some(data) = self.ctx.peers.get(peer).and_then(|peer| peer.data) {
+                links.lost(&mut self.ctx, data, "not used");
+            }
+        }
+        self.unused = unused;
+    }
+}

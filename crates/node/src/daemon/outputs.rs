@@ -1,0 +1,177 @@
+//! Between the core and the rest: what it says is done here.
+
+use super::Daemon;
+use crate::clients;
+use crate::context::Assignment;
+use crate::streams::NewStream;
+use mutirao_tree::{LeaseRecord, NodeMessage, Output, Policy};
+use mutirao_wire::lease::LeaseEnd;
+use mutirao_wire::local::{LeaseChange, Rows};
+use mutirao_wire::node::{Arch, Grant, Note};
+use mutirao_wire::stream::Bind;
+use mutirao_wire::{AppId, Handle, LeaseId, NodeId, RequestId};
+
+impl Daemon {
+    pub(super) fn act(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => {
+                match message {
+                    NodeMessage::Tree(message) => self.ctx.send_control(to, message),
+                    NodeMessage::Lease(message) => self.ctx.send_control(to, message),
+                };
+            }
+            Output::Dial(node) => match &mut self.links {
+                Some(links) => links.dial(&mut self.ctx, &node),
+                None => self.tell_core(mutirao_tree::Input::DialFailed(node.id)),
+            },
+            Output::Idle(node) => {
+                if let Some(links) = &mut self.links {
+                    links.idle(self.ctx.now, node);
+                }
+            }
+            Output::Found { request, grants, notes, free_hint } => {
+                self.found(request, grants, notes, free_hint);
+            }
+            Output::News { app: _, lease, change } => self.news(lease, change),
+            Output::Approved { app, plugin: _ } => self.approved(app),
+            Output::Begin(record) => self.lease_begins(record),
+            Output::Finish { serial, end } => {
+                self.streams.finish_lent(&mut self.ctx, serial);
+                self.lender.finish(&mut self.ctx, serial, &end);
+            }
+            Output::Answer { id, question } => self.answer(id, question),
+            Output::Rows { number, rows, more, missing } => {
+                if let Some((conn, number)) = self.clients.asker(number, !more) {
+                    clients::put(&mut self.ctx, conn, Rows { number, rows, more, missing });
+                }
+            }
+            Output::Awaits { mut asker, user } => {
+                asker.local_user = user; // the name the policy knows is the one to list
+                self.plugins.awaits(&mut self.ctx, &asker);
+            }
+            Output::Joined(parent) => {
+                tracing::info!(parent = parent.name, "joined");
+                self.joining.joined(Some(parent.name));
+                self.say_ready(false);
+            }
+            Output::Root => {
+                tracing::info!("this node has no parent");
+                self.joining.alone(self.ctx.now);
+            }
+            Output::JoinRefused { by, refusal } => {
+                tracing::warn!(by = by.name, "this node may not join there: {refusal:?}");
+            }
+            Output::Left => self.left = true,
+            Output::Full(table) => {
+                tracing::warn!("a table is full ({table:?}); what did not fit was refused");
+            }
+        }
+    }
+
+    fn found(&mut self, request: RequestId, grants: Vec<Grant>, notes: Vec<Note>, free_hint: u32) {
+        let found = self
+            .clients
+            .by_app(request.app)
+            .and_then(|conn| Some((conn, self.clients.found(conn, request.sequence, &grants)?)));
+        let Some((conn, (allocate, handles))) = found else {
+            let leases = grants.iter().map(Grant::lease).collect();
+            return self.tell_core(mutirao_tree::Input::GiveBack { app: request.app, leases });
+        };
+        let Some(client) = self.clients.get(conn) else { return };
+        let (epoch, plugin) = (client.epoch, client.plugin());
+        let built_for = plugin.filter(|_| allocate.workers).map(|plugin| plugin.arch);
+        let arch = allocate.want.arch.or(built_for).unwrap_or(Arch::Other);
+        let granted: Vec<(Handle, Grant)> = handles.into_iter().zip(grants).collect();
+        clients::put_allocated(&mut self.ctx, conn, &allocate, arch, &granted, notes, free_hint);
+        for (handle, grant) in granted {
+            if !allocate.workers || grant.lender.id == self.ctx.me.id {
+                continue;
+            }
+            let lease = grant.lease();
+            let lender = grant.lender;
+            let new = NewStream { client: conn, handle, app: request.app, epoch, lender, lease, held: false };
+            self.streams.open(&mut self.ctx, new);
+        }
+    }
+
+    pub(super) fn news(&mut self, lease: LeaseId, change: LeaseChange) {
+        let Some((conn, handle)) = self.clients.holder(lease) else { return };
+        let ended = matches!(change, LeaseChange::Ended(_));
+        if self.streams.has(lease) {
+            self.streams.news(&mut self.ctx, lease, change);
+        } else {
+            let local = lease.lender == self.ctx.me.id;
+            let mut fds = Vec::new();
+            if local && change == LeaseChange::Ready {
+                let Some(descriptors) = self.lender.local_descriptors(lease.serial) else { return };
+                fds = descriptors;
+            }
+            clients::put_news(&mut self.ctx, conn, handle, change, fds);
+        }
+        if ended {
+            self.clients.drop_lease(conn, handle);
+        }
+    }
+
+    pub(super) fn local_worker_ended(&mut self, serial: u64, code: u32, cause: String) {
+        let me = &self.ctx.me;
+        let lease = LeaseId { lender: me.id, incarnation: me.incarnation, serial };
+        self.news(lease, LeaseChange::WorkerEnded { code, cause });
+    }
+
+    fn approved(&mut self, app: AppId) {
+        if let Some(conn) = self.clients.by_app(app) {
+            clients::put_news(&mut self.ctx, conn, Handle(0), LeaseChange::Approved, Vec::new());
+        }
+    }
+
+    fn lease_begins(&mut self, record: LeaseRecord) {
+        let serial = record.serial;
+        let assignment = Assignment {
+            serial,
+            app: record.asker.app,
+            app_name: record.asker.app_name,
+            user: record.user,
+            slots: record.bundle.slots,
+            bundle: record.bundle,
+            plugin: record.asker.plugin,
+            local: record.asker.home.id == self.ctx.me.id,
+            home: record.asker.home,
+        };
+        self.lender.begin(&mut self.ctx, &mut self.plugins, assignment);
+        for (conn, peer, bind) in self.streams.take_early(serial) {
+            self.bind(conn, peer, bind);
+        }
+    }
+
+    /// A home binds a lease lent here.
+    pub(super) fn bind(&mut self, conn: crate::conn::ConnId, peer: NodeId, bind: Bind) {
+        let lease = self.core.leases().find(|record| record.serial == bind.serial);
+        let is_its = lease.map(|record| {
+            let asker = &record.asker;
+            asker.home.id == peer && asker.app == bind.app && bind.epoch >= record.epoch
+        });
+        if let Some(serial) = self.streams.bind_lent(&mut self.ctx, conn, peer, bind, is_its) {
+            self.lender.bound(&mut self.ctx, serial);
+        }
+    }
+
+    /// To whom this node lends.
+    pub(super) fn policy(&self) -> Policy {
+        let config = &self.ctx.config;
+        let (approved, denied) = self.plugins.decisions();
+        Policy {
+            accept: config.accept.into(),
+            owner: self.rights.owner.clone(),
+            local_user: self.rights.local_user.clone(),
+            users: config.users.clone(),
+            approved: approved.into_iter().collect(),
+            denied: denied.into_iter().collect(),
+        }
+    }
+
+    /// Ends a lease lent here by order.
+    pub(super) fn kill_lease(&mut self, serial: u64, why: String) {
+        self.tell_core(mutirao_tree::Input::End { serial, end: LeaseEnd::Killed(why) });
+    }
+}

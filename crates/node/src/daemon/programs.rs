@@ -1,0 +1,259 @@
+//! What comes from programs of this machine.
+
+use super::Daemon;
+use crate::authority::{self, TOKEN_MS};
+use crate::clients::{self, Client, Offer};
+use crate::conn::{ConnId, Transport};
+use crate::streams::NewStream;
+use mutirao_tree::Input;
+use mutirao_wire::frame::{FrameError, Header};
+use mutirao_wire::limits::{NAME_BYTES_MAX, PLUGIN_FILES_MAX, PROTOCOL, SEARCH, TEXT_BYTES_MAX, WANT_MAX};
+use mutirao_wire::local::{
+    Allocate, ClientHello, ClientWelcome, GiveBack, KillWorker, LocalMessage, OfferPlugin, Query, Rows,
+};
+use mutirao_wire::node::PluginRef;
+use mutirao_wire::query::{Row, Topic};
+use mutirao_wire::stream::failure;
+use mutirao_wire::{LeaseId, RequestId};
+use std::time::Duration;
+
+/// How long answers to a question may take.
+const QUESTION: Duration = Duration::from_secs(2);
+
+impl Daemon {
+    pub(super) fn program_frame(
+        &mut self,
+        conn: ConnId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), FrameError> {
+        if !LocalMessage::has_kind(header.kind.get()) {
+            return self.streams.client_frame(&mut self.ctx, conn, header, body);
+        }
+        let message = LocalMessage::read(header, body)?;
+        let known = self.clients.get(conn).is_some();
+        match message {
+            LocalMessage::ClientHello(hello) if !known => self.program_hello(conn, hello),
+            LocalMessage::OfferPlugin(offer) if known => self.program_offers(conn, offer),
+            LocalMessage::Allocate(allocate) if known => self.allocate(conn, allocate),
+            LocalMessage::GiveBack(GiveBack { handles }) if known => self.give_back(conn, handles),
+            LocalMessage::KillWorker(kill) if known => self.kill_worker(conn, kill),
+            LocalMessage::Query(query) if known => self.query(conn, query),
+            other => return Err(FrameError::OutOfPlace { kind: other.kind() }),
+        }
+        self.carry_out();
+        Ok(())
+    }
+
+    fn program_hello(&mut self, conn: ConnId, hello: ClientHello) {
+        let Some(Transport::Unix(unix)) = self.ctx.conns.transport(conn) else { return };
+        let (pid, uid) = (unix.peer_pid, unix.peer_uid);
+        let ctx = &mut self.ctx;
+        if hello.protocol.0 > PROTOCOL.1 || hello.protocol.1 < PROTOCOL.0 {
+            let text = format!(
+                "the program's library speaks protocol versions {}-{}, node `{}` {}-{}; upgrade the older one",
+                hello.protocol.0, hello.protocol.1, ctx.me.name, PROTOCOL.0, PROTOCOL.1
+            );
+            return clients::refuse(ctx, conn, text);
+        }
+        if self.leaving.is_some() {
+            return clients::refuse(ctx, conn, format!("node `{}` is going down", ctx.me.name));
+        }
+        if hello.name.is_empty() || hello.name.len() > NAME_BYTES_MAX {
+            let text = format!("the application's name must have 1 to {NAME_BYTES_MAX} bytes");
+            return clients::refuse(ctx, conn, text);
+        }
+        if self.clients.by_app(hello.app).is_some() {
+            return clients::refuse(ctx, conn, "an application of that id is connected already");
+        }
+        let same_user = uid == self.uid;
+        let user = if same_user {
+            self.rights.local_user.clone()
+        } else {
+            format!("{}@{}", crate::sys::user_name(uid), ctx.me.name)
+        };
+        let mut client = Client::new(hello.app, hello.name, user, pid, hello.epoch, ctx.now);
+        if let Some(identity) = self.user.as_ref().filter(|_| same_user) {
+            client.token = authority::sign_token(identity, hello.app, ctx.me.id).unwrap_or_default();
+        }
+        if let Some(plugin) = hello.plugin.and_then(|plugin| self.plugins.reference(plugin)) {
+            client.offer = Offer::Known(plugin);
+        }
+        let board = self.lender.take_seat();
+        client.seat = board.as_ref().map(|(seat, _)| *seat);
+        let (spinner, fds) = board.map_or((0, Vec::new()), |(seat, board)| (seat, vec![board]));
+        let welcome = ClientWelcome {
+            protocol: hello.protocol.1.min(PROTOCOL.1),
+            node: ctx.me.clone(),
+            pool: self.pool,
+            user: client.user.clone(),
+            spinner,
+        };
+        ctx.conns.put_with_fds(conn, fds, |out| LocalMessage::from(welcome).put(out));
+        tracing::debug!(app = %client.app, name = client.name, pid, "a program came");
+        let epoch = client.epoch;
+        self.clients.insert(conn, client);
+        if hello.leases.is_empty() {
+            return;
+        }
+        let mut held = Vec::new();
+        for lease in hello.leases {
+            let id = LeaseId {
+                lender: lease.lender.id,
+                incarnation: lease.lender.incarnation,
+                serial: lease.serial,
+            };
+            if !self.clients.hold(conn, lease.handle, id) {
+                continue;
+            }
+            held.push((lease.serial, lease.lender.clone()));
+            if hello.plugin.is_some() && lease.lender.id != self.ctx.me.id {
+                let new = NewStream {
+                    client: conn,
+                    handle: lease.handle,
+                    app: hello.app,
+                    epoch,
+                    lender: lease.lender,
+                    lease: id,
+                    held: true,
+                };
+                self.streams.open(&mut self.ctx, new);
+            }
+        }
+        self.tell_core(Input::Held { app: hello.app, epoch, plugin: hello.plugin, leases: held });
+    }
+
+    fn program_offers(&mut self, conn: ConnId, offer: OfferPlugin) {
+        let count = offer.files.len();
+        let files = if count <= PLUGIN_FILES_MAX { self.ctx.conns.take_fds(conn, count) } else { None };
+        let Some(client) = self.clients.get_mut(conn) else { return };
+        let bad = match (&client.offer, files) {
+            (Offer::Pending(_), _) => "another plugin is being looked at; wait for the answer",
+            (_, None) => "the files do not come with the offer, or are too many",
+            (_, Some(files)) => {
+                client.offer = Offer::Pending(Vec::new());
+                return self.plugins.offer(&mut self.ctx, conn, offer, files);
+            }
+        };
+        clients::put_offered(&mut self.ctx, conn, &Err(bad.into()));
+    }
+
+    pub(super) fn plugin_offered(&mut self, conn: ConnId, plugin: Result<PluginRef, String>) {
+        let Some(client) = self.clients.get_mut(conn) else { return };
+        clients::put_offered(&mut self.ctx, conn, &plugin);
+        let offer = match plugin {
+            Ok(plugin) => Offer::Known(plugin),
+            Err(why) => Offer::Bad(why),
+        };
+        if let Offer::Pending(waiting) = core::mem::replace(&mut client.offer, offer) {
+            for allocate in waiting {
+                self.allocate(conn, allocate);
+            }
+        }
+    }
+
+    fn allocate(&mut self, conn: ConnId, allocate: Allocate) {
+        let Some(client) = self.clients.get_mut(conn) else { return };
+        if allocate.want.count == 0 || allocate.want.count > WANT_MAX || allocate.want.bundle.slots == 0 {
+            let why = format!("a request is for 1 to {WANT_MAX} leases of at least one slot");
+            return clients::put_unfit(&mut self.ctx, conn, &allocate, &why);
+        }
+        let mut plugin = None;
+        if allocate.workers {
+            match &mut client.offer {
+                Offer::Known(known) => plugin = Some(known.clone()),
+                Offer::Pending(waiting) if waiting.len() < 64 => return waiting.push(allocate),
+                Offer::Pending(_) => {
+                    return clients::put_unfit(&mut self.ctx, conn, &allocate, "too many requests wait");
+                }
+                Offer::None => {
+                    let why = "the program has not offered a plugin: call mutirao_init first";
+                    return clients::put_unfit(&mut self.ctx, conn, &allocate, why);
+                }
+                Offer::Bad(why) => {
+                    let why = why.clone();
+                    return clients::put_unfit(&mut self.ctx, conn, &allocate, &why);
+                }
+            }
+        }
+        let half = Duration::from_millis(TOKEN_MS / 2);
+        if let Some(identity) = &self.user
+            && !client.token.is_empty()
+            && self.ctx.now - client.token_made >= half
+        {
+            client.token_made = self.ctx.now;
+            client.token = authority::sign_token(identity, client.app, self.ctx.me.id).unwrap_or_default();
+        }
+        let asker = client.asker(self.ctx.me.clone(), plugin);
+        let request = RequestId { app: client.app, sequence: allocate.sequence, attempt: client.epoch.0 };
+        if !self.clients.request(conn, &allocate) {
+            let why = "too many requests are under way, or two of one number";
+            return clients::put_unfit(&mut self.ctx, conn, &allocate, why);
+        }
+        let (want, at_least) = (allocate.want, allocate.at_least);
+        self.tell_core(Input::Request { request, want, at_least, asker, budget: SEARCH });
+    }
+
+    fn give_back(&mut self, conn: ConnId, handles: Vec<mutirao_wire::Handle>) {
+        let Some(app) = self.clients.get(conn).map(|client| client.app) else { return };
+        let leases: Vec<LeaseId> =
+            handles.into_iter().filter_map(|handle| self.clients.drop_lease(conn, handle)).collect();
+        for lease in &leases {
+            self.streams.close(*lease);
+        }
+        self.tell_core(Input::GiveBack { app, leases });
+    }
+
+    fn kill_worker(&mut self, conn: ConnId, kill: KillWorker) {
+        let Some(held) = self.clients.get(conn).and_then(|client| client.held(kill.handle)) else { return };
+        // These two are the only reasons a program may give; all others are for the node to find out.
+        if held.lease.lender == self.ctx.me.id
+            && matches!(kill.code, failure::CANCELLED | failure::TIME_LIMIT)
+        {
+            self.lender.kill_worker(&mut self.ctx, held.lease.serial, kill.code);
+        }
+    }
+
+    fn query(&mut self, conn: ConnId, query: Query) {
+        let Some(client) = self.clients.get(conn) else { return };
+        let Query { number, mut question } = query;
+        question.user.clone_from(&client.user);
+        let signs = matches!(question.topic, Topic::Approve { .. } | Topic::RemovePlugin { .. } | Topic::Kill { .. });
+        if signs
+            && question.order.is_empty()
+            && client.user == self.rights.local_user
+            && let Some(identity) = &self.user
+        {
+            question.order = authority::sign_order(identity, &question).unwrap_or_default();
+        }
+        if question.to.as_ref().is_some_and(|to| to.len() > TEXT_BYTES_MAX) {
+            question.to = Some(String::new());
+        }
+        match self.clients.question(conn, number) {
+            Some(number) => self.tell_core(Input::Ask { number, question, budget: QUESTION }),
+            None => {
+                let text = "too many questions are under way".to_owned();
+                let rows = vec![Row::Failed { node: self.ctx.me.name.clone(), text }];
+                clients::put(&mut self.ctx, conn, Rows { number, rows, more: false, missing: 0 });
+            }
+        }
+    }
+
+    /// The program's connection is at its end: so is the application.
+    pub(super) fn program_gone(&mut self, conn: ConnId, why: &str) {
+        self.ctx.conns.close(conn);
+        if let Some((client, leases)) = self.clients.remove(conn) {
+            tracing::debug!(app = %client.app, name = client.name, "a program went: {why}");
+            for lease in leases {
+                self.streams.close(lease);
+            }
+            if let Some(seat) = client.seat {
+                self.lender.free_seat(seat);
+            }
+            self.tell_core(Input::AppGone(client.app));
+        }
+        if self.only == Some(conn) {
+            self.leave("its program ended");
+        }
+    }
+}

@@ -1,0 +1,608 @@
+//! Links to other nodes: dialling, accepting, handshakes, beats, and which of two survives.
+//!
+//! Between two nodes there is one control connection, and up to one data connection dialled by
+//! each: a node uses the one it dialled for what it asks of the other (streams of leases it is home
+//! of, files it fetches), and answers on the one the other dialled.
+
+use crate::conn::{ConnId, TlsTransport, Transport};
+use crate::context::Context;
+use mio::net::TcpStream;
+use mutirao_trust::{Admit, Identity, Role, peer_identity, server_name};
+use mutirao_wire::frame::Header;
+use mutirao_wire::limits::{BEAT, CONTROL_BODY_MAX, DATA_BODY_MAX, SILENCE};
+use mutirao_wire::link::{Hello, Input, Link, LinkEnd, Me, Output, Purpose, RefuseReason};
+use mutirao_wire::{NodeId, NodeRef, Tick};
+use rustls::{ClientConnection, ServerConfig, ServerConnection};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An established link with which something was exchanged less than this ago is not given up for a
+/// second one: the two sides dialled each other.
+const FRESH: Duration = Duration::from_secs(1);
+/// Connections that have not introduced themselves yet.
+const STRANGERS_MAX: usize = 256;
+
+/// What became of links.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// The control link to this node stands.
+    Up(NodeRef),
+    /// It is lost.
+    Down(NodeRef),
+    /// The control link asked for could not be had.
+    DialFailed(NodeId),
+    /// The node at a place to join is linked.
+    PlaceUp(NodeRef),
+    /// A data connection stands.
+    DataUp { peer: NodeId, conn: ConnId, dialled: bool },
+    /// A data connection is lost.
+    DataDown { peer: NodeId, conn: ConnId, dialled: bool },
+    /// The data connection asked for could not be had.
+    DataFailed(NodeId),
+}
+
+/// Whom a dial is to reach.
+#[derive(Debug, Clone)]
+enum Target {
+    Node(NodeRef),
+    Place(String),
+}
+
+struct Attempt {
+    target: Target,
+    purpose: Purpose,
+    conns: Vec<ConnId>,
+    last_error: String,
+}
+
+struct LinkConn {
+    link: Link,
+    /// The dial this belongs to; `None` for an accepted connection.
+    attempt: Option<u64>,
+    dialled: bool,
+    address: Option<SocketAddr>,
+    peer: Option<NodeId>,
+    heard: Tick,
+}
+
+struct Known {
+    node: NodeRef,
+    machine: [u8; 16],
+    address: Option<SocketAddr>,
+    /// Since when nobody here needs the link.
+    idle_since: Option<Tick>,
+}
+
+/// All links of this node.
+pub(crate) struct Links {
+    identity: Arc<Identity>,
+    server: Arc<ServerConfig>,
+    me: Me,
+    max_links: usize,
+    conns: HashMap<ConnId, LinkConn>,
+    known: HashMap<NodeId, Known>,
+    attempts: HashMap<u64, Attempt>,
+    next_attempt: u64,
+    strangers: usize,
+    beaten: Tick,
+    pub(crate) events: Vec<LinkEvent>,
+}
+
+impl Links {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        me: Me,
+        max_links: usize,
+    ) -> Result<Links, mutirao_trust::Refusal> {
+        let server = identity.server_config(&[Role::Node], Admit::all())?;
+        Ok(Links {
+            identity,
+            server,
+            me,
+            max_links,
+            conns: HashMap::new(),
+            known: HashMap::new(),
+            attempts: HashMap::new(),
+            next_attempt: 0,
+            strangers: 0,
+            beaten: Tick(0),
+            events: Vec::new(),
+        })
+    }
+
+    /// A control link to `node` is needed.
+    pub(crate) fn dial(&mut self, ctx: &mut Context, node: &NodeRef) {
+        if let Some(known) = self.known.get_mut(&node.id) {
+            known.idle_since = None;
+            return;
+        }
+        self.attempt(ctx, Target::Node(node.clone()), Purpose::Control, &node.addresses);
+    }
+
+    /// A data connection to `node` is needed.
+    pub(crate) fn dial_data(&mut self, ctx: &mut Context, node: &NodeRef) {
+        if let Some(conn) = ctx.peers.get(&node.id).and_then(|peer| peer.data) {
+            self.events.push(LinkEvent::DataUp { peer: node.id, conn, dialled: true });
+            return;
+        }
+        self.attempt(ctx, Target::Node(node.clone()), Purpose::Data, &node.addresses);
+    }
+
+    /// Somebody to join may be at `place`, known under `addresses`.
+    pub(crate) fn dial_place(&mut self, ctx: &mut Context, place: &str, addresses: &[SocketAddr]) {
+        let linked = self.known.values().find(|known| {
+            known.node.addresses.iter().chain(known.address.iter()).any(|address| addresses.contains(address))
+        });
+        if let Some(known) = linked {
+            self.events.push(LinkEvent::PlaceUp(known.node.clone()));
+            return;
+        }
+        self.attempt(ctx, Target::Place(place.into()), Purpose::Control, addresses);
+    }
+
+    fn attempt(&mut self, ctx: &mut Context, target: Target, purpose: Purpose, addresses: &[SocketAddr]) {
+        let same = |attempt: &&Attempt| match (&attempt.target, &target) {
+            (Target::Node(a), Target::Node(b)) => a.id == b.id && attempt.purpose == purpose,
+            (Target::Place(a), Target::Place(b)) => a == b,
+            _ => false,
+        };
+        if self.attempts.values().find(same).is_some() {
+            return;
+        }
+        let number = self.next_attempt;
+        self.next_attempt += 1;
+        let mut attempt = Attempt {
+            target: target.clone(),
+            purpose,
+            conns: Vec::new(),
+            last_error: "it has no address".into(),
+        };
+        for &address in addresses {
+            match self.connect(ctx, &target, purpose, address, number) {
+                Ok(conn) => attempt.conns.push(conn),
+                Err(error) => attempt.last_error = error,
+            }
+        }
+        if attempt.conns.is_empty() {
+            self.give_up(attempt);
+        } else {
+            self.attempts.insert(number, attempt);
+        }
+    }
+
+    fn connect(
+        &mut self,
+        ctx: &mut Context,
+        target: &Target,
+        purpose: Purpose,
+        address: SocketAddr,
+        number: u64,
+    ) -> Result<ConnId, String> {
+        let expected = match target {
+            Target::Node(node) => Some(node.id),
+            Target::Place(_) => None,
+        };
+        let pool = self.me.pool;
+        let config = self.identity.client_config(expected, Admit::all()).map_err(|e| e.to_string())?;
+        let tls = ClientConnection::new(config, server_name(pool)).map_err(|e| e.to_string())?;
+        let stream = TcpStream::connect(address).map_err(|e| e.to_string())?;
+        let transport = Transport::Tls(Box::new(TlsTransport::new(stream, tls.into(), pool, true)));
+        let conn = ctx.conns.insert(&ctx.registry, transport, body_max(purpose)).map_err(|e| e.to_string())?;
+        let link = Link::new(ctx.now, true, purpose);
+        let attempt = Some(number);
+        let address = Some(address);
+        self.conns
+            .insert(conn, LinkConn { link, attempt, dialled: true, address, peer: None, heard: ctx.now });
+        Ok(conn)
+    }
+
+    /// Somebody dialled.
+    pub(crate) fn accept(&mut self, ctx: &mut Context, stream: TcpStream, address: SocketAddr) {
+        if self.strangers >= STRANGERS_MAX {
+            tracing::warn!(%address, "turned away: too many connections that do not introduce themselves");
+            return;
+        }
+        let accepted = stream.set_nodelay(true).map_err(|e| e.to_string()).and_then(|()| {
+            let tls = ServerConnection::new(self.server.clone()).map_err(|e| e.to_string())?;
+            let tls = TlsTransport::new(stream, tls.into(), self.me.pool, false);
+            // The purpose is not known yet: what is too long for control is refused frame by frame.
+            ctx.conns
+                .insert(&ctx.registry, Transport::Tls(Box::new(tls)), DATA_BODY_MAX)
+                .map_err(|e| e.to_string())
+        });
+        match accepted {
+            Ok(conn) => {
+                self.strangers += 1;
+                let link = Link::new(ctx.now, false, Purpose::Control);
+                let address = Some(address);
+                let heard = ctx.now;
+                self.conns
+                    .insert(conn, LinkConn { link, attempt: None, dialled: false, address, peer: None, heard });
+            }
+            Err(error) => tracing::warn!(%address, "a connection could not be accepted: {error}"),
+        }
+    }
+
+    /// The node at the other end and the purpose, once the link is up.
+    pub(crate) fn up(&self, conn: ConnId) -> Option<(NodeId, Purpose, bool)> {
+        let link = self.conns.get(&conn).filter(|link| link.link.is_up())?;
+        Some((link.peer?, link.link.purpose(), link.dialled))
+    }
+
+    /// Bytes were read from `conn`. Tells the link when encryption stands.
+    pub(crate) fn heard(&mut self, ctx: &mut Context, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        entry.heard = ctx.now;
+        if entry.peer.is_some() {
+            self.tell(ctx, conn, Input::Heard);
+            return;
+        }
+        let Some(Transport::Tls(tls)) = ctx.conns.transport(conn) else { return };
+        let Some(established) = tls.established() else { return };
+        match peer_identity(established) {
+            Ok(peer) => {
+                entry.peer = Some(peer.node);
+                if let Some(attempt) = entry.attempt {
+                    if self.is_known_place(ctx, attempt, conn, peer.node) {
+                        return;
+                    }
+                    self.first_of_attempt(ctx, attempt, conn);
+                }
+                self.tell(ctx, conn, Input::Opened { peer: peer.node });
+            }
+            Err(refusal) => self.lost(ctx, conn, &refusal.to_string()),
+        }
+    }
+
+    /// A place may turn out to be a node that is linked already.
+    fn is_known_place(&mut self, ctx: &mut Context, attempt: u64, conn: ConnId, peer: NodeId) -> bool {
+        let place = self.attempts.get(&attempt).is_some_and(|a| matches!(a.target, Target::Place(_)));
+        let Some(known) = self.known.get(&peer).filter(|_| place) else { return false };
+        self.events.push(LinkEvent::PlaceUp(known.node.clone()));
+        self.first_of_attempt(ctx, attempt, conn);
+        self.attempts.remove(&attempt);
+        self.drop_quietly(ctx, conn);
+        true
+    }
+
+    /// Of several addresses dialled at once the first to answer is taken.
+    fn first_of_attempt(&mut self, ctx: &mut Context, attempt: u64, conn: ConnId) {
+        let Some(attempt) = self.attempts.get_mut(&attempt) else { return };
+        for other in attempt.conns.extract_if(.., |other| *other != conn) {
+            self.conns.remove(&other);
+            ctx.conns.close(other);
+        }
+    }
+
+    /// A frame of the link's own came.
+    pub(crate) fn frame(&mut self, ctx: &mut Context, conn: ConnId, header: &Header, body: &[u8]) {
+        self.tell(ctx, conn, Input::Frame(header, body));
+    }
+
+    fn tell(&mut self, ctx: &mut Context, conn: ConnId, input: Input<'_>) {
+        let mut out = Vec::new();
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        entry.link.handle(ctx.now, &self.me, input, &mut out);
+        for output in out {
+            match output {
+                Output::Send(message) => {
+                    ctx.conns.put_with(conn, |bytes| message.put(bytes));
+                }
+                Output::Greeted(hello) => self.decide(ctx, conn, hello),
+                Output::Up { peer, machine } => self.link_up(ctx, conn, peer, machine),
+                Output::Down(end) => self.link_down(ctx, conn, end),
+            }
+        }
+    }
+
+    /// Whether a dialler is let in.
+    fn decide(&mut self, ctx: &mut Context, conn: ConnId, hello: Hello) {
+        let peer = hello.node.id;
+        if let Some(known) = self.known.get(&peer) {
+            let same_life = hello.node.incarnation == known.node.incarnation;
+            if hello.machine != known.machine {
+                let name = hello.node.name.clone();
+                let (one, other) = (known.address, self.conns.get(&conn).and_then(|c| c.address));
+                tracing::error!(
+                    node = name,
+                    "two machines use one identity: {} and {}; give one of them an identity of its own",
+                    text(one),
+                    text(other)
+                );
+                return self.tell(ctx, conn, Input::Refuse(RefuseReason::SameIdentity { name }));
+            }
+            if hello.node.incarnation < known.node.incarnation {
+                return self.tell(ctx, conn, Input::Refuse(RefuseReason::Outdated));
+            }
+            if hello.purpose == Purpose::Control {
+                let control = ctx.peers.get(&peer).and_then(|peer| peer.control);
+                let fresh = control
+                    .and_then(|control| self.conns.get(&control))
+                    .is_some_and(|control| ctx.now - control.heard < FRESH);
+                // Both dialled at once. Had the other side lost the first link, its end would have
+                // been seen before this introduction.
+                if same_life && fresh {
+                    return self.drop_quietly(ctx, conn);
+                }
+                if let Some(control) = control {
+                    self.lost(ctx, control, "replaced by a newer link");
+                }
+            }
+        } else if hello.purpose == Purpose::Control {
+            if self.me.node.id < peer && self.own_dial_stands(peer) {
+                return self.drop_quietly(ctx, conn);
+            }
+            if self.known.len() >= self.max_links && !self.close_idle(ctx) {
+                return self.tell(ctx, conn, Input::Refuse(RefuseReason::Full));
+            }
+        }
+        self.tell(ctx, conn, Input::Accept);
+    }
+
+    /// Whether this node's own dial to `peer` is past encryption.
+    fn own_dial_stands(&self, peer: NodeId) -> bool {
+        self.conns
+            .values()
+            .any(|c| c.dialled && c.peer == Some(peer) && c.link.purpose() == Purpose::Control)
+    }
+
+    fn link_up(&mut self, ctx: &mut Context, conn: ConnId, peer: NodeRef, machine: [u8; 16]) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        let (dialled, address, purpose) = (entry.dialled, entry.address, entry.link.purpose());
+        let attempt = entry.attempt.take();
+        let place = attempt
+            .and_then(|number| self.attempts.remove(&number))
+            .is_some_and(|attempt| matches!(attempt.target, Target::Place(_)));
+        if !dialled {
+            self.strangers -= 1;
+        }
+        let id = peer.id;
+        if purpose == Purpose::Data {
+            let slot = ctx.peers.get(&id).copied().unwrap_or_default();
+            if let Some(old) = if dialled { slot.data } else { slot.data_in } {
+                self.lost(ctx, old, "replaced by a newer connection");
+            }
+            let slot = ctx.peers.entry(id).or_default();
+            *(if dialled { &mut slot.data } else { &mut slot.data_in }) = Some(conn);
+            self.events.push(LinkEvent::DataUp { peer: id, conn, dialled });
+            return;
+        }
+        if let Some(old) = ctx.peers.get(&id).and_then(|peer| peer.control).filter(|old| *old != conn) {
+            // A place that turned out to be a node already linked: the new connection is one too many.
+            if dialled {
+                self.drop_quietly(ctx, conn);
+                self.events.push(LinkEvent::PlaceUp(peer));
+                return;
+            }
+            self.lost(ctx, old, "replaced by a newer link");
+        }
+        self.cancel_attempts(ctx, id);
+        ctx.peers.entry(id).or_default().control = Some(conn);
+        tracing::info!(node = peer.name, id = %peer.id.short(), address = text(address), "linked");
+        self.known.insert(id, Known { node: peer.clone(), machine, address, idle_since: None });
+        self.events.push(LinkEvent::Up(peer.clone()));
+        if place {
+            self.events.push(LinkEvent::PlaceUp(peer));
+        }
+    }
+
+    /// The link to `peer` stands otherwise: dials to it are moot.
+    fn cancel_attempts(&mut self, ctx: &mut Context, peer: NodeId) {
+        let moot = |attempt: &Attempt| {
+            attempt.purpose == Purpose::Control
+                && matches!(&attempt.target, Target::Node(node) if node.id == peer)
+        };
+        let cancelled: Vec<Attempt> =
+            self.attempts.extract_if(|_, attempt| moot(attempt)).map(|(_, attempt)| attempt).collect();
+        for conn in cancelled.into_iter().flat_map(|attempt| attempt.conns) {
+            self.conns.remove(&conn);
+            ctx.conns.close(conn);
+        }
+    }
+
+    fn link_down(&mut self, ctx: &mut Context, conn: ConnId, end: LinkEnd) {
+        let Some(entry) = self.conns.remove(&conn) else { return };
+        let why = end.to_string();
+        // A refusal is still to be sent.
+        ctx.conns.close_after_flush(conn);
+        self.ended(ctx, conn, entry, &why);
+    }
+
+    /// The connection failed or is given up.
+    pub(crate) fn lost(&mut self, ctx: &mut Context, conn: ConnId, why: &str) {
+        ctx.conns.close(conn);
+        let Some(entry) = self.conns.remove(&conn) else { return };
+        self.ended(ctx, conn, entry, why);
+    }
+
+    fn drop_quietly(&mut self, ctx: &mut Context, conn: ConnId) {
+        ctx.conns.close(conn);
+        if self.conns.remove(&conn).is_some_and(|entry| !entry.dialled && !entry.link.is_up()) {
+            self.strangers -= 1;
+        }
+    }
+
+    fn ended(&mut self, ctx: &mut Context, conn: ConnId, entry: LinkConn, why: &str) {
+        let address = text(entry.address);
+        if let Some(number) = entry.attempt {
+            let Some(attempt) = self.attempts.get_mut(&number) else { return };
+            attempt.conns.retain(|other| *other != conn);
+            attempt.last_error = format!("{address}: {why}");
+            if attempt.conns.is_empty()
+                && let Some(attempt) = self.attempts.remove(&number)
+            {
+                self.give_up(attempt);
+            }
+            return;
+        }
+        let Some(peer) = entry.peer else {
+            self.strangers -= 1;
+            tracing::warn!(address, "turned away: {why}");
+            return;
+        };
+        let Some(slot) = ctx.peers.get_mut(&peer) else {
+            if !entry.dialled {
+                self.strangers -= 1;
+                tracing::warn!(address, id = %peer.short(), "turned away: {why}");
+            }
+            return;
+        };
+        let dialled = entry.dialled;
+        if slot.control == Some(conn) {
+            slot.control = None;
+            if let Some(known) = self.known.remove(&peer) {
+                tracing::info!(node = known.node.name, id = %peer.short(), "link lost: {why}");
+                self.events.push(LinkEvent::Down(known.node));
+            }
+            // Without beats nobody vouches for the data connections.
+            for data in [slot.data, slot.data_in].into_iter().flatten() {
+                self.lost(ctx, data, "the control link is lost");
+            }
+        } else if slot.data == Some(conn) || slot.data_in == Some(conn) {
+            *(if dialled { &mut slot.data } else { &mut slot.data_in }) = None;
+            self.events.push(LinkEvent::DataDown { peer, conn, dialled });
+        } else if !dialled {
+            self.strangers -= 1;
+            tracing::warn!(address, id = %peer.short(), "turned away: {why}");
+        }
+        if ctx.peers.get(&peer).is_some_and(|slot| slot.is_empty()) {
+            ctx.peers.remove(&peer);
+        }
+    }
+
+    fn give_up(&mut self, attempt: Attempt) {
+        match (attempt.target, attempt.purpose) {
+            (Target::Place(place), _) => {
+                tracing::warn!("nobody to join at {place}: {}", attempt.last_error);
+            }
+            (Target::Node(node), Purpose::Control) if self.known.contains_key(&node.id) => {}
+            (Target::Node(node), purpose) => {
+                tracing::info!(node = node.name, "cannot be dialled: {}", attempt.last_error);
+                self.events.push(match purpose {
+                    Purpose::Control => LinkEvent::DialFailed(node.id),
+                    Purpose::Data => LinkEvent::DataFailed(node.id),
+                });
+            }
+        }
+    }
+
+    /// The core no longer needs the link to `peer`.
+    pub(crate) fn idle(&mut self, now: Tick, peer: NodeId) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.idle_since.get_or_insert(now);
+        }
+    }
+
+    /// Links that nobody has needed for `span`, longest unneeded first.
+    pub(crate) fn idle_for(&self, now: Tick, span: Duration) -> Vec<NodeId> {
+        let mut idle: Vec<_> = self
+            .known
+            .iter()
+            .filter_map(|(id, known)| known.idle_since.map(|since| (since, *id)))
+            .filter(|(since, _)| now - *since >= span)
+            .collect();
+        idle.sort();
+        idle.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The link is needed after all.
+    pub(crate) fn needed(&mut self, peer: NodeId) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.idle_since = None;
+        }
+    }
+
+    pub(crate) fn close_link(&mut self, ctx: &mut Context, peer: NodeId) {
+        if let Some(control) = ctx.peers.get(&peer).and_then(|peer| peer.control) {
+            self.lost(ctx, control, "no longer needed");
+        }
+    }
+
+    fn close_idle(&mut self, ctx: &mut Context) -> bool {
+        let Some(peer) = self.idle_for(ctx.now, Duration::ZERO).into_iter().next() else { return false };
+        self.close_link(ctx, peer);
+        true
+    }
+
+    /// When [`time`](Links::time) is due: at the next beat, which all links share, or when one has
+    /// been silent for too long.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        let handshake = self.conns.values().filter(|entry| !entry.link.is_up());
+        let handshake = handshake.filter_map(|entry| entry.link.deadline()).min();
+        let up = self.conns.values().filter(|c| c.link.is_up() && c.link.purpose() == Purpose::Control);
+        let silent = up.map(|entry| entry.heard + SILENCE).min();
+        let beat = silent.is_some().then(|| self.beaten + BEAT);
+        [handshake, silent, beat].into_iter().flatten().min()
+    }
+
+    pub(crate) fn time(&mut self, ctx: &mut Context) {
+        // Beats are due on a grid, so that a node with many links wakes once for all of them. The
+        // links are told the time of the grid: what was sent at the last point is then exactly one
+        // beat old, however late this turn came.
+        let beat = BEAT.as_micros() as u64;
+        let grid = Tick(ctx.now.0 - ctx.now.0 % beat);
+        let on_grid = grid > self.beaten;
+        if on_grid {
+            self.beaten = grid;
+        }
+        let due: Vec<(ConnId, Tick)> = self
+            .conns
+            .iter()
+            .filter_map(|(id, entry)| {
+                let control = entry.link.is_up() && entry.link.purpose() == Purpose::Control;
+                let silent = control && ctx.now - entry.heard >= SILENCE;
+                let handshake = !entry.link.is_up() && entry.link.deadline().is_some_and(|at| at <= ctx.now);
+                if silent || handshake {
+                    Some((*id, ctx.now))
+                } else {
+                    (control && on_grid).then_some((*id, grid))
+                }
+            })
+            .collect();
+        let now = ctx.now;
+        for (conn, at) in due {
+            ctx.now = at;
+            self.tell(ctx, conn, Input::Time);
+            ctx.now = now;
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.known.len()
+    }
+}
+
+fn body_max(purpose: Purpose) -> usize {
+    match purpose {
+        Purpose::Control => CONTROL_BODY_MAX,
+        Purpose::Data => DATA_BODY_MAX,
+    }
+}
+
+fn text(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "an unknown address".into(), |address| address.to_string())
+}
+
+/// A hash of this machine's id, to tell a cloned disk from the original.
+pub(crate) fn machine() -> [u8; 16] {
+    let id = std::fs::read("/etc/machine-id").unwrap_or_default();
+    // A cloned disk clones the id too; the network card's address differs.
+    let mut hash = blake3::Hasher::new();
+    hash.update(b"mutirao machine 1").update(&id);
+    let mut cards: Vec<_> = std::fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|card| card.path().join("device").exists())
+        .filter_map(|card| std::fs::read(card.path().join("address")).ok())
+        .collect();
+    cards.sort();
+    cards.iter().for_each(|card| {
+        hash.update(card);
+    });
+    let mut machine = [0; 16];
+    machine.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+    machine
+}

@@ -1,0 +1,376 @@
+//! Streams of leases that pass through this node as a home, and where those it lends are bound.
+//!
+//! A frame is passed on untouched but for its handle. What the program is told of its lease here is
+//! one story made of two: the core's (control link and worker) and that of the data connection.
+
+use crate::conn::ConnId;
+use crate::context::{Context, put_stream_message};
+use mutirao_wire::frame::{FrameError, Header};
+use mutirao_wire::kind::Kind;
+use mutirao_wire::local::{LeaseChange, LeaseNews, LocalMessage};
+use mutirao_wire::stream::{Bind, StreamMessage, Unbound};
+use mutirao_wire::{AppId, Epoch, Handle, LeaseId, NodeId, NodeRef, Tick};
+use std::collections::HashMap;
+use std::time::Duration;
+use zerocopy::byteorder::little_endian::U32;
+
+/// A binding that was refused, or a data connection that could not be had, is tried again after this.
+const AGAIN: Duration = Duration::from_millis(500);
+/// A `Bind` may overtake the confirmation of its lease, which takes the control connection.
+const EARLY: Duration = Duration::from_secs(2);
+/// Bindings that wait for their leases.
+const EARLY_MAX: usize = 4096;
+
+/// One remote lease with workers that is held through this node.
+struct Stream {
+    client: ConnId,
+    handle: Handle,
+    app: AppId,
+    epoch: Epoch,
+    lender: NodeRef,
+    serial: u64,
+    /// Where it is bound.
+    wire: Option<(ConnId, Handle)>,
+    /// The control link stands.
+    linked: bool,
+    /// The worker is ready.
+    ready: bool,
+    /// The program knows that it may send.
+    told: bool,
+    /// The program knows that the way is broken.
+    broken: bool,
+    retry: Option<Tick>,
+}
+
+/// A lease to be passed through.
+pub(crate) struct NewStream {
+    pub client: ConnId,
+    pub handle: Handle,
+    pub app: AppId,
+    pub epoch: Epoch,
+    pub lender: NodeRef,
+    pub lease: LeaseId,
+    /// The program held it before: it waits for `Restored`.
+    pub held: bool,
+}
+
+/// All streams that pass through this node or end here.
+#[derive(Default)]
+pub(crate) struct Streams {
+    streams: HashMap<LeaseId, Stream>,
+    from_client: HashMap<(ConnId, u32), (ConnId, u32)>,
+    from_lender: HashMap<(ConnId, u32), (ConnId, u32)>,
+    next_handle: HashMap<ConnId, u32>,
+    /// Leases lent here, by where they are bound.
+    lent: HashMap<(ConnId, u32), u64>,
+    early: Vec<(Tick, ConnId, NodeId, Bind)>,
+    /// Nodes to which data connections are wanted.
+    pub(crate) wanted: Vec<NodeRef>,
+}
+
+impl Streams {
+    /// A remote lease with workers is held from now on.
+    pub(crate) fn open(&mut self, ctx: &mut Context, new: NewStream) {
+        let NewStream { client, handle, app, epoch, lender, lease, held } = new;
+        let stream = Stream {
+            client,
+            handle,
+            app,
+            epoch,
+            lender: lender.clone(),
+            serial: lease.serial,
+            wire: None,
+            linked: !held,
+            ready: held,
+            told: held,
+            broken: held,
+            retry: None,
+        };
+        self.streams.insert(lease, stream);
+        match ctx.peers.get(&lender.id).and_then(|peer| peer.data) {
+            Some(conn) => self.bind(ctx, lease, conn),
+            None => self.wanted.push(lender),
+        }
+    }
+
+    /// The lease is no longer held.
+    pub(crate) fn close(&mut self, lease: LeaseId) {
+        let Some(stream) = self.streams.remove(&lease) else { return };
+        self.from_client.remove(&(stream.client, stream.handle.0));
+        if let Some((conn, handle)) = stream.wire {
+            self.from_lender.remove(&(conn, handle.0));
+        }
+    }
+
+    pub(crate) fn has(&self, lease: LeaseId) -> bool {
+        self.streams.contains_key(&lease)
+    }
+
+    /// Whether a data connection to `peer` carries or awaits a stream.
+    pub(crate) fn uses(&self, peer: NodeId) -> bool {
+        self.streams.values().any(|stream| stream.lender.id == peer)
+    }
+
+    fn bind(&mut self, ctx: &mut Context, lease: LeaseId, conn: ConnId) {
+        let Some(stream) = self.streams.get_mut(&lease) else { return };
+        let next = self.next_handle.entry(conn).or_insert(0);
+        *next += 1;
+        let handle = Handle(*next);
+        let bind = Bind { handle, serial: stream.serial, app: stream.app, epoch: stream.epoch };
+        if !ctx.conns.put_with(conn, |out| put_stream_message(out, bind.into(), handle)) {
+            return;
+        }
+        stream.wire = Some((conn, handle));
+        stream.retry = None;
+        let program = (stream.client, stream.handle.0);
+        self.from_client.insert(program, (conn, handle.0));
+        self.from_lender.insert((conn, handle.0), program);
+        self.tell(ctx, lease);
+    }
+
+    fn unbind(&mut self, ctx: &mut Context, lease: LeaseId) {
+        let Some(stream) = self.streams.get_mut(&lease) else { return };
+        if let Some((conn, handle)) = stream.wire.take() {
+            self.from_lender.remove(&(conn, handle.0));
+            self.from_client.remove(&(stream.client, stream.handle.0));
+        }
+        stream.retry = Some(ctx.now + AGAIN);
+        self.tell(ctx, lease);
+    }
+
+    /// The data connection this node dialled to `peer` stands.
+    pub(crate) fn data_up(&mut self, ctx: &mut Context, peer: NodeId, conn: ConnId) {
+        for lease in self.of(peer, |stream| stream.wire.is_none()) {
+            self.bind(ctx, lease, conn);
+        }
+    }
+
+    /// It could not be had.
+    pub(crate) fn data_failed(&mut self, now: Tick, peer: NodeId) {
+        for stream in self.streams.values_mut().filter(|stream| stream.lender.id == peer) {
+            stream.retry = Some(now + AGAIN);
+        }
+    }
+
+    /// A data connection is lost. Returns the leases lent here that were bound to it.
+    pub(crate) fn data_down(&mut self, ctx: &mut Context, peer: NodeId, conn: ConnId) -> Vec<u64> {
+        for lease in self.of(peer, |stream| stream.wire.is_some_and(|(wire, _)| wire == conn)) {
+            self.unbind(ctx, lease);
+        }
+        self.next_handle.remove(&conn);
+        self.early.retain(|(_, early, ..)| *early != conn);
+        let lent: Vec<u64> =
+            self.lent.extract_if(|(lent, _), _| *lent == conn).map(|(_, serial)| serial).collect();
+        for serial in &lent {
+            ctx.bound.remove(serial);
+        }
+        lent
+    }
+
+    fn of(&self, peer: NodeId, matches: impl Fn(&Stream) -> bool) -> Vec<LeaseId> {
+        let of_peer = self.streams.iter().filter(|(_, stream)| stream.lender.id == peer && matches(stream));
+        of_peer.map(|(lease, _)| *lease).collect()
+    }
+
+    /// What the core says of a lease passed through here.
+    pub(crate) fn news(&mut self, ctx: &mut Context, lease: LeaseId, change: LeaseChange) {
+        let Some(stream) = self.streams.get_mut(&lease) else { return };
+        match change {
+            LeaseChange::Ready if stream.told => put_news(ctx, stream, LeaseChange::Ready),
+            LeaseChange::Ready => stream.ready = true,
+            LeaseChange::Broken => stream.linked = false,
+            LeaseChange::Restored => stream.linked = true,
+            LeaseChange::Ended(end) => {
+                put_news(ctx, stream, LeaseChange::Ended(end));
+                return self.close(lease);
+            }
+            other => put_news(ctx, stream, other),
+        }
+        self.tell(ctx, lease);
+    }
+
+    /// Tells the program what has changed for it, if anything.
+    fn tell(&mut self, ctx: &mut Context, lease: LeaseId) {
+        let Some(stream) = self.streams.get_mut(&lease) else { return };
+        let open = stream.linked && stream.wire.is_some();
+        let change = if !stream.told {
+            if !(open && stream.ready) {
+                return;
+            }
+            stream.told = true;
+            LeaseChange::Ready
+        } else if open == stream.broken {
+            stream.broken = !open;
+            if open { LeaseChange::Restored } else { LeaseChange::Broken }
+        } else {
+            return;
+        };
+        put_news(ctx, stream, change);
+    }
+
+    /// A frame of a stream came from a program.
+    pub(crate) fn client_frame(
+        &mut self,
+        ctx: &mut Context,
+        client: ConnId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), FrameError> {
+        if header.kind.get() == Kind::Resume as u16 {
+            let message = StreamMessage::read(header, body)?;
+            if let StreamMessage::Resume(resume) = &message
+                && let Some(&to) = self.from_client.get(&(client, resume.handle.0))
+            {
+                ctx.conns.put_with(to.0, |out| put_stream_message(out, message, Handle(to.1)));
+            }
+            return Ok(());
+        }
+        if is_raw(header) {
+            // A frame for a stream that is broken now is lost with it: the program will resume.
+            if let Some(&to) = self.from_client.get(&(client, header.handle.get())) {
+                forward(ctx, client, to, *header, body);
+            }
+            return Ok(());
+        }
+        Err(FrameError::UnknownKind { kind: header.kind.get() })
+    }
+
+    /// A frame of a stream came on a data connection this node dialled: from a lender.
+    pub(crate) fn lender_frame(
+        &mut self,
+        ctx: &mut Context,
+        conn: ConnId,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), FrameError> {
+        if is_raw(header) {
+            if let Some(&to) = self.from_lender.get(&(conn, header.handle.get())) {
+                forward(ctx, conn, to, *header, body);
+            }
+            return Ok(());
+        }
+        let message = StreamMessage::read(header, body)?;
+        let handle = match &message {
+            StreamMessage::Resumed(m) => m.handle,
+            StreamMessage::WorkerEnded(m) => m.handle,
+            StreamMessage::Unbound(m) => m.handle,
+            other => return Err(FrameError::OutOfPlace { kind: other.kind() }),
+        };
+        let Some(&to) = self.from_lender.get(&(conn, handle.0)) else { return Ok(()) };
+        if let StreamMessage::Unbound(_) = message {
+            let unbound = self.streams.iter().find(|(_, s)| s.wire == Some((conn, handle)));
+            if let Some((&lease, _)) = unbound {
+                self.unbind(ctx, lease);
+            }
+        } else {
+            ctx.conns.put_with(to.0, |out| put_stream_message(out, message, Handle(to.1)));
+        }
+        Ok(())
+    }
+
+    /// A home binds a lease lent here. `is_its` tells whether it is that home's, if the lease exists.
+    /// Returns the serial once it is bound.
+    pub(crate) fn bind_lent(
+        &mut self,
+        ctx: &mut Context,
+        conn: ConnId,
+        peer: NodeId,
+        bind: Bind,
+        is_its: Option<bool>,
+    ) -> Option<u64> {
+        match is_its {
+            Some(true) => {
+                if let Some((old, handle)) = ctx.bound.insert(bind.serial, (conn, bind.handle)) {
+                    self.lent.remove(&(old, handle.0));
+                }
+                self.lent.insert((conn, bind.handle.0), bind.serial);
+                Some(bind.serial)
+            }
+            None if self.early.len() < EARLY_MAX => {
+                self.early.push((ctx.now + EARLY, conn, peer, bind));
+                None
+            }
+            _ => {
+                refuse(ctx, conn, bind.handle);
+                None
+            }
+        }
+    }
+
+    /// Bindings that came before their lease `serial`, which now exists.
+    pub(crate) fn take_early(&mut self, serial: u64) -> Vec<(ConnId, NodeId, Bind)> {
+        let early = self.early.extract_if(.., |(.., bind)| bind.serial == serial);
+        early.map(|(_, conn, peer, bind)| (conn, peer, bind)).collect()
+    }
+
+    /// The lease lent under `handle` of an accepted data connection.
+    pub(crate) fn lent(&self, conn: ConnId, handle: u32) -> Option<u64> {
+        self.lent.get(&(conn, handle)).copied()
+    }
+
+    /// A lease lent here is over.
+    pub(crate) fn finish_lent(&mut self, ctx: &mut Context, serial: u64) {
+        if let Some((conn, handle)) = ctx.bound.remove(&serial) {
+            self.lent.remove(&(conn, handle.0));
+            refuse(ctx, conn, handle);
+        }
+    }
+
+    /// The leases bound to `conn`.
+    pub(crate) fn lent_on(&self, conn: ConnId) -> Vec<u64> {
+        self.lent.iter().filter(|((lent, _), _)| *lent == conn).map(|(_, serial)| *serial).collect()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        let early = self.early.iter().map(|(until, ..)| *until);
+        early.chain(self.streams.values().filter_map(|stream| stream.retry)).min()
+    }
+
+    pub(crate) fn time(&mut self, ctx: &mut Context) {
+        let now = ctx.now;
+        for (_, conn, _, bind) in self.early.extract_if(.., |(until, ..)| *until <= now) {
+            refuse(ctx, conn, bind.handle);
+        }
+        let due = self.streams.iter_mut().filter(|(_, stream)| stream.retry.is_some_and(|at| at <= now));
+        let due: Vec<LeaseId> = due
+            .map(|(lease, stream)| {
+                stream.retry = None;
+                *lease
+            })
+            .collect();
+        for lease in due {
+            let Some(stream) = self.streams.get(&lease).filter(|stream| stream.wire.is_none()) else {
+                continue;
+            };
+            match ctx.peers.get(&stream.lender.id).and_then(|peer| peer.data) {
+                Some(conn) => self.bind(ctx, lease, conn),
+                None => self.wanted.push(stream.lender.clone()),
+            }
+        }
+    }
+}
+
+/// The frames of a stream that have no struct.
+fn is_raw(header: &Header) -> bool {
+    const RAW: [u16; 4] =
+        [Kind::Call as u16, Kind::Result as u16, Kind::Credit as u16, Kind::Cancel as u16];
+    RAW.contains(&header.kind.get())
+}
+
+/// Passes a frame on; if the way is full, reads no more from where it came until it is not.
+fn forward(ctx: &mut Context, from: ConnId, to: (ConnId, u32), mut header: Header, body: &[u8]) {
+    header.handle = U32::new(to.1);
+    ctx.conns.put(to.0, header, body);
+    if ctx.conns.room(to.0) == 0 {
+        ctx.conns.pause(from, to.0);
+    }
+}
+
+fn refuse(ctx: &mut Context, conn: ConnId, handle: Handle) {
+    ctx.conns.put_with(conn, |out| put_stream_message(out, Unbound { handle }.into(), handle));
+}
+
+fn put_news(ctx: &mut Context, stream: &Stream, change: LeaseChange) {
+    let news = LeaseNews { handle: stream.handle, change };
+    ctx.conns.put_with(stream.client, |out| LocalMessage::from(news).put(out));
+}

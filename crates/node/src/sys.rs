@@ -1,0 +1,169 @@
+//! What the daemon asks of the kernel and the machine, apart from its connections.
+
+use crate::error::Error;
+use mutirao_wire::Tick;
+use rustix::time::{ClockId, clock_gettime};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Now, on a clock that also counts suspended time.
+pub(crate) fn now() -> Tick {
+    let time = clock_gettime(ClockId::Boottime);
+    Tick(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000)
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64)
+}
+
+/// Fills an array with random bytes.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
+            .map_err(Error::kernel("random numbers"))?;
+    }
+    Ok(bytes)
+}
+
+/// A descriptor that becomes readable when SIGTERM or SIGINT came. They no longer end the process;
+/// processes started by the standard library do not inherit that.
+#[allow(unsafe_code)]
+pub(crate) fn end_signals() -> Result<OwnedFd, Error> {
+    // SAFETY: a zeroed sigset_t is a valid argument of sigemptyset, which initialises it; the set
+    // outlives the calls that read it, and none of them keeps a pointer.
+    let fd = unsafe {
+        let mut set: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        libc::sigaddset(&mut set, libc::SIGINT);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, core::ptr::null_mut());
+        libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if fd < 0 {
+        return Err(Error::kernel("a descriptor for signals")(io::Error::last_os_error()));
+    }
+    // SAFETY: signalfd returned a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The version of the C library that programs on this machine share.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+pub(crate) fn libc_version() -> Option<(u16, u16)> {
+    // SAFETY: the function returns a pointer to a string that lives as long as the process.
+    let text = unsafe { core::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    let (major, minor) = text.to_str().ok()?.split_once('.')?;
+    Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?))
+}
+
+/// The version of the C library that programs on this machine share: not known to this build.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn libc_version() -> Option<(u16, u16)> {
+    None
+}
+
+/// Load average over one minute, hundredths.
+pub(crate) fn load_centi() -> u32 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    (load * 100.0) as u32
+}
+
+/// Memory this process holds resident, KiB.
+pub(crate) fn resident_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kib_of(&text, "VmRSS:")
+}
+
+fn kib_of(text: &str, label: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(label));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// The machine's memory, MiB.
+pub(crate) fn memory_mib() -> u32 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    (kib_of(&text, "MemTotal:") / 1024) as u32
+}
+
+/// The name of a user, or `uid` and the number for one that `/etc/passwd` does not know.
+pub(crate) fn user_name(uid: u32) -> String {
+    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let found = text.lines().find_map(|line| {
+        let mut words = line.split(':');
+        let name = words.next()?;
+        (words.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    // `@` separates user and node.
+    found.filter(|name| !name.is_empty() && !name.contains('@')).map_or(format!("uid{uid}"), str::to_owned)
+}
+
+/// The addresses others can reach a listener on any address by: the one used towards the network
+/// first, then the others; loopback only when there is nothing else.
+pub(crate) fn reachable(port: u16, ipv6: bool) -> Vec<SocketAddr> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    // Connecting a datagram socket sends nothing; it makes the kernel choose the address.
+    let mut probe = |local: &str, remote: &str| {
+        let address = UdpSocket::bind(local).and_then(|socket| {
+            socket.connect(remote)?;
+            socket.local_addr()
+        });
+        found.extend(address.map(|address| address.ip()).ok());
+    };
+    probe("0.0.0.0:0", "192.0.2.1:9");
+    if ipv6 {
+        probe("[::]:0", "[2001:db8::1]:9");
+    }
+    let trie = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let mut last: Option<Ipv4Addr> = None;
+    for line in trie.lines() {
+        let line = line.trim();
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse().ok();
+        } else if line == "/32 host LOCAL" {
+            found.extend(last.take().map(IpAddr::V4));
+        }
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for ip in found.into_iter().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()) {
+        let address = SocketAddr::new(ip, port);
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        addresses.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    }
+    addresses.truncate(mutirao_wire::limits::ADDRESSES_MAX);
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_goes_forward() {
+        let before = now();
+        assert!(now() >= before && before > Tick(0));
+    }
+
+    #[test]
+    fn the_superuser_has_a_name_and_others_a_number() {
+        assert_eq!(user_name(0), "root");
+        assert_eq!(user_name(4_000_000_000), "uid4000000000");
+    }
+
+    #[test]
+    fn a_machine_can_be_reached_somehow() {
+        let addresses = reachable(7700, true);
+        assert!(!addresses.is_empty());
+        assert!(addresses.iter().all(|address| address.port() == 7700 && !address.ip().is_unspecified()));
+    }
+}
