@@ -299,10 +299,14 @@ impl Hold {
     fn cancel_at(&mut self, now: Tick, place: u32, call: CallId, out: &mut Vec<Output>) {
         let Some(lease) = self.leases.get_mut(place) else { return };
         let handle = lease.handle;
-        let in_part = lease.sending.is_some_and(|(sending, _)| sending == call);
-        if in_part {
-            lease.sending = None;
-        }
+        let in_part = match lease.sending.take_if(|(sending, _)| *sending == call) {
+            Some((_, 0)) => {
+                // Not a byte of it was sent: nobody there knows it.
+                lease.take_listed(vec![call]);
+                return;
+            }
+            in_part => in_part.is_some(),
+        };
         if !lease.local || in_part {
             if lease.can_write() {
                 out.push(Output::Cancel { handle, call });

@@ -1,0 +1,462 @@
+//! What lies behind one lease: home, stream, lender and worker, or a ring and a worker.
+
+use super::{Known, LARGEST, answer, argument, operation};
+use mutirao_schedule::hold::{self, Input};
+use mutirao_schedule::serve::{self, RETAINED_MAX, Serve};
+use mutirao_schedule::{Receipts, serve::Output as ServeOutput};
+use mutirao_wire::frame::{Decoder, HEADER_BYTES, Header, flags, put_frame};
+use mutirao_wire::kind::Kind;
+use mutirao_wire::limits::{DATA_BODY_MAX, LEASE_WINDOW_BYTES};
+use mutirao_wire::stream::{self, Resume, StreamMessage, failure};
+use mutirao_wire::{CallId, Handle, Tick};
+use std::collections::{BTreeMap, VecDeque};
+
+const RING_BYTES: usize = 96 * 1024;
+
+type Calls = BTreeMap<CallId, Known>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Open,
+    Broken,
+    Ended,
+}
+
+/// What the library learns, in order.
+pub enum News {
+    Input(Input),
+    Answer(CallId, Result<Vec<u8>, u32>),
+}
+
+enum ToLibrary {
+    Frame(Header, Vec<u8>),
+    News(Input),
+}
+
+pub struct Lease {
+    pub handle: Handle,
+    pub local: bool,
+    pub way: Way,
+    pub worker: Option<Worker>,
+    serve: Serve,
+    /// The library has the ring of the present local worker, not that of one that is gone.
+    has_ring: bool,
+    /// `Restored` told to the library and not yet answered by a `Resume`: the home drops all before.
+    resumes_due: usize,
+    to_serve: Decoder,
+    to_library: VecDeque<ToLibrary>,
+    /// Bytes of results under way that the library has not given credit for.
+    results_window: u64,
+    receipts: Receipts,
+    gathered: Option<(CallId, Vec<u8>)>,
+}
+
+/// A worker and its ring.
+#[derive(Default)]
+pub struct Worker {
+    calls: VecDeque<(Header, Vec<u8>)>,
+    call_bytes: usize,
+    partial: Option<(Header, Vec<u8>)>,
+    running: Option<(Header, Vec<u8>)>,
+    replies: VecDeque<(Header, Vec<u8>)>,
+}
+
+impl Lease {
+    pub fn new(handle: Handle, local: bool) -> Lease {
+        let mut lease = Lease {
+            handle,
+            local,
+            way: Way::Open,
+            worker: None,
+            serve: Serve::new(),
+            has_ring: false,
+            resumes_due: 0,
+            to_serve: Decoder::new(DATA_BODY_MAX),
+            to_library: VecDeque::new(),
+            results_window: 0,
+            receipts: Receipts::default(),
+            gathered: None,
+        };
+        if !local {
+            lease.serve(Tick(0), serve::Input::StreamUp(handle));
+        }
+        lease
+    }
+
+    pub fn start_worker(&mut self, now: Tick) {
+        self.worker = Some(Worker::default());
+        if !self.local {
+            self.serve(now, serve::Input::WorkerReady);
+        }
+        let room = RING_BYTES as u64;
+        self.to_library.push_back(ToLibrary::News(Input::LeaseReady { handle: self.handle, room }));
+    }
+
+    /// Bytes free in the ring that the library has.
+    pub fn room(&self) -> Option<u64> {
+        let worker = self.worker.as_ref().filter(|_| self.local && self.has_ring)?;
+        Some((RING_BYTES - worker.call_bytes) as u64)
+    }
+
+    // --- The library's side.
+
+    /// Does what `hold` wants of this lease.
+    pub fn obey(&mut self, now: Tick, output: hold::Output, calls: &mut Calls) {
+        if self.way == Way::Ended {
+            return;
+        }
+        let mut frame = Vec::new();
+        match output {
+            hold::Output::Send(part) => {
+                let whole = argument(part.call, part.extent.bytes);
+                put_frame(&mut frame, part.header(), &whole[part.range()]);
+            }
+            hold::Output::Cancel { handle, call } => {
+                put_frame(&mut frame, stream::cancel_header(handle, call), &[]);
+            }
+            hold::Output::Resume { handle, outstanding } => {
+                self.receipts = Receipts::default();
+                self.gathered = None;
+                StreamMessage::from(Resume { handle, outstanding }).put(&mut frame);
+            }
+            hold::Output::KillWorker { call, code, .. } => {
+                if self.has_ring {
+                    self.kill(now, Some(call), code, calls);
+                }
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
+        self.write(&frame);
+    }
+
+    fn write(&mut self, frame: &[u8]) {
+        let header = Header::from_bytes(frame.first_chunk().unwrap());
+        if self.local {
+            let body = frame[HEADER_BYTES..].to_vec();
+            // Before the library has heard that the worker is gone it writes into a dead ring.
+            if !self.has_ring {
+                return;
+            }
+            if let Some(worker) = &mut self.worker {
+                assert!(worker.put(header, body), "hold overran the ring");
+            }
+            return;
+        }
+        if header.kind.get() == Kind::Resume as u16 {
+            self.resumes_due -= 1;
+        }
+        if self.way == Way::Open && self.resumes_due == 0 {
+            self.to_serve.push(frame);
+        }
+    }
+
+    pub fn send_receipts(&mut self) {
+        let mut frame = Vec::new();
+        self.receipts.due(self.handle, false, &mut frame);
+        if !frame.is_empty() && !self.local && self.way != Way::Ended {
+            self.write(&frame);
+        }
+    }
+
+    pub fn next_news(&mut self) -> Option<News> {
+        loop {
+            if self.local && self.to_library.is_empty() {
+                let worker = self.worker.as_mut()?;
+                let (header, body) = worker.replies.pop_front()?;
+                self.to_library.push_back(ToLibrary::Frame(header, body));
+            }
+            match self.to_library.pop_front()? {
+                ToLibrary::News(input) => {
+                    self.has_ring |= matches!(input, Input::LeaseReady { .. });
+                    return Some(News::Input(input));
+                }
+                ToLibrary::Frame(header, body) if header.kind.get() == Kind::Result as u16 => {
+                    if let Some((call, answer)) = self.gather(header, body) {
+                        return Some(News::Answer(call, answer));
+                    }
+                }
+                ToLibrary::Frame(header, body) if header.kind.get() == Kind::Credit as u16 => {
+                    let bytes = header.extent.get();
+                    assert!(body.is_empty());
+                    return Some(News::Input(Input::Credit { handle: self.handle, bytes }));
+                }
+                ToLibrary::Frame(header, body) => {
+                    let handle = self.handle;
+                    return Some(News::Input(match StreamMessage::read(&header, &body).unwrap() {
+                        StreamMessage::Resumed(resumed) => {
+                            Input::Resumed { handle, unknown: resumed.unknown }
+                        }
+                        StreamMessage::WorkerEnded(ended) => {
+                            Input::WorkerEnded { handle, not_started: ended.not_started }
+                        }
+                        other => panic!("{other:?}"),
+                    }));
+                }
+            }
+        }
+    }
+
+    fn gather(&mut self, header: Header, body: Vec<u8>) -> Option<(CallId, Result<Vec<u8>, u32>)> {
+        self.receipts.received(body.len());
+        let call = CallId(header.sequence.get());
+        let (of, mut whole) = self.gathered.take().unwrap_or((call, Vec::new()));
+        assert_eq!(of, call, "parts of two results are mixed");
+        whole.extend(body);
+        if header.has(flags::MORE) {
+            self.gathered = Some((call, whole));
+            return None;
+        }
+        self.receipts.delivered(call);
+        if header.has(flags::FAILED) {
+            return Some((call, Err(header.aux.get())));
+        }
+        assert_eq!(whole.len() as u64, header.extent.get());
+        Some((call, Ok(whole)))
+    }
+
+    // --- The network and the lender.
+
+    pub fn break_stream(&mut self, now: Tick) {
+        if self.local || self.way != Way::Open {
+            return;
+        }
+        self.way = Way::Broken;
+        self.to_serve = Decoder::new(DATA_BODY_MAX);
+        self.serve(now, serve::Input::StreamDown);
+        self.to_library.push_back(ToLibrary::News(Input::LeaseBroken(self.handle)));
+    }
+
+    pub fn restore_stream(&mut self, now: Tick) {
+        if self.way != Way::Broken {
+            return;
+        }
+        self.way = Way::Open;
+        self.results_window = 0;
+        self.resumes_due += 1;
+        self.serve(now, serve::Input::StreamUp(self.handle));
+        self.to_library.push_back(ToLibrary::News(Input::LeaseRestored(self.handle)));
+    }
+
+    /// The lease ends; its lender says what it can, or is lost.
+    pub fn end(&mut self, now: Tick, lost: bool) {
+        if self.way == Way::Ended {
+            return;
+        }
+        let running = self.drain_ring(now);
+        if !lost && !self.local {
+            self.serve(now, serve::Input::LeaseEnds { running, cause: "the owner needs the machine" });
+        }
+        self.way = Way::Ended;
+        self.worker = None;
+        let ended = Input::LeaseEnded { handle: self.handle, running, lost };
+        self.to_library.push_back(ToLibrary::News(ended));
+    }
+
+    pub fn frames_to_serve(&mut self, now: Tick, count: usize) {
+        if self.local || self.way != Way::Open {
+            return;
+        }
+        let mut decoder = std::mem::replace(&mut self.to_serve, Decoder::new(DATA_BODY_MAX));
+        for _ in 0..count {
+            let Some((header, body)) = decoder.next_frame().unwrap() else { break };
+            if header.kind.get() == Kind::Credit as u16 {
+                self.results_window -= header.extent.get();
+            } else if header.kind.get() == Kind::Resume as u16 {
+                self.results_window = 0;
+            }
+            self.serve(now, serve::Input::FromHome { header: &header, body });
+        }
+        self.to_serve = decoder;
+        self.fill_ring(now);
+    }
+
+    pub fn time(&mut self, now: Tick, calls: &mut Calls) {
+        if self.local || self.worker.is_none() {
+            return;
+        }
+        self.read_ring(now);
+        if self.serve.deadline().is_some_and(|at| at <= now) {
+            for (call, code) in self.serve(now, serve::Input::Time) {
+                self.kill(now, call, code, calls);
+            }
+        }
+    }
+
+    /// Tells `serve` and passes on what it writes; returns the kills it wants.
+    fn serve(&mut self, now: Tick, input: serve::Input<'_>) -> Vec<(Option<CallId>, u32)> {
+        let (mut home, mut out) = (Vec::new(), Vec::new());
+        self.serve.handle(now, input, &mut home, &mut out);
+        self.to_home(&home);
+        let kill = |output| match output {
+            ServeOutput::KillWorker { call, code } => (call, code),
+            ServeOutput::Violation(violation) => panic!("{violation}"),
+        };
+        let kills: Vec<_> = out.into_iter().map(kill).collect();
+        // A cancellation comes as a kill at once; it is asked for again, by time.
+        if matches!(input, serve::Input::Time) { kills } else { Vec::new() }
+    }
+
+    fn to_home(&mut self, home: &[u8]) {
+        let mut decoder = Decoder::new(DATA_BODY_MAX);
+        decoder.push(home);
+        while let Some((header, body)) = decoder.next_frame().unwrap() {
+            assert_eq!(header.kind.get() >> 8, 4);
+            if header.kind.get() == Kind::Result as u16 {
+                self.results_window += (HEADER_BYTES + body.len()) as u64;
+                assert!(self.results_window <= LEASE_WINDOW_BYTES, "serve overran the window");
+            }
+            self.to_library.push_back(ToLibrary::Frame(header, body.to_vec()));
+        }
+        assert_eq!(decoder.pending(), 0);
+    }
+
+    fn fill_ring(&mut self, now: Tick) {
+        let Some(worker) = &mut self.worker else { return };
+        let mut home = Vec::new();
+        let write = |header: &[u8], body: &[u8]| {
+            worker.put(Header::from_bytes(header.first_chunk().unwrap()), body.to_vec())
+        };
+        self.serve.write_worker(now, write, &mut home);
+        self.to_home(&home);
+    }
+
+    fn read_ring(&mut self, now: Tick) {
+        while self.serve.wants_worker_input() {
+            let reply = self.worker.as_mut().and_then(|worker| worker.replies.pop_front());
+            let Some((header, body)) = reply else { break };
+            self.serve(now, serve::Input::FromWorker { header: &header, body: &body });
+        }
+    }
+
+    pub fn check(&self) {
+        let bound = LEASE_WINDOW_BYTES + RETAINED_MAX + 2 * LARGEST as u64 + DATA_BODY_MAX as u64;
+        assert!(self.serve.held_bytes() <= bound, "{}", self.serve.held_bytes());
+    }
+
+    // --- The worker.
+
+    /// The worker does one thing: it takes a frame, begins a call, or ends one.
+    pub fn work(&mut self, now: Tick, calls: &mut Calls) {
+        if !self.local {
+            self.fill_ring(now);
+        }
+        if let Some(worker) = &mut self.worker {
+            worker.step(calls);
+        }
+        if !self.local {
+            self.read_ring(now);
+        }
+    }
+
+    fn kill(&mut self, now: Tick, call: Option<CallId>, code: u32, calls: &mut Calls) {
+        let running = self.worker.as_ref().and_then(Worker::running);
+        if call.is_some() && running != call {
+            return;
+        }
+        if let Some(known) = call.and_then(|call| calls.get_mut(&call)) {
+            known.killed = true;
+        }
+        self.crash(now, code, calls);
+    }
+
+    /// The worker ends, and another one is started.
+    pub fn crash(&mut self, now: Tick, code: u32, calls: &mut Calls) {
+        if self.worker.is_none() {
+            return;
+        }
+        let running = self.drain_ring(now);
+        if let Some(known) = running.and_then(|call| calls.get_mut(&call)) {
+            known.crashed |= code == failure::WORKER_ENDED;
+        }
+        // What became of it is for `hold` and `serve` to say: they asked for the kill.
+        let code = failure::WORKER_ENDED;
+        if self.local {
+            let ended = Input::LocalWorkerEnded { handle: self.handle, running, code };
+            self.to_library.push_back(ToLibrary::News(ended));
+        } else {
+            self.serve(now, serve::Input::WorkerGone { running, code, cause: "signal 11" });
+        }
+        self.start_worker(now);
+    }
+
+    /// Takes whole replies out of the ring of a worker that is gone; what it ran at the end.
+    fn drain_ring(&mut self, now: Tick) -> Option<CallId> {
+        let mut worker = self.worker.take()?;
+        self.has_ring = false;
+        let running = worker.running();
+        for (header, body) in worker.replies.drain(..) {
+            if self.local {
+                self.to_library.push_back(ToLibrary::Frame(header, body));
+            } else {
+                self.serve(now, serve::Input::FromWorker { header: &header, body: &body });
+            }
+        }
+        running
+    }
+}
+
+impl Worker {
+    fn put(&mut self, header: Header, body: Vec<u8>) -> bool {
+        let cost = HEADER_BYTES + body.len();
+        let fits = self.call_bytes + cost <= RING_BYTES;
+        if fits {
+            self.call_bytes += cost;
+            self.calls.push_back((header, body));
+        }
+        fits
+    }
+
+    fn running(&self) -> Option<CallId> {
+        self.running.as_ref().map(|(header, _)| CallId(header.sequence.get()))
+    }
+
+    fn step(&mut self, calls: &mut Calls) {
+        if let Some((header, whole)) = self.running.take() {
+            if header.aux.get() == operation::STALL {
+                self.running = Some((header, whole));
+            } else {
+                self.reply(header, answer(header.aux.get(), &whole));
+            }
+            return;
+        }
+        let Some((header, body)) = self.calls.pop_front() else { return };
+        self.call_bytes -= HEADER_BYTES + body.len();
+        if header.kind.get() == Kind::Cancel as u16 {
+            let (partial, _) = self.partial.take().expect("a cancelled call was sent in part");
+            assert_eq!(partial.sequence, header.sequence);
+            self.reply(partial, Err(failure::CANCELLED));
+            return;
+        }
+        let (_, mut whole) = self.partial.take().unwrap_or((header, Vec::new()));
+        whole.extend(body);
+        if header.has(flags::MORE) {
+            self.partial = Some((header, whole));
+            return;
+        }
+        let call = CallId(header.sequence.get());
+        let known = calls.get_mut(&call).expect("it was submitted");
+        assert_eq!(whole, argument(call, known.call.bytes), "the argument arrived as it was");
+        known.starts += 1;
+        self.running = Some((header, whole));
+    }
+
+    fn reply(&mut self, call: Header, answer: Result<Vec<u8>, u32>) {
+        let id = CallId(call.sequence.get());
+        match answer {
+            Err(code) => self.replies.push_back((stream::failure_header(Handle(0), id, code, 0), vec![])),
+            Ok(bytes) => {
+                let mut parts = bytes.chunks(DATA_BODY_MAX).peekable();
+                if parts.peek().is_none() {
+                    self.replies.push_back((stream::result_header(Handle(0), id, 0, 0, false), vec![]));
+                }
+                while let Some(part) = parts.next() {
+                    let more = parts.peek().is_some();
+                    let total = bytes.len() as u64;
+                    let header = stream::result_header(Handle(0), id, total, part.len(), more);
+                    self.replies.push_back((header, part.to_vec()));
+                }
+            }
+        }
+    }
+}
