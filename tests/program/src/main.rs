@@ -1,0 +1,141 @@
+//! A program whose operations misbehave in every way that the whole-system tests need.
+//!
+//! `test-program calls OPERATION COUNT ARGUMENT [SLOTS]` makes COUNT calls and prints what came of them as
+//! JSON; `one OPERATION ARGUMENT...` makes one and prints its result; `stay` holds slots until standard
+//! input closes.
+
+mod operations;
+
+use mutirao::{CallErrorKind, Error, Options, Pool, Slots};
+use operations::{Done, attempt, echo, end, sleep, sleep_once, spin};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Read;
+
+fn main() {
+    mutirao::init();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["calls", operation, count, argument] => calls(operation, number(count), number(argument), 0),
+        ["calls", operation, count, argument, slots] => {
+            calls(operation, number(count), number(argument), number(slots) as u32)
+        }
+        ["one", "end", how] => one(|pool| pool.call(end, how.to_owned()).wait().map(Value::from)),
+        ["one", "attempt", what, on] => one(|pool| {
+            let came = pool.call(attempt, (what.to_owned(), on.to_owned())).wait()?;
+            Ok(came.map_or_else(|error| json!({"refused": error}), |done| json!({"done": done})))
+        }),
+        ["one", "echo", size] => one(|pool| {
+            let bytes: Vec<u8> = (0..number(size)).map(|i| (i % 251) as u8).collect();
+            let same = pool.call(echo, bytes.clone()).wait()? == bytes;
+            Ok(json!({"same": same}))
+        }),
+        ["one", "limit", limit_ms] => one(|pool| limited(pool, number(limit_ms))),
+        ["stay", slots] => stay(number(slots) as u32),
+        _ => {
+            eprintln!("unknown arguments: {words:?}");
+            std::process::exit(2);
+        }
+    };
+    match result {
+        Ok(value) => println!("{value}"),
+        Err(error) => {
+            eprintln!("test-program: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| {
+        eprintln!("{text} is not a number");
+        std::process::exit(2);
+    })
+}
+
+/// Opens the pool; with `slots`, that many are held for the whole time.
+fn open(slots: u32) -> Result<Pool, Error> {
+    if slots == 0 {
+        return Pool::open();
+    }
+    let pool = Pool::open_with(Options { slots: Slots::ByHand, ..Options::default() })?;
+    pool.allocate(slots)?;
+    Ok(pool)
+}
+
+fn one(call: impl FnOnce(&Pool) -> Result<Value, Error>) -> Result<Value, Error> {
+    match call(&Pool::open()?) {
+        Err(Error::Call(error)) => {
+            Ok(json!({"failed": error.text, "code": error.kind.code(), "node": error.node}))
+        }
+        other => other,
+    }
+}
+
+fn limited(pool: &Pool, limit_ms: u64) -> Result<Value, Error> {
+    let options = mutirao::CallOptions {
+        limit: Some(std::time::Duration::from_millis(limit_ms)),
+        ..Default::default()
+    };
+    let done = pool.call_with(sleep_once, (1, 600_000), options).wait()?;
+    Ok(json!({"number": done.number}))
+}
+
+/// Makes the calls; tells how many results came, from how many workers, and which went wrong how.
+fn calls(operation: &str, count: u64, argument: u64, slots: u32) -> Result<Value, Error> {
+    let pool = open(slots)?;
+    eprintln!("open");
+    let handles: Vec<mutirao::Call<Done>> = (0..count)
+        .map(|i| match operation {
+            "sleep" => pool.call(sleep, (i, argument)),
+            "sleep_once" => pool.call(sleep_once, (i, argument)),
+            "spin" => pool.call(spin, (i, argument)),
+            other => {
+                eprintln!("{other} is not an operation with a number");
+                std::process::exit(2);
+            }
+        })
+        .collect();
+    let mut results = 0;
+    let mut wrong = 0;
+    let mut workers: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+    for (i, call) in handles.into_iter().enumerate() {
+        match call.wait() {
+            Ok(done) => {
+                results += 1;
+                wrong += u64::from(done.number != i as u64);
+                *workers.entry(done.pid).or_default() += 1;
+            }
+            Err(Error::Call(error)) => {
+                let kind = match error.kind {
+                    CallErrorKind::OutcomeUnknown => "outcome unknown".to_owned(),
+                    kind => format!("{kind:?}: {}", error.text),
+                };
+                *failures.entry(kind).or_default() += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let nodes: BTreeMap<String, u64> = pool.leases().iter().fold(BTreeMap::new(), |mut nodes, lease| {
+        *nodes.entry(lease.lender.name.clone()).or_default() += lease.finished;
+        nodes
+    });
+    let notes: Vec<String> = pool.raw().notes().iter().map(mutirao::raw::note_text).collect();
+    Ok(json!({
+        "results": results, "wrong": wrong, "workers": workers.values().collect::<Vec<_>>(),
+        "nodes": nodes, "failures": failures, "notes": notes,
+    }))
+}
+
+/// Holds slots until standard input closes.
+fn stay(slots: u32) -> Result<Value, Error> {
+    let pool = open(slots)?;
+    println!("held");
+    let mut rest = Vec::new();
+    // However it ends, the slots are given back.
+    let _ = std::io::stdin().read_to_end(&mut rest);
+    drop(pool);
+    Ok(Value::Null)
+}
