@@ -209,7 +209,7 @@ fn a_time_limit_at_a_local_worker_ends_that_call_only() {
     let due = bench.hold.deadline().unwrap();
     bench.hold.handle(due, Input::Time, &mut out);
     let kill = Output::KillWorker { handle: Handle(0), call: limited, code: failure::TIME_LIMIT };
-    assert_eq!(out, [kill.clone()]);
+    assert_eq!(out, std::slice::from_ref(&kill));
     // It is asked for again until it has happened.
     let again = bench.hold.deadline().unwrap();
     bench.hold.handle(again, Input::Time, &mut out);

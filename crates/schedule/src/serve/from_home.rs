@@ -8,7 +8,7 @@ use mutirao_wire::stream::{CallExtent, Resume, Resumed, StreamMessage};
 use mutirao_wire::{CallId, Handle, Tick};
 
 impl Serve {
-    pub(super) fn from_home(
+    pub(super) fn hear_home(
         &mut self,
         now: Tick,
         header: &Header,

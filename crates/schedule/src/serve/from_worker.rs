@@ -11,7 +11,7 @@ use mutirao_wire::{CallId, Tick};
 struct Breach;
 
 impl Serve {
-    pub(super) fn from_worker(&mut self, now: Tick, header: &Header, body: &[u8], out: &mut Vec<Output>) {
+    pub(super) fn hear_worker(&mut self, now: Tick, header: &Header, body: &[u8], out: &mut Vec<Output>) {
         if self.worker == Worker::Serving && self.result(now, header, body).is_err() {
             self.worker = Worker::Condemned;
             self.gather = None;

@@ -144,12 +144,12 @@ impl Serve {
     pub fn handle(&mut self, now: Tick, input: Input<'_>, home: &mut Vec<u8>, out: &mut Vec<Output>) {
         match input {
             Input::FromHome { header, body } => {
-                if let Err(violation) = self.from_home(now, header, body, home, out) {
+                if let Err(violation) = self.hear_home(now, header, body, home, out) {
                     self.stream = Stream::Closed;
                     out.push(Output::Violation(violation));
                 }
             }
-            Input::FromWorker { header, body } => self.from_worker(now, header, body, out),
+            Input::FromWorker { header, body } => self.hear_worker(now, header, body, out),
             Input::StreamUp(handle) => self.stream_up(handle),
             Input::StreamDown => self.stream_down(),
             Input::WorkerReady => self.worker = Worker::Serving,

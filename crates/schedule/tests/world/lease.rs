@@ -39,8 +39,8 @@ pub struct Lease {
     pub way: Way,
     pub worker: Option<Worker>,
     serve: Serve,
-    /// The library has the ring of the present local worker, not that of one that is gone.
-    has_ring: bool,
+    /// Workers of which the library has not heard: only at 0 it has the ring of the present one.
+    rings_due: usize,
     /// `Restored` told to the library and not yet answered by a `Resume`: the home drops all before.
     resumes_due: usize,
     to_serve: Decoder,
@@ -69,7 +69,7 @@ impl Lease {
             way: Way::Open,
             worker: None,
             serve: Serve::new(),
-            has_ring: false,
+            rings_due: 0,
             resumes_due: 0,
             to_serve: Decoder::new(DATA_BODY_MAX),
             to_library: VecDeque::new(),
@@ -88,13 +88,14 @@ impl Lease {
         if !self.local {
             self.serve(now, serve::Input::WorkerReady);
         }
+        self.rings_due += 1;
         let room = RING_BYTES as u64;
         self.to_library.push_back(ToLibrary::News(Input::LeaseReady { handle: self.handle, room }));
     }
 
     /// Bytes free in the ring that the library has.
     pub fn room(&self) -> Option<u64> {
-        let worker = self.worker.as_ref().filter(|_| self.local && self.has_ring)?;
+        let worker = self.worker.as_ref().filter(|_| self.local && self.rings_due == 0)?;
         Some((RING_BYTES - worker.call_bytes) as u64)
     }
 
@@ -120,7 +121,7 @@ impl Lease {
                 StreamMessage::from(Resume { handle, outstanding }).put(&mut frame);
             }
             hold::Output::KillWorker { call, code, .. } => {
-                if self.has_ring {
+                if self.rings_due == 0 {
                     self.kill(now, Some(call), code, calls);
                 }
                 return;
@@ -135,7 +136,7 @@ impl Lease {
         if self.local {
             let body = frame[HEADER_BYTES..].to_vec();
             // Before the library has heard that the worker is gone it writes into a dead ring.
-            if !self.has_ring {
+            if self.rings_due > 0 {
                 return;
             }
             if let Some(worker) = &mut self.worker {
@@ -168,7 +169,7 @@ impl Lease {
             }
             match self.to_library.pop_front()? {
                 ToLibrary::News(input) => {
-                    self.has_ring |= matches!(input, Input::LeaseReady { .. });
+                    self.rings_due -= usize::from(matches!(input, Input::LeaseReady { .. }));
                     return Some(News::Input(input));
                 }
                 ToLibrary::Frame(header, body) if header.kind.get() == Kind::Result as u16 => {
@@ -287,7 +288,7 @@ impl Lease {
     fn serve(&mut self, now: Tick, input: serve::Input<'_>) -> Vec<(Option<CallId>, u32)> {
         let (mut home, mut out) = (Vec::new(), Vec::new());
         self.serve.handle(now, input, &mut home, &mut out);
-        self.to_home(&home);
+        self.arrive_home(&home);
         let kill = |output| match output {
             ServeOutput::KillWorker { call, code } => (call, code),
             ServeOutput::Violation(violation) => panic!("{violation}"),
@@ -297,7 +298,7 @@ impl Lease {
         if matches!(input, serve::Input::Time) { kills } else { Vec::new() }
     }
 
-    fn to_home(&mut self, home: &[u8]) {
+    fn arrive_home(&mut self, home: &[u8]) {
         let mut decoder = Decoder::new(DATA_BODY_MAX);
         decoder.push(home);
         while let Some((header, body)) = decoder.next_frame().unwrap() {
@@ -318,7 +319,7 @@ impl Lease {
             worker.put(Header::from_bytes(header.first_chunk().unwrap()), body.to_vec())
         };
         self.serve.write_worker(now, write, &mut home);
-        self.to_home(&home);
+        self.arrive_home(&home);
     }
 
     fn read_ring(&mut self, now: Tick) {
@@ -383,7 +384,6 @@ impl Lease {
     /// Takes whole replies out of the ring of a worker that is gone; what it ran at the end.
     fn drain_ring(&mut self, now: Tick) -> Option<CallId> {
         let mut worker = self.worker.take()?;
-        self.has_ring = false;
         let running = worker.running();
         for (header, body) in worker.replies.drain(..) {
             if self.local {

@@ -106,7 +106,7 @@ impl World {
             (32..50, Some(lease)) => {
                 self.leases[lease].frames_to_serve(self.now, 1 + which % 7);
             }
-            (50..65, Some(lease)) => self.to_library(lease, 1 + which % 7),
+            (50..65, Some(lease)) => self.news_to_library(lease, 1 + which % 7),
             (65..83, Some(lease)) => {
                 for _ in 0..1 + which % 5 {
                     self.leases[lease].work(self.now, &mut self.calls);
@@ -134,7 +134,7 @@ impl World {
         let (operation, limit_ms) =
             if which % 23 == 7 { (operation::STALL, 20) } else { (operation, limit_ms) };
         let only = (which % 29 == 3).then(|| self.leases.first().map(|lease| lease.handle)).flatten();
-        let call = Call { operation, bytes, repeatable: which / 128 % 2 == 0, limit_ms, only };
+        let call = Call { operation, bytes, repeatable: (which / 128).is_multiple_of(2), limit_ms, only };
         if let Ok(id) = self.hold.submit(call.clone()) {
             let known =
                 Known { call, starts: 0, crashed: false, cancelled: false, killed: false, over: None };
@@ -146,7 +146,7 @@ impl World {
     fn pass(&mut self, us: u64) {
         self.now.0 += us;
         for lease in 0..self.leases.len() {
-            self.to_library(lease, usize::MAX);
+            self.news_to_library(lease, usize::MAX);
         }
         if self.hold.deadline().is_some_and(|at| at <= self.now) {
             self.tell(Input::Time);
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    fn to_library(&mut self, lease: usize, count: usize) {
+    fn news_to_library(&mut self, lease: usize, count: usize) {
         for _ in 0..count {
             match self.leases[lease].next_news() {
                 None => break,
@@ -268,7 +268,7 @@ impl World {
             for lease in 0..self.leases.len() {
                 self.leases[lease].frames_to_serve(self.now, usize::MAX);
                 self.leases[lease].work(self.now, &mut self.calls);
-                self.to_library(lease, usize::MAX);
+                self.news_to_library(lease, usize::MAX);
             }
             self.pass(1_000);
             self.place();
