@@ -21,6 +21,11 @@ pub struct Plan {
     pub steps: usize,
     /// How often a step is a fault, per cent.
     pub faults: usize,
+    /// The longest time of a message on a link.
+    pub latency: Duration,
+    /// An attach not completed for this long is void. When messages take about as long, each answer
+    /// may come too late.
+    pub commit: Duration,
     /// Whether the trace is kept as text.
     pub keep_trace: bool,
 }
@@ -35,6 +40,8 @@ impl Plan {
             fan_out: 2 + random.below(5),
             steps: 40 + random.below(80),
             faults: [0, 5, 15, 30][random.below(4)],
+            latency: Duration::from_millis([2, 2, 30][random.below(3)]),
+            commit: Duration::from_millis([2000, 150, 70][random.below(3)]),
             keep_trace: false,
         }
     }
@@ -45,10 +52,10 @@ impl Plan {
 /// # Panics
 /// When something that must always hold does not.
 pub fn run_faults(plan: &Plan) -> Result<World, String> {
-    let settings = Settings { fan_out: plan.fan_out, ..Settings::default() };
+    let settings = Settings { fan_out: plan.fan_out, commit: plan.commit, ..Settings::default() };
     let mut world = World::new(Options {
         seed: plan.seed,
-        latency: (Duration::from_micros(30), Duration::from_millis(2)),
+        latency: (Duration::from_micros(30), plan.latency),
         settings,
         keep_trace: plan.keep_trace,
         ..Options::default()
@@ -77,7 +84,12 @@ pub fn run_faults(plan: &Plan) -> Result<World, String> {
             work(&mut world, sequence);
         }
     }
+    // All shall find one another in the end, whatever they were told to join meanwhile.
+    let first = world.nodes[0].me.clone();
     for index in 0..plan.nodes {
+        let to = if index > 0 { vec![first.clone()] } else { Vec::new() };
+        world.nodes[index].join = Some((to.clone(), false));
+        world.input(index, Input::Join { to, here: false });
         if world.nodes[index].core.is_none() {
             world.start_after(index, Duration::ZERO);
         }
@@ -90,7 +102,19 @@ fn fault(world: &mut World) {
     let count = world.nodes.len();
     let (a, b) = (world.random.below(count), world.random.below(count));
     let long = world.random.between(Duration::from_millis(10), Duration::from_secs(15));
-    match world.random.below(6) {
+    match world.random.below(8) {
+        6 | 7 => {
+            // Owners change their minds, several at a time.
+            for _ in 0..1 + world.random.below(4) {
+                let (a, b) = (world.random.below(count), world.random.below(count));
+                let to = vec![world.nodes[b].me.clone()];
+                let here = world.random.chance(70);
+                world.nodes[a].join = Some((to.clone(), here));
+                world.input(a, Input::Join { to, here });
+                let pause = world.random.between(Duration::ZERO, Duration::from_millis(60));
+                world.run(pause);
+            }
+        }
         0 | 1 if world.nodes[a].core.is_some() => {
             let silently = world.random.chance(50);
             // A node that dies takes its programs' connection with it; some come back, some do not.
@@ -115,7 +139,7 @@ fn fault(world: &mut World) {
             }
         }
         3 => world.stall(a, long.min(Duration::from_millis(1200))),
-        _ if a != b => world.cut(a, b, long),
+        4 | 5 if a != b => world.cut(a, b, long),
         _ => {}
     }
 }
