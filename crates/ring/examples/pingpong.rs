@@ -40,12 +40,19 @@ fn main() -> Result<(), Error> {
 }
 
 fn caller() -> Result<(), Error> {
-    let (mut socket, theirs) = UnixStream::pair().expect("a socket pair");
+    let (socket, theirs) = UnixStream::pair().expect("a socket pair");
     let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
         .arg("worker")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()
         .expect("a second process");
+    let measured = measure_all(socket);
+    child.wait().expect(PEER);
+    measured
+}
+
+/// The caller's side of all measurements; the worker ends when `socket` is closed.
+fn measure_all(mut socket: UnixStream) -> Result<(), Error> {
     let pinned = pin(0);
     println!("pinned: {pinned}, frames of {FRAME} bytes, {} pings of each kind", ROUNDS * PINGS);
 
@@ -111,8 +118,6 @@ fn caller() -> Result<(), Error> {
     socket.read_exact(&mut [0]).expect(PEER);
     println!("bulk, unix socket: {:.0} MiB/s", mib_per_s(began));
 
-    drop(socket);
-    child.wait().expect(PEER);
     Ok(())
 }
 

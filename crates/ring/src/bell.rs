@@ -11,7 +11,8 @@ use crate::Error;
 ///
 /// A bell is a kernel pipe rather than an event counter because a pipe's two ends are separate open files: the
 /// process at the other end cannot switch this one to blocking, fill it so that a write blocks, or take a
-/// wake-up away. Several rings may share one bell; each then holds a clone of its [`Ringer`].
+/// wake-up away. (What it must be denied by its confinement is `userfaultfd`, with which a process can make the
+/// kernel hold a pipe for as long as it likes.) Several rings may share one bell; each then holds a clone of its [`Ringer`].
 #[derive(Debug)]
 pub struct Bell {
     hear: OwnedFd,

@@ -153,6 +153,17 @@ fn a_waiting_producer_is_woken_when_a_quarter_is_free() {
 }
 
 #[test]
+fn a_drained_pipe_wakes_a_producer_that_needs_all_of_it() {
+    let mut pair = pair(CAPACITY_MIN);
+    pair.caller.calls.write(b"x").unwrap();
+    assert!(!pair.caller.calls.arm_for_room(CAPACITY_MIN).unwrap());
+    // The consumer only looks, as one that spins does, and never arms.
+    pair.worker.calls.skip(1).unwrap();
+    assert!(pair.reply_bell.wait(Some(std::time::Duration::ZERO)).unwrap());
+    assert!(pair.caller.calls.write_parts(&[&[0; CAPACITY_MIN]]).unwrap());
+}
+
+#[test]
 fn progress_is_told() {
     let mut pair = pair(CAPACITY_MIN);
     assert_eq!((pair.caller.progress.running(), pair.caller.progress.finished()), (None, 0));
