@@ -1,0 +1,214 @@
+//! Between the stream of a lease and the ring of its worker: drives `schedule::serve`.
+
+use crate::context::Context;
+use mutirao_ring::{Bell, CallerEnd, Error as RingError};
+use mutirao_schedule::serve::{Input, Output, Serve};
+use mutirao_wire::frame::{Decoder, FrameError, HEADER_BYTES, Header, flags};
+use mutirao_wire::kind::Kind;
+use mutirao_wire::limits::DATA_BODY_MAX;
+use mutirao_wire::{CallId, Handle, Tick};
+use std::collections::VecDeque;
+
+/// Room in a ring that any frame fits into.
+const FRAME_MAX: usize = HEADER_BYTES + DATA_BODY_MAX;
+/// Rounds through a ring in one turn, of at most [`FRAME_MAX`] bytes each; the rest has to wait for
+/// the other leases.
+const ROUNDS: usize = 16;
+
+/// The calls of a lease whose home is another node.
+#[derive(Debug)]
+pub struct Served {
+    serve: Serve,
+    /// Frames for the home, not yet on its connection.
+    home: Vec<u8>,
+    /// Calls in the ring and their operations, oldest first.
+    inside: VecDeque<(u64, u32)>,
+    decoder: Decoder,
+    out: Vec<Output>,
+}
+
+/// Why a worker has to be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RingFault {
+    /// The ring is damaged.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// What it wrote is no frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl Served {
+    /// Without stream, worker or calls.
+    pub fn new() -> Served {
+        Served {
+            serve: Serve::new(),
+            home: Vec::new(),
+            inside: VecDeque::new(),
+            decoder: Decoder::new(DATA_BODY_MAX),
+            out: Vec::new(),
+        }
+    }
+
+    /// The stream stands.
+    pub fn stream_up(&mut self, now: Tick, handle: Handle) {
+        self.handle(now, Input::StreamUp(handle));
+    }
+
+    /// The stream broke.
+    pub fn stream_down(&mut self, now: Tick) {
+        self.home.clear();
+        self.handle(now, Input::StreamDown);
+    }
+
+    /// A frame from the home.
+    pub fn from_home(&mut self, now: Tick, header: &Header, body: &[u8]) {
+        self.handle(now, Input::FromHome { header, body });
+    }
+
+    /// A worker serves, through a new ring.
+    pub fn worker_ready(&mut self, now: Tick) {
+        self.decoder = Decoder::new(DATA_BODY_MAX);
+        self.inside.clear();
+        self.handle(now, Input::WorkerReady);
+    }
+
+    /// The worker is gone; what it left in the ring is taken first.
+    pub fn worker_gone(&mut self, now: Tick, ring: &mut CallerEnd, code: u32, cause: &str) {
+        self.drain(now, ring);
+        let running = ring.progress.running().map(CallId);
+        self.handle(now, Input::WorkerGone { running, code, cause });
+        self.inside.clear();
+    }
+
+    /// The lease ends; its worker, if there was one, is gone.
+    pub fn lease_ends(&mut self, now: Tick, ring: Option<&mut CallerEnd>, cause: &str) {
+        let mut running = None;
+        if let Some(ring) = ring {
+            self.drain(now, ring);
+            running = ring.progress.running().map(CallId);
+        }
+        self.handle(now, Input::LeaseEnds { running, cause });
+    }
+
+    /// The deadline has passed.
+    pub fn time(&mut self, now: Tick) {
+        if self.serve.deadline().is_some_and(|deadline| deadline <= now) {
+            self.handle(now, Input::Time);
+        }
+    }
+
+    /// When to call [`Served::time`].
+    pub fn deadline(&self) -> Option<Tick> {
+        self.serve.deadline()
+    }
+
+    /// What is to be done.
+    pub fn take_orders(&mut self) -> Vec<Output> {
+        core::mem::take(&mut self.out)
+    }
+
+    /// The operation of a call in the ring.
+    pub fn operation(&self, call: u64) -> Option<u32> {
+        self.inside.iter().find(|(inside, _)| *inside == call).map(|(_, operation)| *operation)
+    }
+
+    /// Moves frames both ways until there is nothing to move, and asks the worker to ring for what
+    /// comes next. Returns whether there is more to do at once.
+    pub fn pump(
+        &mut self,
+        ctx: &mut Context,
+        serial: u64,
+        ring: &mut CallerEnd,
+        bell: &Bell,
+    ) -> Result<bool, RingFault> {
+        bell.drain()?;
+        ring.replies.disarm();
+        ring.calls.disarm();
+        for _ in 0..ROUNDS {
+            self.write(ctx.now, ring)?;
+            let open = self.takes_input(ctx, serial);
+            if open {
+                self.read(ctx.now, ring)?;
+            }
+            self.flush(ctx, serial);
+            ring.calls.flush()?;
+            let readable = open && self.takes_input(ctx, serial) && ring.replies.arm(1)?;
+            let writable = self.serve.has_worker_output() && ring.calls.arm_for_room(FRAME_MAX)?;
+            if !readable && !writable {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Puts the frames for the home on its connection, if there is one.
+    pub fn flush(&mut self, ctx: &mut Context, serial: u64) {
+        if self.home.is_empty() {
+            return;
+        }
+        if let Some(&(conn, _)) = ctx.bound.get(&serial) {
+            ctx.conns.put_with(conn, |out| out.extend_from_slice(&self.home));
+        }
+        self.home.clear();
+        if self.home.capacity() > 4 * FRAME_MAX {
+            self.home.shrink_to(FRAME_MAX);
+        }
+    }
+
+    /// Results are left in the ring while nobody takes them further.
+    fn takes_input(&self, ctx: &Context, serial: u64) -> bool {
+        self.serve.wants_worker_input() && (!ctx.bound.contains_key(&serial) || ctx.stream_room(serial) > 0)
+    }
+
+    fn write(&mut self, now: Tick, ring: &mut CallerEnd) -> Result<(), RingFault> {
+        if !self.serve.has_worker_output() {
+            return Ok(());
+        }
+        let (mut fault, inside) = (None, &mut self.inside);
+        let write = |head: &[u8], body: &[u8]| match ring.calls.write_parts(&[head, body]) {
+            Ok(true) => {
+                if let Some(head) = head.first_chunk::<HEADER_BYTES>() {
+                    let header = Header::from_bytes(head);
+                    if !header.has(flags::MORE) {
+                        inside.push_back((header.sequence.get(), header.aux.get()));
+                    }
+                }
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                fault = Some(error);
+                false
+            }
+        };
+        self.serve.write_worker(now, write, &mut self.home);
+        fault.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn read(&mut self, now: Tick, ring: &mut CallerEnd) -> Result<usize, RingFault> {
+        let count = self.decoder.fill_with(|buffer| ring.replies.read_to(buffer, FRAME_MAX))?;
+        while let Some((header, body)) = self.decoder.next_frame()? {
+            let is_last_part = header.kind.get() == Kind::Result as u16 && !header.has(flags::MORE);
+            if is_last_part && self.inside.front().is_some_and(|(call, _)| *call == header.sequence.get()) {
+                self.inside.pop_front();
+            }
+            self.serve.handle(
+                now,
+                Input::FromWorker { header: &header, body },
+                &mut self.home,
+                &mut self.out,
+            );
+        }
+        Ok(count)
+    }
+
+    /// Takes all whole frames that a worker that is gone has left. What is damaged is left alone.
+    fn drain(&mut self, now: Tick, ring: &mut CallerEnd) {
+        while self.read(now, ring).is_ok_and(|count| count > 0) {}
+    }
+
+    fn handle(&mut self, now: Tick, input: Input<'_>) {
+        self.serve.handle(now, input, &mut self.home, &mut self.out);
+    }
+}
