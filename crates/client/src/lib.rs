@@ -33,6 +33,8 @@ mod operation;
 mod pool;
 pub mod raw;
 mod socket;
+#[cfg(test)]
+mod socket_tests;
 mod sys;
 mod typed;
 mod worker;

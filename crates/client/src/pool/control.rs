@@ -76,11 +76,11 @@ impl Core {
     }
 
     fn welcomed(&mut self, welcome: ClientWelcome) -> Result<(), String> {
-        let Some(board) = self.link.socket.take_fds(1).and_then(|mut fds| fds.pop()) else {
-            return Err("the spin board did not come with the welcome".into());
-        };
-        let board = SpinBoard::map(board).map_err(|error| error.to_string())?;
-        let seat = u16::try_from(welcome.spinner).ok().and_then(|number| Arc::new(board).seat(number));
+        // Without a board, or without a place on it, this program never spins.
+        let board = self.link.socket.take_fds(1).and_then(|mut fds| fds.pop());
+        let board = board.map(SpinBoard::map).transpose().map_err(|error| error.to_string())?;
+        let number = u16::try_from(welcome.spinner).ok();
+        let seat = board.zip(number).and_then(|(board, number)| Arc::new(board).seat(number));
         self.spinner = seat.map_or_else(Spinner::asleep, Spinner::new);
         self.link.welcome = Some(welcome);
         Ok(())

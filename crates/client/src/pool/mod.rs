@@ -27,7 +27,7 @@ use self::offer::Offer;
 use crate::socket::Socket;
 use crate::{Error, operation};
 use mutirao_schedule::hold;
-use mutirao_wire::limits::CALL_BYTES_MAX;
+use mutirao_wire::limits::{CALL_BYTES_MAX, NAME_BYTES_MAX};
 use mutirao_wire::local::{LocalMessage, Query};
 use mutirao_wire::node::{NodeRef, Note};
 use mutirao_wire::query::{NodeRow, Question, Row, Topic};
@@ -412,7 +412,8 @@ fn checked_call(operation: u32, argument: &[u8], options: &CallOptions) -> Resul
 fn program_name() -> String {
     let program: Option<PathBuf> = std::env::current_exe().ok();
     let name = program.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|| "program".into())
+    let name = name.unwrap_or_else(|| "program".into());
+    name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }
 
 fn random_app() -> Result<AppId, Error> {

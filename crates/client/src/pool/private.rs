@@ -20,7 +20,7 @@ pub(super) fn start(looked: &str) -> Result<(OwnedFd, Child), Error> {
     // As its standard input the socket reaches that process only, whatever other threads start meanwhile.
     // A group of its own keeps it alive while this program handles an interrupt from the terminal.
     let child = Command::new(&program)
-        .args(["embedded", "--fd", "0"])
+        .arg("embedded")
         .stdin(its)
         .stdout(Stdio::null())
         .process_group(0)

@@ -62,7 +62,11 @@ impl Template {
 
     /// Waits for one thing to happen and answers it.
     fn step(&mut self) -> Result<Option<Outcome>, String> {
-        let all_sent = self.socket.flush().map_err(|errno| format!("cannot write to the node: {errno}"))?;
+        let all_sent = match self.socket.flush() {
+            Ok(all_sent) => all_sent,
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(Some(Outcome::Ended)),
+            Err(errno) => return Err(format!("cannot write to the node: {errno}")),
+        };
         let interest = if all_sent { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
         let mut fds = vec![PollFd::new(&self.socket, interest)];
         fds.extend(self.children.iter().map(|child| PollFd::new(&child.ended, PollFlags::IN)));
@@ -127,10 +131,7 @@ impl Template {
         let forked = match sys::fork_single_threaded() {
             Ok(Side::Child) => {
                 // The template's socket and what it knows of other workers go when `run` returns.
-                return Ok(Some(match become_worker(&fork, fds, template) {
-                    Ok(worker) => Outcome::Worker(worker),
-                    Err(why) => Outcome::Failed(why),
-                }));
+                return Ok(Some(become_worker(&fork, fds, template).unwrap_or_else(Outcome::Failed)));
             }
             Ok(Side::Parent(pid)) => {
                 let handle = Pid::from_raw(pid.cast_signed()).ok_or(Errno::SRCH);
@@ -148,11 +149,11 @@ impl Template {
 }
 
 /// What a fresh child does before it serves.
-fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Worker, String> {
+fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcome, String> {
     let failed = |what: &'static str| move |errno: Errno| format!("cannot {what}: {errno}");
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("ask to die with the template"))?;
     if getppid() != Some(template) {
-        return Err("the template ended".into());
+        return Ok(Outcome::Ended);
     }
     rustix::process::setpgid(None, None).map_err(failed("make a process group"))?;
     let [memory, call_bell, reply_bell, board, stderr, life] =
@@ -165,12 +166,12 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Worker
         let board = SpinBoard::map(board).ok()?;
         Arc::new(board).seat(number)
     });
-    Ok(Worker {
+    Ok(Outcome::Worker(Worker {
         end,
         bell: Bell::from(call_bell),
         spinner: seat.map_or_else(Spinner::asleep, Spinner::new),
         life,
-    })
+    }))
 }
 
 /// Operations find nothing to read and nowhere to print. Where confinement forbids even that, the streams stay

@@ -1,0 +1,471 @@
+//! The library against a small node of its own: real sockets, rings and workers, no daemon.
+
+#[path = "../../src/socket.rs"]
+#[allow(dead_code)]
+mod socket;
+
+mod node;
+
+use mutirao::raw::{self, CallOptions, Deliver, Request};
+use mutirao::{CallErrorKind, Error, LeaseState, Options, Pool, Slots};
+use node::{Node, Plan};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake};
+use std::time::{Duration, Instant};
+
+#[mutirao::operation(repeatable)]
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+#[mutirao::operation(name = "sum")]
+fn add(a: u32, b: u32, c: u32) -> u32 {
+    a + b + c
+}
+
+#[mutirao::operation]
+fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Bytes that are encoded as such, not one by one, which takes long without optimisation.
+#[derive(PartialEq)]
+struct Bytes(Vec<u8>);
+
+impl serde::Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Bytes(<&[u8]>::deserialize(deserializer)?.to_vec()))
+    }
+}
+
+#[mutirao::operation]
+fn reverse(mut bytes: Bytes) -> Bytes {
+    bytes.0.reverse();
+    bytes
+}
+
+#[mutirao::operation]
+fn divide(a: i32, b: i32) -> Result<i32, String> {
+    if b == 0 { Err("by zero".into()) } else { Ok(a / b) }
+}
+
+#[mutirao::operation]
+fn panics(text: String) -> u32 {
+    panic!("{text}")
+}
+
+#[mutirao::operation]
+fn ends(code: i32) {
+    std::process::exit(code)
+}
+
+#[mutirao::operation]
+fn sleep_ms(ms: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+/// Ends the worker the first time, told by a file.
+#[mutirao::operation(repeatable)]
+fn ends_once(file: String) -> String {
+    if std::fs::File::create_new(&file).is_ok() {
+        std::process::abort();
+    }
+    file
+}
+
+fn not_registered(x: u32) -> u32 {
+    x
+}
+
+fn open(node: &Node) -> Pool {
+    open_with(node, Slots::default())
+}
+
+fn open_with(node: &Node, slots: Slots) -> Pool {
+    let options = Options { socket: Some(node.socket.clone()), slots, ..Options::default() };
+    Pool::open_with(options).unwrap()
+}
+
+fn kind_of<T: std::fmt::Debug>(result: Result<T, Error>) -> CallErrorKind {
+    match result {
+        Err(Error::Call(error)) => error.kind,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn calls_of_every_shape() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    assert_eq!(pool.call(square, 12).wait().unwrap(), 144);
+    assert_eq!(pool.call(add, (1, 2, 3)).wait().unwrap(), 6);
+    assert_ne!(pool.call(pid, ()).wait().unwrap(), std::process::id());
+    assert_eq!(pool.call(divide, (7, 2)).wait().unwrap(), Ok(3));
+    assert_eq!(pool.call(divide, (7, 0)).wait().unwrap(), Err("by zero".into()));
+    assert_eq!(square(3), 9, "an operation stays a function");
+    assert_eq!(node.seen.files.load(Ordering::Relaxed), 1, "the program offers itself");
+    assert_eq!(pool.raw().operation("sum").unwrap(), pool.raw().operation("sum").unwrap());
+    assert!(matches!(pool.raw().operation("none"), Err(Error::UnknownOperation(_))));
+    match pool.call(not_registered, 1).wait() {
+        Err(error @ Error::UnknownOperation(_)) => assert!(error.to_string().contains("#[mutirao::operation]")),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn large_arguments_and_results() {
+    // A ring much smaller than an argument, and the usual one.
+    for ring_bytes in [64 * 1024, 256 * 1024] {
+        let node = Node::start(Plan { ring_bytes, ..Plan::default() });
+        let pool = open(&node);
+        for bytes in [0, 1, 65_000, 65_536, 70_000, 1 << 20, 16 << 20] {
+            let argument: Vec<u8> = (0..bytes).map(|i: u32| (i % 251) as u8).collect();
+            let mut expected = argument.clone();
+            expected.reverse();
+            assert!(pool.call(reverse, Bytes(argument)).wait().unwrap().0 == expected, "{bytes} bytes");
+        }
+        let many: Vec<_> = (0..8).map(|i| pool.call(reverse, Bytes(vec![i; 1 << 20]))).collect();
+        for (i, call) in many.into_iter().enumerate() {
+            assert!(call.wait().unwrap().0 == vec![i as u8; 1 << 20]);
+        }
+        match pool.call(reverse, Bytes(vec![0; (64 << 20) + 1])).wait() {
+            Err(Error::ArgumentTooLarge { bytes }) => assert!(bytes > 64 << 20),
+            other => panic!("{:?}", other.map(|_| ())),
+        }
+    }
+}
+
+fn many_tiny_calls() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    let calls: Vec<_> = (0..50_000u64).map(|x| pool.call(square, x)).collect();
+    for (x, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.wait().unwrap(), (x * x) as u64);
+    }
+    let counts = pool.raw().counts();
+    assert_eq!((counts.submitted, counts.done), (50_000, 50_000));
+    // From several threads at once.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for x in 0..2_000 {
+                    assert_eq!(pool.call(square, x).wait().unwrap(), x * x);
+                }
+            });
+        }
+    });
+}
+
+fn failures_of_operations() {
+    let node = Node::start(Plan { here: 1, ..Plan::default() });
+    let pool = open(&node);
+    match pool.call(panics, "ouch".into()).wait() {
+        Err(Error::Call(error)) => {
+            assert_eq!(error.kind, CallErrorKind::Panicked);
+            assert!(error.text.contains("ouch"), "{error}");
+            assert_eq!(error.node.as_deref(), Some("here"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let before = pool.call(pid, ()).wait().unwrap();
+    assert_eq!(pool.call(pid, ()).wait().unwrap(), before, "a panic leaves its worker alone");
+    assert_eq!(kind_of(pool.call(ends, 3).wait()), CallErrorKind::WorkerEnded);
+    assert_ne!(pool.call(pid, ()).wait().unwrap(), before, "a worker that ended is replaced");
+    // The others that were in its ring are none the worse.
+    let calls: Vec<_> = (0..200).map(|x| pool.call(square, x)).collect();
+    let end = pool.call(ends, 1);
+    let later: Vec<_> = (0..200).map(|x| pool.call(square, x)).collect();
+    assert_eq!(kind_of(end.wait()), CallErrorKind::WorkerEnded);
+    for (x, call) in calls.into_iter().chain(later).enumerate() {
+        let x = x as u64 % 200;
+        assert_eq!(call.wait().unwrap(), x * x);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("once").to_str().unwrap().to_owned();
+    // Even one that may be repeated: its own worker's end is its answer.
+    assert_eq!(kind_of(pool.call(ends_once, file.clone()).wait()), CallErrorKind::WorkerEnded);
+    assert_eq!(pool.call(ends_once, file.clone()).wait().unwrap(), file);
+    let bad = pool.raw().submit(pool.raw().operation("sum").unwrap(), vec![1], CallOptions::default());
+    assert_eq!(bad.unwrap().wait().unwrap_err().kind, CallErrorKind::BadArgument);
+}
+
+fn limits_and_cancels() {
+    let node = Node::start(Plan { here: 1, ..Plan::default() });
+    let pool = open(&node);
+    assert_eq!(pool.call(square, 2).wait().unwrap(), 4);
+    let began = Instant::now();
+    let limit = Some(Duration::from_millis(100));
+    let call = pool.call_with(sleep_ms, 60_000, CallOptions { limit, ..CallOptions::default() });
+    assert_eq!(kind_of(call.wait()), CallErrorKind::TimeLimit);
+    let call = pool.call(sleep_ms, 60_000);
+    let queued = pool.call(square, 5);
+    let operation = pool.raw().operation("pool::sleep_ms").unwrap();
+    let mut raw = pool.raw().submit(operation, vec![0xe0, 0xd4, 0x03], CallOptions::default()).unwrap();
+    assert!(raw.wait_timeout(Duration::from_millis(50)).is_none());
+    call.cancel();
+    raw.cancel();
+    assert_eq!(kind_of(call.wait()), CallErrorKind::Cancelled);
+    assert_eq!(raw.wait().unwrap_err().kind, CallErrorKind::Cancelled);
+    assert_eq!(raw.wait().unwrap_err().kind, CallErrorKind::Taken);
+    assert_eq!(queued.wait().unwrap(), 25);
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+struct Flag(AtomicBool, std::thread::Thread);
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+        self.1.unpark();
+    }
+}
+
+/// As small an executor as there is.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let flag = Arc::new(Flag(AtomicBool::new(false), std::thread::current()));
+    let waker = flag.clone().into();
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        while !flag.0.swap(false, Ordering::SeqCst) {
+            std::thread::park_timeout(Duration::from_secs(20));
+        }
+    }
+}
+
+fn futures_callbacks_and_events() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    // The helper thread alone does the work.
+    let sum = block_on(async {
+        let calls: Vec<_> = (0..100).map(|x| pool.call(square, x)).collect();
+        let mut sum = 0;
+        for call in calls {
+            sum += call.await.unwrap();
+        }
+        sum
+    });
+    assert_eq!(sum, 328_350);
+
+    let (sender, receiver) = mpsc::channel();
+    let operation = pool.raw().operation("pool::square").unwrap();
+    let again = pool.clone();
+    let deliver = Deliver::Callback(Box::new(move |finished| {
+        // A callback may even call and wait.
+        sender.send((finished.tag, finished.result, again.call(square, 3).wait())).unwrap();
+    }));
+    let options = CallOptions { deliver, tag: 7, ..CallOptions::default() };
+    drop(pool.raw().submit(operation, vec![5], options).unwrap());
+    let (tag, result, inner) = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!((tag, result.unwrap(), inner.unwrap()), (7, vec![25], 9));
+
+    let readable = |timeout_ms: i64| {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let event = pool.raw().event_fd();
+        let timeout = Timespec { tv_sec: timeout_ms / 1000, tv_nsec: timeout_ms % 1000 * 1_000_000 };
+        poll(&mut [PollFd::new(&event, PollFlags::IN)], Some(&timeout)).unwrap() > 0
+    };
+    assert!(!readable(0));
+    for tag in 0..10 {
+        let options = CallOptions { deliver: Deliver::Queue, tag, ..CallOptions::default() };
+        drop(pool.raw().submit(operation, vec![tag as u8], options).unwrap());
+    }
+    let mut tags = 0;
+    while tags != 0x3ff {
+        assert!(readable(20_000));
+        while let Some(finished) = pool.raw().next_finished() {
+            assert_eq!(raw_square(finished.tag), finished.result.unwrap());
+            tags |= 1 << finished.tag;
+        }
+    }
+    assert!(!readable(0));
+}
+
+fn raw_square(x: u64) -> Vec<u8> {
+    vec![(x * x) as u8]
+}
+
+fn waiting_for_any_and_all() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    let raw = pool.raw();
+    let sleep = raw.operation("pool::sleep_ms").unwrap();
+    let submit = |argument: Vec<u8>| raw.submit(sleep, argument, CallOptions::default()).unwrap();
+    let (slow, fast) = (submit(vec![0xe8, 0x07]), submit(vec![1]));
+    assert_eq!(raw.wait_any(&[&slow, &fast], None), Some(1));
+    assert_eq!(raw.wait_any(&[&slow], Some(Duration::from_millis(1))), None);
+    assert!(!raw.wait_all(&[&slow, &fast], Some(Duration::from_millis(1))));
+    assert!(raw.wait_all(&[&slow, &fast], Some(Duration::from_secs(20))));
+    assert_eq!(raw.wait_any(&[], None), None);
+}
+
+fn maps() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    let mut results: Vec<u64> = pool.map(square, 0..5000).map(Result::unwrap).collect();
+    results.sort_unstable();
+    assert!(results.iter().enumerate().all(|(x, result)| *result == (x * x) as u64));
+    assert_eq!(results.len(), 5000);
+
+    let taken = AtomicU32::new(0);
+    let endless = (0..).inspect(|_| {
+        taken.fetch_add(1, Ordering::Relaxed);
+    });
+    let results: Vec<u64> = pool.map(square, endless).in_order().take(3000).map(Result::unwrap).collect();
+    assert!(results.iter().enumerate().all(|(x, result)| *result == (x * x) as u64));
+    assert!(taken.into_inner() <= 3000 + 1024);
+
+    assert_eq!(pool.map(square, []).count(), 0);
+    let errors: Vec<_> = pool.map(not_registered, [1, 2]).collect();
+    assert!(matches!(&errors[..], [Err(Error::UnknownOperation(_))]));
+    let mixed: Vec<_> = pool.map(divide, [(1, 1), (1, 0)]).in_order().map(Result::unwrap).collect();
+    assert_eq!(mixed, [Ok(1), Err("by zero".into())]);
+}
+
+fn slots_by_hand() {
+    let node = Node::start(Plan { here: 2, ..Plan::default() });
+    let pool = open_with(&node, Slots::ByHand);
+    assert_eq!(kind_of(pool.call(square, 1).wait()), CallErrorKind::NoSlots);
+    let allocation = pool.allocate(5).unwrap();
+    assert_eq!(allocation.leases.len(), 2);
+    assert_eq!(pool.call(square, 3).wait().unwrap(), 9);
+    let leases = pool.leases();
+    assert_eq!(leases.len(), 2);
+    assert!(leases.iter().any(|lease| lease.state == LeaseState::Ready && lease.finished == 1));
+    pool.release(&allocation.leases[..1]).unwrap();
+    assert_eq!(pool.leases().len(), 1);
+    assert_eq!(pool.call(square, 3).wait().unwrap(), 9);
+    let many = Request { at_least: 3, ..Request::slots(3) };
+    assert!(matches!(pool.raw().allocate(&many), Err(Error::NotEnough { granted: 1, at_least: 3, .. })));
+    let slots_only = Request { workers: false, ..Request::slots(1) };
+    assert_eq!(pool.raw().allocate(&slots_only).unwrap().leases.len(), 1);
+    let answers = pool.raw().query(raw::wire::query::Topic::Nodes, None, vec![], Duration::from_secs(5)).unwrap();
+    assert_eq!(answers.missing, 3);
+    let left: Vec<_> = pool.leases().iter().map(|lease| lease.key).collect();
+    let pending = pool.call(sleep_ms, 60_000);
+    std::thread::sleep(Duration::from_millis(100));
+    pool.release(&left).unwrap();
+    assert_eq!(kind_of(pending.wait()), CallErrorKind::OutcomeUnknown);
+}
+
+fn a_pool_that_refuses_says_so() {
+    let node = Node::start(Plan { refuses: true, ..Plan::default() });
+    let pool = open(&node);
+    match pool.call(square, 1).wait() {
+        Err(Error::Call(error)) => {
+            assert_eq!(error.kind, CallErrorKind::NoSlots);
+            assert!(error.text.contains("not yours"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pool.raw().notes().len(), 1);
+}
+
+fn idle_slots_go_back() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    assert_eq!(pool.call(square, 1).wait().unwrap(), 1);
+    assert!(!pool.leases().is_empty());
+    let began = Instant::now();
+    while !pool.leases().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(pool.call(square, 2).wait().unwrap(), 4, "they are had again");
+}
+
+fn leases_elsewhere_survive_a_restart() {
+    let node = Node::start(Plan { here: 0, elsewhere: 2, ..Plan::default() });
+    let pool = open(&node);
+    let raw = pool.raw();
+    let echo = |argument: &[u8]| raw.submit(0, argument.to_vec(), CallOptions::default()).unwrap();
+    assert_eq!(echo(b"abc").wait().unwrap(), b"abc");
+    assert_eq!(echo(b"").wait().unwrap(), b"");
+    let large = vec![9; 3 << 20];
+    assert!(echo(&large).wait().unwrap() == large);
+    let failed = echo(b"fail").wait().unwrap_err();
+    assert_eq!((failed.kind, failed.text.as_str()), (CallErrorKind::Operation(5), "fail"));
+    let mut hanging = echo(b"hang");
+    assert!(hanging.wait_timeout(Duration::from_millis(100)).is_none());
+    node.restart();
+    assert_eq!(hanging.wait().unwrap(), b"hang", "kept by the lender and sent after `Resume`");
+    assert_eq!(echo(b"again").wait().unwrap(), b"again");
+    assert_eq!(node.seen.epoch.load(Ordering::Relaxed), 1);
+    assert!(node.seen.resumes.load(Ordering::Relaxed) >= 1);
+}
+
+fn local_calls_after_a_restart() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    assert_eq!(pool.call(square, 2).wait().unwrap(), 4);
+    let running = pool.call(sleep_ms, 60_000);
+    std::thread::sleep(Duration::from_millis(200));
+    node.restart();
+    assert_eq!(kind_of(running.wait()), CallErrorKind::OutcomeUnknown);
+    assert_eq!(pool.call(square, 3).wait().unwrap(), 9);
+    assert_eq!(node.seen.hellos.load(Ordering::Relaxed), 2);
+}
+
+fn closing_answers_every_call() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    let call = pool.call(sleep_ms, 60_000);
+    let other = pool.clone();
+    let closer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        other.raw().close();
+    });
+    assert_eq!(kind_of(call.wait()), CallErrorKind::PoolClosed);
+    closer.join().unwrap();
+    assert!(matches!(pool.call(square, 1).wait(), Err(Error::Closed)));
+    assert!(matches!(pool.nodes(), Err(Error::Closed)));
+}
+
+fn a_node_that_stays_away() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    let call = pool.call(sleep_ms, 60_000);
+    std::thread::sleep(Duration::from_millis(200));
+    drop(node);
+    assert!(matches!(kind_of(call.wait()), CallErrorKind::OutcomeUnknown | CallErrorKind::PoolClosed));
+    let next = pool.call(square, 1).wait();
+    assert!(matches!(&next, Err(Error::NodeLost { .. })) || kind_of(next) == CallErrorKind::PoolClosed);
+}
+
+fn main() {
+    mutirao::init();
+    let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
+    let stories: &[(&str, fn())] = &[
+        ("calls_of_every_shape", calls_of_every_shape),
+        ("large_arguments_and_results", large_arguments_and_results),
+        ("many_tiny_calls", many_tiny_calls),
+        ("failures_of_operations", failures_of_operations),
+        ("limits_and_cancels", limits_and_cancels),
+        ("futures_callbacks_and_events", futures_callbacks_and_events),
+        ("waiting_for_any_and_all", waiting_for_any_and_all),
+        ("maps", maps),
+        ("slots_by_hand", slots_by_hand),
+        ("a_pool_that_refuses_says_so", a_pool_that_refuses_says_so),
+        ("idle_slots_go_back", idle_slots_go_back),
+        ("leases_elsewhere_survive_a_restart", leases_elsewhere_survive_a_restart),
+        ("local_calls_after_a_restart", local_calls_after_a_restart),
+        ("closing_answers_every_call", closing_answers_every_call),
+        ("a_node_that_stays_away", a_node_that_stays_away),
+    ];
+    for (name, story) in stories {
+        if only.as_ref().is_none_or(|only| name.contains(only)) {
+            let began = Instant::now();
+            story();
+            println!("{name}: ok, {} ms", began.elapsed().as_millis());
+        }
+    }
+}
