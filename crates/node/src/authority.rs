@@ -28,7 +28,9 @@ fn verify_order(pool: &Pool, question: &Question) -> Result<(Name, Role), String
     let roles = [Role::User, Role::Admin];
     let (peer, body) = signed.verify(pool, now, &roles, &Admit::all()).map_err(|e| e.to_string())?;
     if !Order::matches(body, question, now) {
-        return Err("the order was signed for something else, too long ago, or by a clock that differs".into());
+        return Err(
+            "the order was signed for something else, too long ago, or by a clock that differs".into()
+        );
     }
     Ok((peer.name, peer.role))
 }
@@ -123,7 +125,9 @@ impl Rights {
         match verify_order(pool, question)? {
             (_, Role::Admin) => Ok(()),
             (name, _) if may(name.as_str()) => Ok(()),
-            (name, _) => Err(format!("user `{name}` may not do this here: it takes the owner (`{}`)", self.owner)),
+            (name, _) => {
+                Err(format!("user `{name}` may not do this here: it takes the owner (`{}`)", self.owner))
+            }
         }
     }
 }

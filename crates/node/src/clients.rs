@@ -245,7 +245,13 @@ pub(crate) fn put(ctx: &mut Context, conn: ConnId, message: impl Into<LocalMessa
 }
 
 /// Writes news of a lease, with descriptors beside it.
-pub(crate) fn put_news(ctx: &mut Context, conn: ConnId, handle: Handle, change: LeaseChange, fds: Vec<OwnedFd>) {
+pub(crate) fn put_news(
+    ctx: &mut Context,
+    conn: ConnId,
+    handle: Handle,
+    change: LeaseChange,
+    fds: Vec<OwnedFd>,
+) {
     let message = LocalMessage::from(LeaseNews { handle, change });
     ctx.conns.put_with_fds(conn, fds, |out| message.put(out));
 }

@@ -189,7 +189,8 @@ impl Links {
         let tls = ClientConnection::new(config, server_name(pool)).map_err(|e| e.to_string())?;
         let stream = TcpStream::connect(address).map_err(|e| e.to_string())?;
         let transport = Transport::Tls(Box::new(TlsTransport::new(stream, tls.into(), pool, true)));
-        let conn = ctx.conns.insert(&ctx.registry, transport, body_max(purpose)).map_err(|e| e.to_string())?;
+        let conn =
+            ctx.conns.insert(&ctx.registry, transport, body_max(purpose)).map_err(|e| e.to_string())?;
         let link = Link::new(ctx.now, true, purpose);
         let attempt = Some(number);
         let address = Some(address);
@@ -218,8 +219,10 @@ impl Links {
                 let link = Link::new(ctx.now, false, Purpose::Control);
                 let address = Some(address);
                 let heard = ctx.now;
-                self.conns
-                    .insert(conn, LinkConn { link, attempt: None, dialled: false, address, peer: None, heard });
+                self.conns.insert(
+                    conn,
+                    LinkConn { link, attempt: None, dialled: false, address, peer: None, heard },
+                );
             }
             Err(error) => tracing::warn!(%address, "a connection could not be accepted: {error}"),
         }
@@ -343,9 +346,7 @@ impl Links {
 
     /// Whether this node's own dial to `peer` is past encryption.
     fn own_dial_stands(&self, peer: NodeId) -> bool {
-        self.conns
-            .values()
-            .any(|c| c.dialled && c.peer == Some(peer) && c.link.purpose() == Purpose::Control)
+        self.conns.values().any(|c| c.dialled && c.peer == Some(peer) && c.link.purpose() == Purpose::Control)
     }
 
     fn link_up(&mut self, ctx: &mut Context, conn: ConnId, peer: NodeRef, machine: [u8; 16]) {

@@ -90,7 +90,7 @@ pub struct Options {
     pub ready: Option<Box<dyn FnOnce(Ready) + Send>>,
     /// How long `ready` waits for a parent.
     pub join_wait: Duration,
-    /// Leave the pool and end upon SIGTERM and SIGINT, which are then blocked in this process.
+    /// Leave the pool and end upon SIGTERM and SIGINT; for one node of a process only.
     pub signals: bool,
 }
 

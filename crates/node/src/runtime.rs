@@ -47,8 +47,11 @@ pub fn pool_directory(base: &Path, pool: PoolId) -> PathBuf {
 /// to its socket to know.
 pub fn local_nodes(base: &Path) -> Vec<LocalNode> {
     let files = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut nodes: Vec<LocalNode> =
-        files(base).filter(|path| path.is_dir()).flat_map(|dir| files(&dir)).filter_map(|path| read(&path)).collect();
+    let mut nodes: Vec<LocalNode> = files(base)
+        .filter(|path| path.is_dir())
+        .flat_map(|dir| files(&dir))
+        .filter_map(|path| read(&path))
+        .collect();
     nodes.sort_by(|a, b| (&a.name, &a.pool).cmp(&(&b.name, &b.pool)));
     nodes
 }
@@ -136,9 +139,8 @@ impl Drop for Place {
 }
 
 fn running(name: &str, directory: &Path) -> Error {
-    let by = read(&directory.join(format!("{name}.json"))).map_or(String::new(), |node| {
-        format!(" (process {}, socket {})", node.pid, node.socket.display())
-    });
+    let by = read(&directory.join(format!("{name}.json")))
+        .map_or(String::new(), |node| format!(" (process {}, socket {})", node.pid, node.socket.display()));
     Error::Running { name: name.into(), by }
 }
 

@@ -5,7 +5,8 @@ use mutirao_wire::Tick;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Now, on a clock that also counts suspended time.
@@ -25,31 +26,49 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut filled = 0;
     while filled < N {
         let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
-            .map_err(Error::kernel("random numbers"))?;
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], flags).map_err(Error::kernel("random numbers"))?;
     }
     Ok(bytes)
 }
 
-/// A descriptor that becomes readable when SIGTERM or SIGINT came. They no longer end the process;
-/// processes started by the standard library do not inherit that.
+/// Where the signal handler writes; -1 before there is one.
+static END_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+#[allow(unsafe_code)]
+extern "C" fn on_end_signal(_signal: libc::c_int) {
+    let fd = END_PIPE.load(Ordering::Relaxed);
+    // SAFETY: only functions that are safe in a signal handler are called; the descriptor is never
+    // closed once stored, the byte outlives the call, and errno is left as it was found.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        libc::write(fd, [1_u8].as_ptr().cast(), 1);
+        *errno = before;
+    }
+}
+
+/// A descriptor that becomes readable when SIGTERM or SIGINT came, in whatever thread. They no
+/// longer end this process; programs it executes are not affected.
 #[allow(unsafe_code)]
 pub(crate) fn end_signals() -> Result<OwnedFd, Error> {
-    // SAFETY: a zeroed sigset_t is a valid argument of sigemptyset, which initialises it; the set
-    // outlives the calls that read it, and none of them keeps a pointer.
-    let fd = unsafe {
-        let mut set: libc::sigset_t = core::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, libc::SIGTERM);
-        libc::sigaddset(&mut set, libc::SIGINT);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, core::ptr::null_mut());
-        libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-    };
-    if fd < 0 {
-        return Err(Error::kernel("a descriptor for signals")(io::Error::last_os_error()));
+    let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+    let (reader, writer) = rustix::pipe::pipe_with(flags).map_err(Error::kernel("a pipe for signals"))?;
+    END_PIPE.store(writer.into_raw_fd(), Ordering::Relaxed); // open until the process ends
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: an all-zero sigaction is valid (no flags, empty mask); the handler is a function
+        // with the signature that belongs to a handler without SA_SIGINFO.
+        let result = unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            action.sa_sigaction = on_end_signal as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &action, core::ptr::null_mut())
+        };
+        if result != 0 {
+            return Err(Error::kernel("a handler for signals")(io::Error::last_os_error()));
+        }
     }
-    // SAFETY: signalfd returned a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(reader)
 }
 
 /// The version of the C library that programs on this machine share.

@@ -56,7 +56,9 @@ pub enum TopologyError {
         node: String,
     },
     /// A node with two parents, or named twice under one.
-    #[error("line {line}: `{node}` is a child of `{first}` already, on line {first_line}; a node has one parent")]
+    #[error(
+        "line {line}: `{node}` is a child of `{first}` already, on line {first_line}; a node has one parent"
+    )]
     TwoParents {
         /// The line of the second mention.
         line: usize,
@@ -78,7 +80,9 @@ pub enum TopologyError {
         parent: String,
     },
     /// Two nodes without parent.
-    #[error("line {line}: `{second}` has no parent, and neither has `{first}` (line {first_line}); put one below the other")]
+    #[error(
+        "line {line}: `{second}` has no parent, and neither has `{first}` (line {first_line}); put one below the other"
+    )]
     TwoRoots {
         /// The line of the second root.
         line: usize,
@@ -100,7 +104,9 @@ pub enum TopologyError {
         first: String,
     },
     /// More than a node or a file can have.
-    #[error("line {line}: too many: a node has at most {CHILDREN_MAX} children, a file at most {NODES_MAX} nodes")]
+    #[error(
+        "line {line}: too many: a node has at most {CHILDREN_MAX} children, a file at most {NODES_MAX} nodes"
+    )]
     TooMany {
         /// The line.
         line: usize,
@@ -183,7 +189,8 @@ impl Reader {
         }
         if let Some(place) = place {
             match place.rsplit_once(':') {
-                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {}
+                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {
+                }
                 _ => return Err(bad()),
             }
             match self.places.get(name) {

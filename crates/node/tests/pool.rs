@@ -4,12 +4,17 @@ mod common;
 
 use common::{Pool, Program, run};
 use mutirao_node::{Error, Node};
-use mutirao_trust::Role;
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{GiveBack, HeldLease, LeaseChange, LocalMessage};
 use mutirao_wire::query::{Row, Topic};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+#[test]
+#[ignore = "run by other tests, as a process of its own"]
+fn child_node() {
+    common::be_a_node();
+}
 
 fn parents(program: &mut Program, count: usize) -> BTreeMap<String, Option<String>> {
     let nodes = program.wait_nodes("all nodes answer", |nodes| nodes.len() == count);
@@ -84,7 +89,8 @@ fn a_killed_node_is_missed_and_its_leases_end() {
     let on_b = got.leases.iter().find(|lease| lease.lender.name == "b").unwrap().handle;
     b.stop();
     // The node in the middle is gone: the lower one finds a parent again and keeps its lease on `a`.
-    let nodes = program.wait_nodes("healed", |n| n.len() == 2 && n[1].parent.is_some() != n[0].parent.is_some());
+    let nodes =
+        program.wait_nodes("healed", |n| n.len() == 2 && n[1].parent.is_some() != n[0].parent.is_some());
     assert!(nodes.iter().all(|node| node.slots_free == 0), "{nodes:?}");
     let news = program.next_news();
     assert_eq!((news.handle, news.change), (on_b, LeaseChange::Ended(LeaseEnd::Leaving)));
@@ -183,7 +189,7 @@ fn a_program_that_breaks_the_protocol_is_cut_off_and_others_are_not() {
 fn a_program_returns_to_its_restarted_node_and_keeps_its_remote_leases() {
     let pool = Pool::new();
     let a = pool.start("a", 1, &[]);
-    let b = pool.start("b", 1, &["a"]);
+    let b = pool.spawn("b", "a");
     let mut program = Program::connect(&b.socket, 7);
     program.wait_nodes("two nodes", |nodes| nodes.len() == 2);
     let got = program.allocate(2, 2);
@@ -197,10 +203,8 @@ fn a_program_returns_to_its_restarted_node_and_keeps_its_remote_leases() {
             lender: lease.lender.clone(),
         })
         .collect();
-    // As if killed: the node goes without a word to the lender. Its program stays.
-    b.abandon();
-    drop(program);
-    let b = pool.start("b", 1, &["a"]);
+    b.kill();
+    let b = pool.spawn("b", "a");
     let mut program = Program::return_to(&b.socket, 7, 1, held).unwrap();
     let mut changes = BTreeMap::new();
     while changes.len() < 2 {
@@ -222,7 +226,7 @@ fn a_program_returns_to_its_restarted_node_and_keeps_its_remote_leases() {
 
 #[test]
 fn applications_are_listed_and_killed_by_those_who_may() {
-    let pool = Pool::new();
+    let pool = Pool::without_users();
     let a = pool.start("a", 1, &[]);
     let b = pool.start("b", 1, &["a"]);
     let mut victim = Program::connect(&a.socket, 0xabcd << 112);
@@ -247,7 +251,6 @@ fn applications_are_listed_and_killed_by_those_who_may() {
 #[test]
 fn an_administrators_order_is_obeyed_everywhere() {
     let pool = Pool::new();
-    pool.enrol(Role::Admin, "ana");
     let a = pool.start("a", 1, &[]);
     let b = pool.start("b", 1, &["a"]);
     let mut victim = Program::connect(&a.socket, 0xabcd << 112);
@@ -268,6 +271,20 @@ fn a_node_stops_within_a_second_and_leaves_no_files() {
     a.stop();
     assert!(start.elapsed() < Duration::from_millis(1500));
     assert!(!socket.exists() && !socket.with_extension("json").exists());
+}
+
+#[test]
+fn a_terminated_node_leaves_properly() {
+    let pool = Pool::new();
+    let a = pool.start("a", 1, &[]);
+    let b = pool.spawn("b", "a");
+    let mut program = Program::connect(&a.socket, 1);
+    program.wait_nodes("two nodes", |nodes| nodes.len() == 2);
+    assert_eq!(program.allocate(2, 2).leases.len(), 2);
+    assert!(b.terminate());
+    let news = program.next_news();
+    assert_eq!(news.change, LeaseChange::Ended(LeaseEnd::Leaving));
+    assert_eq!(program.nodes().len(), 1);
 }
 
 #[test]

@@ -17,9 +17,10 @@ impl Daemon {
 
     fn is_meant(&self, question: &Question) -> bool {
         let me = &self.ctx.me;
-        question.to.as_ref().is_none_or(|to| {
-            *to == me.name || (to.len() >= 4 && me.id.to_string().starts_with(to.as_str()))
-        })
+        question
+            .to
+            .as_ref()
+            .is_none_or(|to| *to == me.name || (to.len() >= 4 && me.id.to_string().starts_with(to.as_str())))
     }
 
     fn rows(&mut self, id: &AskId, question: &Question) -> Vec<Row> {
@@ -78,7 +79,11 @@ impl Daemon {
         }
         if let Some((node, serial)) = what.rsplit_once('/') {
             let Ok(serial) = serial.parse::<u64>() else { return Vec::new() };
-            return if node == self.ctx.me.name { vec![self.kill_one_worker(id, question, serial)] } else { Vec::new() };
+            return if node == self.ctx.me.name {
+                vec![self.kill_one_worker(id, question, serial)]
+            } else {
+                Vec::new()
+            };
         }
         let named = |client: &crate::clients::Client| client.app.to_string().starts_with(what);
         let apps: Vec<ConnId> =
@@ -86,12 +91,15 @@ impl Daemon {
         match apps[..] {
             [] => Vec::new(),
             [conn] => vec![self.kill_app(id, question, conn)],
-            _ => vec![self.failed(format!("`{what}` names {} applications here; give more digits", apps.len()))],
+            _ => vec![
+                self.failed(format!("`{what}` names {} applications here; give more digits", apps.len())),
+            ],
         }
     }
 
     fn kill_one_worker(&mut self, id: &AskId, question: &Question, serial: u64) -> Row {
-        let Some(user) = self.core.leases().find(|lease| lease.serial == serial).map(|lease| lease.user.clone())
+        let Some(user) =
+            self.core.leases().find(|lease| lease.serial == serial).map(|lease| lease.user.clone())
         else {
             return self.failed(format!("there is no worker {serial} here"));
         };

@@ -26,8 +26,8 @@ use mio::{Events, Poll, Waker};
 use mutirao_tree::{Core, Input, Output};
 use mutirao_trust::Identity;
 use mutirao_wire::frame::{FrameError, flags};
-use mutirao_wire::link::{Link, Purpose};
 use mutirao_wire::limits::{CONTROL_BODY_MAX, DATA_BODY_MAX, HANDSHAKE};
+use mutirao_wire::link::{Link, Purpose};
 use mutirao_wire::{NodeId, NodeRef, Tick};
 use std::collections::HashSet;
 use std::io;
@@ -325,9 +325,7 @@ impl Daemon {
             let kind = header.kind.get();
             let result = match end {
                 End::Program => self.program_frame(conn, &header, body),
-                End::Control(_) if header.body_len() > CONTROL_BODY_MAX => {
-                    header.check(CONTROL_BODY_MAX)
-                }
+                End::Control(_) if header.body_len() > CONTROL_BODY_MAX => header.check(CONTROL_BODY_MAX),
                 _ if Link::owns(kind) => {
                     if let Some(links) = &mut self.links {
                         links.frame(&mut self.ctx, conn, &header, body);
@@ -485,9 +483,8 @@ impl Daemon {
     }
 
     fn is_over(&self) -> bool {
-        self.leaving.is_some_and(|since| {
-            (self.left && self.ctx.conns.is_quiet()) || self.ctx.now - since >= LEAVING
-        })
+        self.leaving
+            .is_some_and(|since| (self.left && self.ctx.conns.is_quiet()) || self.ctx.now - since >= LEAVING)
     }
 
     fn end(&mut self) {

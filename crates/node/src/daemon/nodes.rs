@@ -96,8 +96,7 @@ impl Daemon {
         header: &Header,
         body: &[u8],
     ) -> Result<(), FrameError> {
-        const BLOBS: [u16; 3] =
-            [Kind::BlobGet as u16, Kind::BlobChunk as u16, Kind::BlobMissing as u16];
+        const BLOBS: [u16; 3] = [Kind::BlobGet as u16, Kind::BlobChunk as u16, Kind::BlobMissing as u16];
         let kind = header.kind.get();
         if BLOBS.contains(&kind) {
             self.plugins.data_frame(&mut self.ctx, conn, peer, header, body);

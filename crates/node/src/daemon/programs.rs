@@ -218,7 +218,8 @@ impl Daemon {
         let Some(client) = self.clients.get(conn) else { return };
         let Query { number, mut question } = query;
         question.user.clone_from(&client.user);
-        let signs = matches!(question.topic, Topic::Approve { .. } | Topic::RemovePlugin { .. } | Topic::Kill { .. });
+        let signs =
+            matches!(question.topic, Topic::Approve { .. } | Topic::RemovePlugin { .. } | Topic::Kill { .. });
         if signs
             && question.order.is_empty()
             && client.user == self.rights.local_user

@@ -217,13 +217,7 @@ fn nobody(state: &Path) -> Result<Who, Error> {
     Ok(Who { id: NodeId(sys::random()?), incarnation: Incarnation::next(None, sys::unix_ms()), member: None })
 }
 
-fn member(
-    state: &Path,
-    own: &Path,
-    name: &Name,
-    config: &Config,
-    local_user: &str,
-) -> Result<Who, Error> {
+fn member(state: &Path, own: &Path, name: &Name, config: &Config, local_user: &str) -> Result<Who, Error> {
     let home = Home::at(state);
     let identity = Arc::new(home.node(name)?);
     // Two daemons of one identity would take each other's links away.
@@ -271,9 +265,7 @@ fn listen(
         let mut listener = TcpListener::bind(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let key = key::LISTENERS + listeners.len() as u64;
-        registry
-            .register(&mut listener, token(Owner::Daemon, key), Interest::READABLE)
-            .map_err(failed)?;
+        registry.register(&mut listener, token(Owner::Daemon, key), Interest::READABLE).map_err(failed)?;
         if bound.ip().is_unspecified() {
             addresses.extend(sys::reachable(bound.port(), bound.is_ipv6()));
         } else {
@@ -286,7 +278,8 @@ fn listen(
 }
 
 fn capacity(config: &Config, slots: Option<u16>) -> Capacity {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(u16::MAX.into()) as u16);
+    let cores =
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(u16::MAX.into()) as u16);
     Capacity {
         slots: slots.or(config.slots).unwrap_or(cores),
         memory_mib: config.memory_mib.unwrap_or_else(|| sys::memory_mib() / 4 * 3),

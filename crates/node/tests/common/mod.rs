@@ -31,7 +31,14 @@ pub struct Running {
 }
 
 impl Pool {
+    /// With an administrator, as `mutirao init` makes it: who runs the nodes, and so owns them.
     pub fn new() -> Pool {
+        let pool = Pool::without_users();
+        pool.enrol(Role::Admin, "ana");
+        pool
+    }
+
+    pub fn without_users() -> Pool {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("state"));
         let authority = home.create_pool(&Name::new("lab").unwrap(), "correct horse battery").unwrap();
@@ -70,6 +77,74 @@ impl Pool {
     }
 }
 
+/// A node in a process of its own, which can be killed by force.
+pub struct Process {
+    child: std::process::Child,
+    pub socket: PathBuf,
+}
+
+/// The environment variable that makes `child_node` a node.
+const CHILD: &str = "MUTIRAO_TEST_NODE";
+
+impl Pool {
+    /// Starts a node with one slot as a process: this very test program, told to be a node.
+    pub fn spawn(&self, name: &str, join: &str) -> Process {
+        drop(self.options(name, 1, &[join])); // enrols it
+        let base = self.dir.path().join("run");
+        let place = [self.state().to_str().unwrap(), base.to_str().unwrap(), name, join].join("|");
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_node", "--ignored"])
+            .env(CHILD, place)
+            .spawn()
+            .unwrap();
+        let directory = mutirao_node::pool_directory(&base, self.id());
+        let socket = directory.join(format!("{name}.sock"));
+        let start = Instant::now();
+        while UnixStream::connect(&socket).is_err() {
+            assert!(start.elapsed() < PATIENCE, "the child does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Process { child, socket }
+    }
+}
+
+/// What the test `child_node` does in the child.
+pub fn be_a_node() {
+    let Ok(place) = std::env::var(CHILD) else { return };
+    let [state, runtime, name, join] = place.split('|').collect::<Vec<_>>()[..] else { panic!("{place}") };
+    let options = Options {
+        runtime: runtime.into(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        slots: Some(1),
+        join: vec![JoinTarget::parse(join)],
+        signals: true,
+        ..Options::new(state, name)
+    };
+    Node::start(options).unwrap().run().unwrap();
+}
+
+impl Process {
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it by SIGTERM; whether it ended as it should.
+    pub fn terminate(mut self) -> bool {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail if it has ended, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Starts a node and waits until it says it is ready.
 pub fn run(mut options: Options) -> Running {
     let (sender, receiver) = std::sync::mpsc::channel();
@@ -105,7 +180,6 @@ impl Drop for Running {
 pub struct Program {
     stream: UnixStream,
     decoder: Decoder,
-    pub app: AppId,
     pub welcome: ClientWelcome,
     sequence: u32,
     /// News that came while something else was waited for.
@@ -118,7 +192,12 @@ impl Program {
     }
 
     /// Comes (back) to a node; the text of a refusal if it is turned away.
-    pub fn return_to(socket: &Path, app: u128, epoch: u32, leases: Vec<HeldLease>) -> Result<Program, String> {
+    pub fn return_to(
+        socket: &Path,
+        app: u128,
+        epoch: u32,
+        leases: Vec<HeldLease>,
+    ) -> Result<Program, String> {
         Program::over(UnixStream::connect(socket).unwrap(), app, epoch, leases)
     }
 
@@ -145,8 +224,7 @@ impl Program {
         };
         let welcome = ClientWelcome { protocol: 0, node, pool: None, user: String::new(), spinner: 0 };
         let decoder = Decoder::new(64 * 1024);
-        let mut program =
-            Program { stream, decoder, app: AppId(app), welcome, sequence: 0, news: Vec::new() };
+        let mut program = Program { stream, decoder, welcome, sequence: 0, news: Vec::new() };
         program.send(hello);
         match program.next().unwrap() {
             LocalMessage::ClientWelcome(welcome) => program.welcome = welcome,
@@ -208,8 +286,7 @@ impl Program {
     pub fn ask(&mut self, to: Option<&str>, topic: Topic) -> (Vec<Row>, u32) {
         self.sequence += 1;
         let number = self.sequence;
-        let question =
-            Question { to: to.map(str::to_owned), user: String::new(), order: Vec::new(), topic };
+        let question = Question { to: to.map(str::to_owned), user: String::new(), order: Vec::new(), topic };
         self.send(Query { number, question });
         let mut rows = Vec::new();
         loop {

@@ -1,0 +1,279 @@
+//! Workers end to end: real nodes in threads, whose workers are this very program.
+//!
+//! Without the usual harness, because the program is worker host and plugin too. Arguments name the
+//! tests to run; `--list` and other options of the harness are accepted and mean nothing.
+
+#[allow(dead_code)] // Made for the tests of the tree as well.
+mod common;
+
+use common::{PATIENCE, Pool as Lab, Running};
+use mutirao::raw::{self, CallOptions, Failure, OperationEntry, Options, Pool, Request, Slots};
+use mutirao_wire::query::{Row, Topic};
+use mutirao_wire::stream::failure;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const ECHO: u32 = 0;
+const END: u32 = 1;
+const NODE: u32 = 2;
+const LEAVE_CHILD: u32 = 3;
+const LOOK: u32 = 4;
+
+fn main() {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.peek().is_some_and(|word| word == "worker") {
+        mutirao_confine::worker_main();
+    }
+    raw::init(operations()).unwrap();
+    let wanted: Vec<String> = args.filter(|word| !word.starts_with('-')).collect();
+    let tests: [(&str, fn()); 7] = [
+        ("a_worker_that_ends_is_an_error_of_its_call_and_is_replaced", ends_are_errors_here),
+        ("a_worker_on_another_node_ends_the_same_way", ends_are_errors_elsewhere),
+        ("a_program_reaches_every_node_and_is_kept_there", the_program_spreads),
+        ("a_time_limit_ends_the_worker_and_says_so", limits),
+        ("whom_a_worker_leaves_behind_ends_with_it", nobody_is_left),
+        ("each_worker_has_an_empty_directory_of_its_own", directories),
+        ("a_warm_template_makes_a_worker_at_once", warm),
+    ];
+    for (name, test) in tests {
+        if wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str())) {
+            let start = Instant::now();
+            test();
+            println!("test {name} ... ok ({} ms)", start.elapsed().as_millis());
+        }
+    }
+}
+
+fn operations() -> Vec<OperationEntry> {
+    let entry = |name: &str, run: raw::Run| OperationEntry { name: name.into(), repeatable: false, run };
+    vec![
+        entry(
+            "echo",
+            Box::new(|argument, out| {
+                out.extend_from_slice(argument);
+                Ok(())
+            }),
+        ),
+        entry(
+            "end",
+            Box::new(|argument, _| {
+                eprintln!("about to end");
+                match argument {
+                    b"exit" => std::process::exit(3),
+                    b"abort" => std::process::abort(),
+                    b"memory" => {
+                        eprintln!("memory allocation of 9 bytes failed");
+                        std::process::abort()
+                    }
+                    b"for ever" => loop {
+                        std::thread::sleep(Duration::from_secs(1));
+                    },
+                    _ => Err(Failure::own(1, "no such end")),
+                }
+            }),
+        ),
+        entry(
+            "parent",
+            Box::new(|_, out| {
+                let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+                out.extend_from_slice(&parent.to_le_bytes());
+                Ok(())
+            }),
+        ),
+        entry(
+            "leave child",
+            Box::new(|_, out| {
+                let child = std::process::Command::new("sleep").arg("600").spawn();
+                let child = child.map_err(|error| Failure::own(2, error.to_string()))?;
+                out.extend_from_slice(&child.id().to_le_bytes());
+                Ok(())
+            }),
+        ),
+        entry(
+            "look",
+            Box::new(|argument, out| {
+                let failed = |error: std::io::Error| Failure::own(3, error.to_string());
+                let here = std::env::current_dir().map_err(failed)?;
+                let files = std::fs::read_dir(&here).map_err(failed)?.count();
+                std::fs::write(here.join("mine"), argument).map_err(failed)?;
+                out.extend_from_slice(format!("{files} {}", here.display()).as_bytes());
+                Ok(())
+            }),
+        ),
+    ]
+}
+
+fn open(node: &Running) -> Pool {
+    let options = Options { socket: Some(node.socket.clone()), slots: Slots::ByHand, ..Options::default() };
+    Pool::open(options).unwrap()
+}
+
+fn slots(pool: &Pool, count: u32) {
+    let got = pool.allocate(&Request { at_least: count, ..Request::slots(count) }).unwrap();
+    assert_eq!(got.leases.len(), count as usize, "{got:?}");
+}
+
+fn call(pool: &Pool, operation: u32, argument: &[u8]) -> raw::CallResult {
+    let mut call = pool.submit(operation, argument.to_vec(), CallOptions::default()).unwrap();
+    call.wait_timeout(3 * PATIENCE).expect("an answer")
+}
+
+fn workers(pool: &Pool) -> Vec<mutirao_wire::query::WorkerRow> {
+    let rows = pool.query(Topic::Workers, None, Vec::new(), PATIENCE).unwrap().rows;
+    rows.into_iter().filter_map(|row| if let Row::Worker(row) = row { Some(row) } else { None }).collect()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Each way to end is told by its call, and the next call finds another worker.
+fn every_end(pool: &Pool, names_operation: bool) {
+    for (how, code, words) in [
+        ("exit", failure::WORKER_ENDED, "exit code 3"),
+        ("abort", failure::WORKER_ENDED, "signal 6 (aborted)"),
+        ("memory", failure::OUT_OF_MEMORY, "out of memory"),
+    ] {
+        let error = call(pool, END, how.as_bytes()).unwrap_err();
+        assert_eq!(error.kind.code(), code, "{error:?}");
+        assert!(error.text.contains(words) && error.text.contains("about to end"), "{}", error.text);
+        assert!(!names_operation || error.text.contains("`end`"), "{}", error.text);
+        assert_eq!(call(pool, ECHO, b"on we go").unwrap(), b"on we go");
+    }
+}
+
+fn ends_are_errors_here() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let pool = open(&node);
+    slots(&pool, 1);
+    every_end(&pool, false);
+    // More crashes in a row than starts that are forgiven: these workers do work.
+    for _ in 0..8 {
+        call(&pool, END, b"abort").unwrap_err();
+    }
+    assert_eq!(call(&pool, ECHO, b"still").unwrap(), b"still");
+    until(
+        "one idle worker is listed",
+        || matches!(&workers(&pool)[..], [row] if row.state == "idle" && row.pid > 1 && row.node == "a"),
+    );
+}
+
+/// A node, and another one on whose only slot the program's only lease lies.
+fn elsewhere(lab: &Lab) -> (Running, Running, Pool, Pool) {
+    let (a, b) = (lab.start("a", 1, &[]), lab.start("b", 1, &["a"]));
+    let holder = open(&a);
+    until("both nodes answer", || holder.nodes().unwrap().len() == 2);
+    slots(&holder, 1);
+    let pool = open(&a);
+    slots(&pool, 1);
+    assert_eq!(pool.leases()[0].lender.name, "b");
+    (a, b, holder, pool)
+}
+
+fn ends_are_errors_elsewhere() {
+    let lab = Lab::new();
+    let (_a, _b, _holder, pool) = elsewhere(&lab);
+    every_end(&pool, true);
+    let large = vec![7; 3_000_000];
+    assert!(call(&pool, ECHO, &large).unwrap() == large);
+}
+
+fn the_program_spreads() {
+    let lab = Lab::new();
+    let first = lab.start("n0", 1, &[]);
+    let others: Vec<Running> = (1..6).map(|number| lab.start(&format!("n{number}"), 1, &["n0"])).collect();
+    let pool = open(&first);
+    until("all nodes answer", || pool.nodes().unwrap().len() == others.len() + 1);
+    slots(&pool, 6);
+    let calls: Vec<_> =
+        (0..60u8).map(|number| pool.submit(ECHO, vec![number], CallOptions::default()).unwrap()).collect();
+    assert!(pool.wait_all(&calls.iter().collect::<Vec<_>>(), Some(3 * PATIENCE)), "{:?}", workers(&pool));
+    until("every node has its worker", || workers(&pool).iter().all(|row| row.pid > 1));
+    let kept = || {
+        let rows = pool.query(Topic::Plugins, None, Vec::new(), PATIENCE).unwrap().rows;
+        rows.iter().filter(|row| matches!(row, Row::Plugin(row) if row.kept && row.leases == 1)).count()
+    };
+    assert_eq!(kept(), 6);
+}
+
+fn limits() {
+    let lab = Lab::new();
+    let (_a, _b, holder, pool) = elsewhere(&lab);
+    for pool in [holder, pool] {
+        let limit = Some(Duration::from_millis(300));
+        let mut endless =
+            pool.submit(END, b"for ever".to_vec(), CallOptions { limit, ..Default::default() }).unwrap();
+        let error = endless.wait_timeout(PATIENCE).expect("it is ended").unwrap_err();
+        assert_eq!(error.kind.code(), failure::TIME_LIMIT, "{error:?}");
+        assert_eq!(call(&pool, ECHO, b"next").unwrap(), b"next");
+    }
+}
+
+fn exists(pid: u32) -> bool {
+    // An ended process that nobody has waited for is not there any more.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+fn number(bytes: Vec<u8>) -> u32 {
+    u32::from_le_bytes(bytes.try_into().unwrap())
+}
+
+fn nobody_is_left() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let pool = open(&node);
+    slots(&pool, 1);
+    let left = number(call(&pool, LEAVE_CHILD, b"").unwrap());
+    assert!(exists(left));
+    call(&pool, END, b"exit").unwrap_err();
+    until("the child of the crashed worker is gone", || !exists(left));
+
+    let left = number(call(&pool, LEAVE_CHILD, b"").unwrap());
+    let template = number(call(&pool, NODE, b"").unwrap());
+    let worker = workers(&pool)[0].pid;
+    drop(pool);
+    until("the worker of the program that left is gone", || !exists(worker) && !exists(left));
+    assert!(exists(template), "its template waits for the next lease");
+    drop(node);
+    until("the template ends with its node", || !exists(template));
+}
+
+fn directories() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let pool = open(&node);
+    slots(&pool, 1);
+    let look = || String::from_utf8(call(&pool, LOOK, b"x").unwrap()).unwrap();
+    let (first, second) = (look(), look());
+    assert!(first.starts_with("0 ") && second.starts_with("1 "), "{first}, {second}");
+    call(&pool, END, b"abort").unwrap_err();
+    let third = look();
+    assert!(third.starts_with("0 ") && third[2..] != first[2..]);
+    until("the first directory is removed", || !PathBuf::from(&first[2..]).exists());
+}
+
+fn warm() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let pool = open(&node);
+    let lease_and_call = || {
+        let start = Instant::now();
+        slots(&pool, 1);
+        call(&pool, ECHO, b"x").unwrap();
+        let took = start.elapsed();
+        pool.release(&pool.leases().iter().map(|lease| lease.key).collect::<Vec<_>>()).unwrap();
+        until("the slot is free", || pool.nodes().unwrap()[0].slots_free == 1);
+        took
+    };
+    let cold = lease_and_call();
+    let mut times: Vec<Duration> = (0..20).map(|_| lease_and_call()).collect();
+    times.sort();
+    println!("lease, worker, first result: cold {cold:?}, warm {:?} (median of 20)", times[10]);
+    assert!(times[10] < Duration::from_millis(100), "a template that is there must be used: {times:?}");
+}
