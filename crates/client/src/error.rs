@@ -62,7 +62,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Too many files for one plugin.
-    #[error("the plugin would have {0} files, but at most {PLUGIN_FILES_MAX} are allowed; declare fewer libraries")]
+    #[error(
+        "the plugin would have {0} files, but at most {PLUGIN_FILES_MAX} are allowed; declare fewer libraries"
+    )]
     PluginFiles(usize),
     /// Messages that make no sense came over the socket. The pool is closed.
     #[error("the node sent what this library does not understand: {0}; are both of the same version?")]

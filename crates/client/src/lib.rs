@@ -1,6 +1,6 @@
 //! Run functions of your program on every machine of a pool.
 //!
-//! ```
+//! ```standalone_crate
 //! #[mutirao::operation(repeatable)]
 //! fn digits(n: u32) -> String {
 //!     n.to_string()

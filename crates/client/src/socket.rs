@@ -4,8 +4,8 @@ use mutirao_wire::frame::{Decoder, FrameError, Header};
 use mutirao_wire::limits::DATA_BODY_MAX;
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -70,7 +70,8 @@ impl Socket {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let result = loop {
             let mut into = [IoSliceMut::new(&mut self.scratch)];
-            match recvmsg(&self.fd, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT) {
+            match recvmsg(&self.fd, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT)
+            {
                 Err(Errno::INTR) => {}
                 other => break other,
             }

@@ -1,20 +1,18 @@
 //! `socket` alone: it is part of an integration test too, so its own tests lie here.
 
 use crate::socket::{Received, Socket};
-use mutirao_wire::local::{GiveBack, LocalMessage};
 use mutirao_wire::Handle;
+use mutirao_wire::local::{GiveBack, LocalMessage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::io::{Read, Write};
 
 #[test]
 fn frames_and_descriptors_arrive_in_order() {
-    let (a, b) =
-        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     let (mut a, mut b) = (Socket::new(a), Socket::new(b));
     for i in 0..3u32 {
-        let mut file = std::fs::File::from(
-            rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap(),
-        );
+        let mut file =
+            std::fs::File::from(rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         file.write_all(&[i as u8]).unwrap();
         a.attach(vec![file.into()]);
         LocalMessage::from(GiveBack { handles: vec![Handle(i)] }).put(a.out());

@@ -19,11 +19,13 @@ pub fn operation(options: TokenStream, item: TokenStream) -> TokenStream {
     let parser = syn::meta::parser(|meta| chosen.take(&meta));
     parse_macro_input!(options with parser);
     let function = parse_macro_input!(item as ItemFn);
-    expand(&chosen, &function).unwrap_or_else(|error| {
-        // The function itself stays, so that only the real mistake is reported.
-        let error = error.into_compile_error();
-        quote!(#function #error)
-    }).into()
+    expand(&chosen, &function)
+        .unwrap_or_else(|error| {
+            // The function itself stays, so that only the real mistake is reported.
+            let error = error.into_compile_error();
+            quote!(#function #error)
+        })
+        .into()
 }
 
 #[derive(Default)]
@@ -55,7 +57,10 @@ fn expand(options: &Options, function: &ItemFn) -> syn::Result<Tokens> {
         return refuse(token.span(), "an operation cannot be async: its worker runs one call at a time");
     }
     if let Some(token) = &signature.unsafety {
-        return refuse(token.span(), "an operation cannot be unsafe: it is called with arguments from elsewhere");
+        return refuse(
+            token.span(),
+            "an operation cannot be unsafe: it is called with arguments from elsewhere",
+        );
     }
     if !signature.generics.params.is_empty() {
         return refuse(

@@ -121,6 +121,9 @@ pub struct Finished {
     pub node: Option<Arc<str>>,
 }
 
+/// Takes a finished call.
+pub(crate) type Callback = Box<dyn FnOnce(Finished) + Send>;
+
 /// Where the result of a call goes.
 #[derive(Default)]
 pub enum Deliver {
@@ -239,7 +242,8 @@ mod tests {
 
     #[test]
     fn codes_and_kinds_agree() {
-        for code in (1..=8).chain(100..=104).chain([50, failure::OPERATION, failure::OPERATION + 7, u32::MAX]) {
+        for code in (1..=8).chain(100..=104).chain([50, failure::OPERATION, failure::OPERATION + 7, u32::MAX])
+        {
             assert_eq!(CallErrorKind::from_code(code).code(), code);
         }
     }

@@ -186,8 +186,12 @@ impl Core {
         let Some([memory, call_bell, reply_bell]) = fds else {
             return Err("a local worker is ready, but its ring did not come along".into());
         };
-        let bells: Vec<Arc<Bell>> =
-            self.leases.values().filter_map(|lease| lease.ring.as_ref()).map(|ring| ring.bell.clone()).collect();
+        let bells: Vec<Arc<Bell>> = self
+            .leases
+            .values()
+            .filter_map(|lease| lease.ring.as_ref())
+            .map(|ring| ring.bell.clone())
+            .collect();
         let mut ring = Ring::new(memory, call_bell, reply_bell, &bells).map_err(|error| error.to_string())?;
         let room = ring.end.calls.room().map_err(|error| error.to_string())? as u64;
         if let Some(lease) = self.leases.get_mut(&handle) {

@@ -1,6 +1,6 @@
 //! What a pool knows and does, behind its one lock. Nothing here waits.
 
-use super::call::{CallError, CallErrorKind, CallResult, Deliver, Finished};
+use super::call::{CallError, CallErrorKind, Callback, CallResult, Deliver, Finished};
 use super::elastic::Elastic;
 use super::lease::{LeaseEntry, Ring, Whole};
 use super::link::Link;
@@ -77,7 +77,7 @@ pub(super) struct Core {
     /// Finished calls for `next_finished`.
     pub(super) queue: VecDeque<Finished>,
     /// To be done without the lock.
-    pub(super) callbacks: Vec<(Box<dyn FnOnce(Finished) + Send>, Finished)>,
+    pub(super) callbacks: Vec<(Callback, Finished)>,
     pub(super) wakers: Vec<Waker>,
     /// Wake these when anything but a call changes.
     pub(super) control_wakers: Vec<Waker>,
@@ -405,7 +405,11 @@ impl Core {
     }
 
     fn tell_room(&mut self, now: Tick, handle: Handle) {
-        let room = self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut()).map(|ring| ring.end.calls.room());
+        let room = self
+            .leases
+            .get_mut(&handle)
+            .and_then(|lease| lease.ring.as_mut())
+            .map(|ring| ring.end.calls.room());
         match room {
             Some(Ok(bytes)) => self.tell(now, Input::Room { handle, bytes: bytes as u64 }),
             Some(Err(error)) => self.ring_broken(now, handle, &error),
@@ -416,7 +420,12 @@ impl Core {
     /// A ring cannot be used any more: its worker is ended, and the node gives the lease another.
     fn ring_broken(&mut self, now: Tick, handle: Handle, why: &dyn std::fmt::Display) {
         self.say(KillWorker { handle, code: failure::WORKER_ENDED });
-        self.local_worker_ended(now, handle, failure::WORKER_ENDED, format!("its ring cannot be used: {why}"));
+        self.local_worker_ended(
+            now,
+            handle,
+            failure::WORKER_ENDED,
+            format!("its ring cannot be used: {why}"),
+        );
     }
 
     /// The worker of a local lease is gone.

@@ -22,9 +22,7 @@ impl Surroundings {
         let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let runtime = path("MUTIRAO_RUNTIME_DIR")
             .or_else(|| path("XDG_RUNTIME_DIR").map(|dir| dir.join("mutirao")))
-            .unwrap_or_else(|| {
-                PathBuf::from(format!("/tmp/mutirao-{}", rustix::process::getuid().as_raw()))
-            });
+            .unwrap_or_else(|| PathBuf::from(format!("/tmp/mutirao-{}", rustix::process::getuid().as_raw())));
         Surroundings {
             socket: path("MUTIRAO_SOCKET"),
             runtime,
@@ -66,7 +64,8 @@ pub(super) fn find(around: &Surroundings) -> Result<Option<Found>, Error> {
         match connect_to(&path) {
             Ok(fd) => {
                 let found_one = Found { path, fd };
-                let chosen = around.node.is_none() && [name.as_str(), node.as_str()].contains(&default.trim());
+                let chosen =
+                    around.node.is_none() && [name.as_str(), node.as_str()].contains(&default.trim());
                 if chosen {
                     return Ok(Some(found_one));
                 }
@@ -119,7 +118,8 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 /// Connects to a socket, provided a process of this user (or of root) is behind it.
 pub(super) fn connect_to(path: &Path) -> Result<OwnedFd, Error> {
     let failed = |errno: Errno| Error::Connect { path: path.to_owned(), source: errno.into() };
-    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let fd =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;
     connect(&fd, &address).map_err(failed)?;
     let uid = socket_peercred(&fd).map_err(failed)?.uid;

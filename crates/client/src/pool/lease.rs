@@ -3,10 +3,10 @@
 use super::options::LeaseState;
 use mutirao_ring::{Bell, CallerEnd, Error as RingError, Ringer};
 use mutirao_schedule::Receipts;
+use mutirao_wire::CallId;
 use mutirao_wire::frame::{Decoder, Header, flags};
 use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX};
 use mutirao_wire::local::LeaseInfo;
-use mutirao_wire::CallId;
 use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -49,7 +49,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(socket: Socket, path: Option<PathBuf>, app: AppId, name: String, offer: Option<Offer>) -> Link {
+    pub(super) fn new(
+        socket: Socket,
+        path: Option<PathBuf>,
+        app: AppId,
+        name: String,
+        offer: Option<Offer>,
+    ) -> Link {
         Link {
             socket,
             state: State::Up,

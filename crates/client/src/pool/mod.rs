@@ -179,14 +179,16 @@ impl Pool {
         let mut core = self.alive()?;
         let pending = core.requests.remove(&sequence).filter(|request| request.done);
         let Some(Pending { answer, .. }) = pending else {
-            return Err(Error::TimedOut { what: "the search for slots", waited_ms: SEARCH.as_millis() as u64 });
+            return Err(Error::TimedOut {
+                what: "the search for slots",
+                waited_ms: SEARCH.as_millis() as u64,
+            });
         };
         let granted = answer.leases.len() as u32;
         if granted < request.at_least {
             core.give_back(core::now(), &answer.leases);
             let notes: Vec<String> = answer.notes.iter().take(5).map(note_text).collect();
-            let notes_text =
-                if notes.is_empty() { String::new() } else { format!(": {}", notes.join("; ")) };
+            let notes_text = if notes.is_empty() { String::new() } else { format!(": {}", notes.join("; ")) };
             return Err(Error::NotEnough { granted, at_least: request.at_least, notes_text });
         }
         Ok(Allocation {
@@ -256,7 +258,9 @@ impl Pool {
         self.handle.shared.wait_control(Instant::now().checked_add(timeout), answered);
         match self.alive()?.questions.remove(&number) {
             Some(question) if question.done => Ok(question.answer),
-            _ => Err(Error::TimedOut { what: "the answer of the pool", waited_ms: timeout.as_millis() as u64 }),
+            _ => {
+                Err(Error::TimedOut { what: "the answer of the pool", waited_ms: timeout.as_millis() as u64 })
+            }
         }
     }
 
@@ -397,9 +401,9 @@ fn checked_call(operation: u32, argument: &[u8], options: &CallOptions) -> Resul
         Ok(bytes) if u64::from(bytes) <= CALL_BYTES_MAX => bytes,
         _ => return Err(Error::ArgumentTooLarge { bytes: argument.len() as u64 }),
     };
-    let limit_ms = options.limit.map_or(0, |limit| {
-        u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
-    });
+    let limit_ms = options
+        .limit
+        .map_or(0, |limit| u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1));
     Ok(hold::Call {
         operation,
         bytes,
@@ -411,7 +415,8 @@ fn checked_call(operation: u32, argument: &[u8], options: &CallOptions) -> Resul
 
 fn program_name() -> String {
     let program: Option<PathBuf> = std::env::current_exe().ok();
-    let name = program.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+    let name =
+        program.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "program".into());
     name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }

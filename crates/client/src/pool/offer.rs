@@ -31,7 +31,9 @@ impl Offer {
         let program = PathBuf::from("/proc/self/exe");
         let program_name = program.read_link().ok().as_deref().map_or_else(|| name.to_owned(), base_name);
         let mut list = vec![(program_name, program.clone())];
-        list.extend(own_library().into_iter().chain(libraries.iter().cloned()).map(|path| (base_name(&path), path)));
+        list.extend(
+            own_library().into_iter().chain(libraries.iter().cloned()).map(|path| (base_name(&path), path)),
+        );
         if list.len() > PLUGIN_FILES_MAX {
             return Err(Error::PluginFiles(list.len()));
         }

@@ -3,6 +3,8 @@
 mod function;
 mod map;
 mod pool;
+#[cfg(doctest)]
+mod refused;
 mod registry;
 
 pub use function::Function;

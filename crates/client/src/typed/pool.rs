@@ -3,8 +3,10 @@
 use super::function::Function;
 use super::map::Map;
 use super::registry::index_of;
-use crate::raw::{self, Allocation, CallError, CallErrorKind, CallOptions, Lease, LeaseKey, Options, Request};
 use crate::Error;
+use crate::raw::{
+    self, Allocation, CallError, CallErrorKind, CallOptions, Lease, LeaseKey, Options, Request,
+};
 use mutirao_wire::query::NodeRow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +18,7 @@ use std::task::{Context, Poll};
 
 /// A pool that is open. Clones are the same pool; it closes with the last of them and of its calls.
 ///
-/// ```
+/// ```standalone_crate
 /// #[mutirao::operation]
 /// fn square(x: u64) -> u64 {
 ///     x * x
@@ -74,7 +76,7 @@ impl Pool {
     ///
     /// Arguments are taken from the iterator as results are taken from the map, so that it may be endless.
     ///
-    /// ```
+    /// ```standalone_crate
     /// #[mutirao::operation(repeatable)]
     /// fn square(x: u64) -> u64 {
     ///     x * x

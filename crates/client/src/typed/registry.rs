@@ -36,13 +36,6 @@ static INDEX: OnceLock<HashMap<TypeId, u32>> = OnceLock::new();
 /// In a process that a node has started to run these functions it never returns: there the program serves calls
 /// until the node ends it. Should the program have operations that cannot be (two of one name, or too many), it
 /// ends with a text that says so: see [`raw::init`](crate::raw::init) for the form that returns an error.
-///
-/// ```
-/// fn main() {
-///     mutirao::init();
-///     // the program itself
-/// }
-/// ```
 pub fn init() {
     if let Err(error) = try_init() {
         eprintln!("mutirao: {error}");

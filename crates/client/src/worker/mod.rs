@@ -24,7 +24,7 @@ pub fn init(operations: Vec<OperationEntry>) -> Result<(), Error> {
     match template::run(fd, table) {
         template::Outcome::Ended => sys::exit_now(0),
         template::Outcome::Failed(why) => give_up(&why),
-        template::Outcome::Worker(worker) => match serve::serve(worker, table) {
+        template::Outcome::Worker(worker) => match serve::serve(*worker, table) {
             Ok(()) => sys::exit_now(0),
             Err(why) => give_up(&why),
         },

@@ -126,12 +126,7 @@ impl Server<'_> {
         }
     }
 
-    fn frame(
-        &mut self,
-        header: &Header,
-        body: &[u8],
-        partial: &mut Option<Partial>,
-    ) -> Result<(), Stop> {
+    fn frame(&mut self, header: &Header, body: &[u8], partial: &mut Option<Partial>) -> Result<(), Stop> {
         if header.kind.get() == Kind::Cancel as u16 {
             // One that came whole has been answered; the caller ends the worker of one that runs.
             let call = CallId(header.sequence.get());
@@ -146,7 +141,10 @@ impl Server<'_> {
             if header.has(flags::OPTIONAL) {
                 return Ok(());
             }
-            return Err(Stop::Broken(format!("a frame of kind {:#06x} came over the ring", header.kind.get())));
+            return Err(Stop::Broken(format!(
+                "a frame of kind {:#06x} came over the ring",
+                header.kind.get()
+            )));
         }
         let call = CallId(header.sequence.get());
         let total = u64::from(CallExtent::unpack(header.extent.get()).bytes);

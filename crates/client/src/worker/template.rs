@@ -9,7 +9,9 @@ use mutirao_wire::limits::PROTOCOL;
 use mutirao_wire::worker::{Exited, Fork, Forked, WorkerHello, WorkerMessage};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ pub(super) enum Outcome {
     /// It cannot go on.
     Failed(String),
     /// This is a forked worker now.
-    Worker(Worker),
+    Worker(Box<Worker>),
 }
 
 /// Descriptors beside a `Fork`.
@@ -166,12 +168,12 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
         let board = SpinBoard::map(board).ok()?;
         Arc::new(board).seat(number)
     });
-    Ok(Outcome::Worker(Worker {
+    Ok(Outcome::Worker(Box::new(Worker {
         end,
         bell: Bell::from(call_bell),
         spinner: seat.map_or_else(Spinner::asleep, Spinner::new),
         life,
-    }))
+    })))
 }
 
 /// Operations find nothing to read and nowhere to print. Where confinement forbids even that, the streams stay

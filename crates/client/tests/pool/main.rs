@@ -116,7 +116,9 @@ fn calls_of_every_shape() {
     assert_eq!(pool.raw().operation("sum").unwrap(), pool.raw().operation("sum").unwrap());
     assert!(matches!(pool.raw().operation("none"), Err(Error::UnknownOperation(_))));
     match pool.call(not_registered, 1).wait() {
-        Err(error @ Error::UnknownOperation(_)) => assert!(error.to_string().contains("#[mutirao::operation]")),
+        Err(error @ Error::UnknownOperation(_)) => {
+            assert!(error.to_string().contains("#[mutirao::operation]"))
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -348,7 +350,8 @@ fn slots_by_hand() {
     assert!(matches!(pool.raw().allocate(&many), Err(Error::NotEnough { granted: 1, at_least: 3, .. })));
     let slots_only = Request { workers: false, ..Request::slots(1) };
     assert_eq!(pool.raw().allocate(&slots_only).unwrap().leases.len(), 1);
-    let answers = pool.raw().query(raw::wire::query::Topic::Nodes, None, vec![], Duration::from_secs(5)).unwrap();
+    let answers =
+        pool.raw().query(raw::wire::query::Topic::Nodes, None, vec![], Duration::from_secs(5)).unwrap();
     assert_eq!(answers.missing, 3);
     let left: Vec<_> = pool.leases().iter().map(|lease| lease.key).collect();
     let pending = pool.call(sleep_ms, 60_000);

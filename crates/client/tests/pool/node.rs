@@ -10,7 +10,7 @@ use mutirao::raw::wire::stream::{
 };
 use mutirao::raw::wire::worker::{Fork, WORKER_ENV, WorkerMessage};
 use mutirao::raw::wire::{CallId, Handle, Incarnation, LeaseId, NodeId, NodeRef, PluginId};
-use mutirao_ring::{Bell, Ringer, RingMemory, SpinBoard};
+use mutirao_ring::{Bell, RingMemory, Ringer, SpinBoard};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -283,7 +283,8 @@ impl State {
         let elsewhere = self.leases.len() as u32 - local;
         let mut here_free = self.plan.here.saturating_sub(local);
         let mut away_free = self.plan.elsewhere.saturating_sub(elsewhere);
-        while (granted.len() as u32) < allocate.want.count && here_free + away_free > 0 && !self.plan.refuses {
+        while (granted.len() as u32) < allocate.want.count && here_free + away_free > 0 && !self.plan.refuses
+        {
             let is_here = here_free > 0;
             *(if is_here { &mut here_free } else { &mut away_free }) -= 1;
             let handle = self.next;
@@ -393,11 +394,8 @@ impl State {
         let (call_bell, call_ringer) = Bell::pair().unwrap();
         let (life, its_life) = UnixStream::pair().unwrap();
         let copy = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().unwrap();
-        let for_program = VecDeque::from([
-            copy(&memory),
-            copy(&call_ringer.fds().0),
-            copy(&client.reply_bell),
-        ]);
+        let for_program =
+            VecDeque::from([copy(&memory), copy(&call_ringer.fds().0), copy(&client.reply_bell)]);
         template.socket.attach(vec![
             memory,
             call_bell.into_fd(),
