@@ -135,3 +135,51 @@ fn same_file(a: impl std::os::fd::AsFd, b: impl std::os::fd::AsFd) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutirao_wire::Handle;
+    use mutirao_wire::stream::result_header;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_result_cut_anywhere_is_put_together(
+            bytes in prop::collection::vec(any::<u8>(), 0..3000),
+            part in 1usize..700,
+        ) {
+            let mut partial = Partial::default();
+            let mut chunks = bytes.chunks(part).peekable();
+            let mut whole = None;
+            let first = chunks.next().unwrap_or_default();
+            let mut next = Some(first);
+            while let Some(chunk) = next {
+                prop_assert!(whole.is_none());
+                let more = chunks.peek().is_some();
+                let header = result_header(Handle(1), CallId(7), bytes.len() as u64, chunk.len(), more);
+                whole = partial.take(&header, chunk).unwrap();
+                next = chunks.next();
+            }
+            let whole = whole.unwrap();
+            prop_assert_eq!((whole.call, whole.failed), (CallId(7), None));
+            prop_assert_eq!(whole.bytes, bytes);
+        }
+
+        #[test]
+        fn no_frames_make_it_hold_more_than_was_announced(
+            frames in prop::collection::vec((0u64..3, 0u64..200, 0usize..100, any::<bool>()), 1..30),
+        ) {
+            let mut partial = Partial::default();
+            for (call, total, length, more) in frames {
+                let header = result_header(Handle(1), CallId(call), total, length, more);
+                match partial.take(&header, &vec![0; length]) {
+                    Ok(Some(whole)) => prop_assert_eq!(whole.bytes.len() as u64, total),
+                    Ok(None) => prop_assert!(more && partial.bytes.len() as u64 <= total),
+                    // Whoever sent this is not listened to any more.
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+    }
+}
