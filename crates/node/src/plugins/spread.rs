@@ -157,11 +157,6 @@ impl Spread {
             .map(|fetch| fetch.since + PATIENCE)
             .min()
     }
-
-    /// How many nodes are known to hold the plugin, this one included.
-    pub fn holders(&self, plugin: PluginId) -> usize {
-        self.plugins.get(&plugin).map_or(0, |plugin| plugin.holders.len())
-    }
 }
 
 impl Plugin {
@@ -327,7 +322,7 @@ mod tests {
         out.clear();
         spread.handle(Tick(2), need(2, Some(1)), &mut out);
         assert_eq!(sources(&out), [(id(2), id(ORIGIN))]);
-        assert_eq!(spread.holders(PLUGIN), 1);
+        assert_eq!(spread.plugins[&PLUGIN].holders.len(), 1);
         out.clear();
         spread.handle(Tick(3), need(2, Some(ORIGIN)), &mut out);
         assert_eq!(sources(&out), [(id(2), id(ORIGIN))], "there is no other, so it is tried again");
@@ -350,7 +345,7 @@ mod tests {
     fn a_claim_by_one_who_was_given_no_source_makes_no_holder() {
         let mut spread = machine();
         spread.handle(Tick(0), have(9), &mut Vec::new());
-        assert_eq!(spread.holders(PLUGIN), 1);
+        assert_eq!(spread.plugins[&PLUGIN].holders.len(), 1);
     }
 
     /// Plays `lenders` fetching at 100 ms a copy and a stream; `dies` fail the first fetch from them.
