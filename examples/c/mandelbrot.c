@@ -3,6 +3,7 @@
  * The picture is cut into square frames; computing one is the operation. The same executable runs
  * here, where it hands out frames, and on every lent slot, where it computes them.
  */
+#define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <mutirao.h>
 #include <poll.h>

@@ -25,12 +25,18 @@
  *   - What a function hands out through a pointer belongs to the caller, who frees it with the
  *     matching ..._delete() or mutirao_close().
  *   - Lists belong to their list object and live as long as it.
- *   - All functions but mutirao_init() and mutirao_close() may be called from any thread.
+ *   - All functions but mutirao_init() and mutirao_close() may be called from any thread, several at
+ *     once; but not in a process forked from the one that opened the pool.
  *   - Structures that the caller fills begin with `size`: set it to sizeof the structure (the
  *     ..._INIT macros do), so that later versions may add members.
  *   - Texts are UTF-8 and end with a zero byte. Times are milliseconds; -1 waits without limit.
  *
- * Build: cc program.c $(pkg-config --cflags --libs mutirao)
+ * Exceptions of C++ must not leave a function that is given to the library: they end the process,
+ * on a lent slot the worker.
+ *
+ * Build:            cc program.c $(pkg-config --cflags --libs mutirao)
+ * With everything   cc program.c $(pkg-config --cflags --libs mutirao-static)
+ * in the program:
  */
 #ifndef MUTIRAO_H
 #define MUTIRAO_H
@@ -56,28 +62,29 @@ const char *mutirao_version(void);
 /* What went wrong, as a number that programs may rely on. */
 typedef enum mutirao_code {
     MUTIRAO_E_ARGUMENT = 1,           /* a parameter is not usable, the text says which          */
-    MUTIRAO_E_NO_NODE = 2,            /* no daemon runs here and none could be started           */
+    MUTIRAO_E_NO_NODE = 2,            /* no daemon can be reached here and none could be started */
     MUTIRAO_E_REFUSED = 3,            /* the local node refuses this program                     */
     MUTIRAO_E_NODE_LOST = 4,          /* the local node went away and did not come back          */
-    MUTIRAO_E_NO_SLOTS = 5,           /* fewer slots were free than are needed at least          */
+    MUTIRAO_E_NO_SLOTS = 5,           /* fewer slots are to be had than are needed at least      */
     MUTIRAO_E_PLUGIN = 6,             /* this program cannot be a plugin, the text says why      */
     MUTIRAO_E_NO_OPERATION = 7,       /* the program has no operation of that name               */
     MUTIRAO_E_TOO_LARGE = 8,          /* an argument or a result is over the limit               */
-    MUTIRAO_E_OPERATION = 9,          /* the operation itself failed; see the operation's code   */
+    MUTIRAO_E_OPERATION = 9,          /* the operation itself failed, the code is its own        */
     MUTIRAO_E_WORKER_ENDED = 10,      /* the worker died while it ran the call                   */
     MUTIRAO_E_OUT_OF_MEMORY = 11,     /* the worker needed more memory than it may have          */
     MUTIRAO_E_TIME_LIMIT = 12,        /* the call's time limit passed                            */
     MUTIRAO_E_CANCELLED = 13,         /* the call was cancelled                                  */
     MUTIRAO_E_OUTCOME_UNKNOWN = 14,   /* the call was lost after it was sent; it may have run    */
-    MUTIRAO_E_TIMEOUT = 15,           /* the wait was over first; the call goes on               */
-    MUTIRAO_E_NOT_PERMITTED = 16,     /* this needs a role that the user does not have           */
-    MUTIRAO_E_CLOSED = 17,            /* the pool is closed                                      */
-    MUTIRAO_E_INTERNAL = 18           /* a fault of the library; please report it                */
+    MUTIRAO_E_TIMEOUT = 15,           /* the wait was over first; what was waited for goes on    */
+    MUTIRAO_E_NOT_PERMITTED = 16,     /* every node that an order concerns refuses it            */
+    MUTIRAO_E_CLOSED = 17,            /* the pool is closed, or lost its node during the call    */
+    MUTIRAO_E_INTERNAL = 18,          /* a fault of the library or the node; please report it    */
+    MUTIRAO_E_SYSTEM = 19             /* the system refuses something, such as a descriptor      */
 } mutirao_code;
 
 typedef struct mutirao_error mutirao_error;
 
-/* One of mutirao_code. */
+/* One of mutirao_code; later versions may have more. 0 for NULL. */
 int mutirao_error_code(const mutirao_error *error);
 /* What the operation gave to mutirao_result_fail(), for MUTIRAO_E_OPERATION; otherwise 0. */
 int mutirao_error_operation_code(const mutirao_error *error);
@@ -88,43 +95,51 @@ const char *mutirao_error_node(const mutirao_error *error);
 /* Frees an error. NULL is allowed. */
 void mutirao_error_delete(mutirao_error *error);
 
-/* Bytes handed out by the library. Free them with mutirao_bytes_delete(). */
+/* Bytes handed out by the library, aligned for any type. A zero byte follows them that `size` does not
+ * count, so `data` is never NULL and may be used as a text. Free them with mutirao_bytes_delete(). */
 typedef struct mutirao_bytes {
     void *data;
     size_t size;
 } mutirao_bytes;
 
-/* Frees the bytes and sets the members to zero. */
+/* Frees the bytes and sets the members to zero. NULL, and members that are zero, are allowed. */
 void mutirao_bytes_delete(mutirao_bytes *bytes);
 
 /* The result of a call in the making; valid until the operation returns. */
 typedef struct mutirao_result mutirao_result;
 
-/* A function that runs on lent slots. `arg` is aligned for any type.
- * Returns what the mutirao_result_... functions return; 0 without any of them is an empty result. */
+/* A function that runs on lent slots. `arg` is aligned for any type and never NULL.
+ * Returns what the mutirao_result_... functions return; 0 without any of them is an empty result. Any
+ * other number makes the call fail, with its absolute value as the operation's code. */
 typedef int (*mutirao_function)(const void *arg, size_t arg_size, mutirao_result *result);
 
 /* Flags of an operation. */
 #define MUTIRAO_REPEATABLE 1u /* may run more than once for one call: lost calls run again elsewhere */
 
 typedef struct mutirao_operation {
-    const char *name;          /* 1 to 63 bytes, no '/' */
+    const char *name;          /* 1 to 63 bytes, no '/' and no control characters */
     mutirao_function function;
-    unsigned flags;
+    unsigned flags;            /* MUTIRAO_REPEATABLE or 0 */
 } mutirao_operation;
 
-/* Copies `size` bytes as the result. Returns 0, or non-zero if they are over the limit. */
+/* Most bytes of an argument, and of a result. */
+#define MUTIRAO_CALL_BYTES_MAX (64u * 1024 * 1024)
+
+/* Copies `size` bytes as the result, in place of an earlier one. Returns 0, or non-zero if they are
+ * over the limit; the call then fails with MUTIRAO_E_TOO_LARGE unless another result follows. */
 int mutirao_result_set(mutirao_result *result, const void *data, size_t size);
-/* Room for a result of `size` bytes, to be filled before the operation returns, without a copy.
- * NULL if it is over the limit. */
+/* Room for a result of `size` bytes, aligned for any type, zero at first, to be filled before the
+ * operation returns, without a copy. NULL if it is over the limit, as above. */
 void *mutirao_result_reserve(mutirao_result *result, size_t size);
-/* Makes the call fail with the operation's own code (1 to 2^31-1) and a text for people. Returns
- * non-zero, to be returned. */
+/* Makes the call fail with the operation's own code (1 to 2^31-1) and a text for people of at most
+ * 4,096 bytes. Whatever else the operation does, the first failure counts. Returns non-zero, to be
+ * returned. */
 int mutirao_result_fail(mutirao_result *result, int code, const char *text);
 
-/* To be the first statement of main(). In a program started by a user it keeps the table and
- * returns; started by a node as a worker it serves calls and never returns. The table must live as
- * long as the program. argc and argv may be changed. At most 96 operations. */
+/* To be the first statement of main(), before any thread is started. In a program started by a user it
+ * keeps the operations and returns; started by a node as a worker it serves calls and never returns.
+ * The table is copied; the functions must stay. argc and argv may be NULL; later versions may take
+ * arguments of their own away. At most 96 operations. */
 mutirao_error *mutirao_init(int *argc, char ***argv, const mutirao_operation *operations, size_t count);
 
 /* ------------------------------------------------------------------------------------------------
@@ -136,23 +151,25 @@ typedef struct mutirao_pool mutirao_pool;
 typedef struct mutirao_options {
     size_t size;
     const char *name;              /* of the application, for people; NULL: the program's name          */
-    const char *node;              /* which node of this machine, if there are several; NULL: the usual */
+    const char *node;              /* which node of this machine, "NODE" or "POOL/NODE"; NULL: the usual */
     const char *const *libraries;  /* shared objects that travel with the program; NULL for none        */
     size_t library_count;
-    uint32_t slots_max;            /* most slots taken unasked; 0: as many as are free                   */
+    uint32_t slots_max;            /* most slots taken unasked; 0: as many as are of use, at most 1,024  */
     int manual;                    /* non-zero: slots only by mutirao_allocate()                         */
     int no_embedded;               /* non-zero: fail when no daemon runs, rather than start a private one */
+    uint32_t reserved;             /* 0                                                                  */
 } mutirao_options;
 
-#define MUTIRAO_OPTIONS_INIT {sizeof(mutirao_options), NULL, NULL, NULL, 0, 0, 0, 0}
+#define MUTIRAO_OPTIONS_INIT {sizeof(mutirao_options), NULL, NULL, NULL, 0, 0, 0, 0, 0}
 
 /* Opens the pool through the daemon of this machine. With none running it brings up a private node
  * on this machine's cores that ends with the program. `options` may be NULL. Unless `manual` is
  * set, calls take slots as they need them and give them back when idle. */
 mutirao_error *mutirao_open(const mutirao_options *options, mutirao_pool **pool);
 
-/* Gives back every slot, ends unfinished calls, and frees the pool. NULL is allowed. No other
- * thread may use the pool or its calls any more; calls must be deleted before. */
+/* Gives back every slot, ends unfinished calls, waits until `done` was run for those that have one,
+ * and frees the pool. NULL is allowed. No other thread may use the pool any more. Calls stay until they
+ * are deleted; those that were not finished have failed with MUTIRAO_E_CLOSED. */
 void mutirao_close(mutirao_pool *pool);
 
 typedef enum mutirao_layout {
@@ -163,17 +180,19 @@ typedef enum mutirao_layout {
 typedef struct mutirao_request {
     size_t size;
     uint32_t count;        /* leases wanted; each is one slot, or a whole node if exclusive    */
-    uint32_t at_least;     /* fewer are of no use: none is kept, and MUTIRAO_E_NO_SLOTS results */
+    uint32_t at_least;     /* fewer are of no use: none is kept, and MUTIRAO_E_NO_SLOTS results;
+                              0: even none at all is success                               */
     uint32_t memory_mib;   /* memory set aside for each; 0: none in particular                  */
     mutirao_layout layout;
     int exclusive;         /* non-zero: whole nodes with nobody else on them                    */
+    uint32_t reserved;     /* 0                                                                 */
 } mutirao_request;
 
-#define MUTIRAO_REQUEST_INIT {sizeof(mutirao_request), 1, 0, 0, MUTIRAO_NEAR, 0}
+#define MUTIRAO_REQUEST_INIT {sizeof(mutirao_request), 1, 0, 0, MUTIRAO_NEAR, 0, 0}
 
 /* A slot that is held. */
 typedef struct mutirao_lease {
-    uint64_t id;        /* names it in this program           */
+    uint64_t id;        /* names it in this pool              */
     const char *node;   /* the lender's name                  */
     uint32_t slots;
     int local;          /* non-zero: on this machine          */
@@ -183,45 +202,53 @@ typedef struct mutirao_lease {
 typedef struct mutirao_lease_list mutirao_lease_list;
 
 size_t mutirao_lease_list_count(const mutirao_lease_list *list);
+/* NULL beyond the end. */
 const mutirao_lease *mutirao_lease_list_at(const mutirao_lease_list *list, size_t index);
 void mutirao_lease_list_delete(mutirao_lease_list *list);
 
-/* Takes further slots. `granted` may be NULL; it lists the new leases only. Getting fewer than
- * `count` but `at_least` is success. */
+/* Takes further slots; takes about two seconds where they are not to be had. `granted` may be NULL; it
+ * lists the new leases only. Getting fewer than `count` but `at_least` is success. From now on slots
+ * are taken and given back by hand only, as with `manual`. */
 mutirao_error *mutirao_allocate(mutirao_pool *pool, const mutirao_request *request,
                                 mutirao_lease_list **granted);
-/* Gives leases back. Calls that run there and are repeatable run again elsewhere. */
+/* Gives leases back. Calls that run there and are repeatable, or have not begun, go elsewhere; others
+ * fail with MUTIRAO_E_OUTCOME_UNKNOWN. Ids of leases that are no more are passed over. */
 mutirao_error *mutirao_release(mutirao_pool *pool, const uint64_t *ids, size_t count);
 /* The leases held now. */
 mutirao_error *mutirao_leases(mutirao_pool *pool, mutirao_lease_list **leases);
-/* Why nodes that might have lent did not (policy, approval awaited, architecture), a line each, since
- * the pool was opened. Free it with mutirao_bytes_delete(); it ends with a zero byte. */
+/* Why nodes that might have lent at the last request did not (policy, approval awaited, architecture),
+ * a line each. Free it with mutirao_bytes_delete(). */
 mutirao_error *mutirao_notes(mutirao_pool *pool, mutirao_bytes *text);
 
 typedef struct mutirao_call mutirao_call;
 
-/* Called once when the call is finished, from a thread of the library, which must not be blocked.
- * The call may be fetched from and deleted in it. */
+/* Called once when the call is finished, maybe before mutirao_call_start() returns. All of a pool's are
+ * called by one thread of the library, one after another: a slow one delays the others, nothing else.
+ * It may use the pool and any call, and delete this one; it must not close the pool. It is not called
+ * for a call that was deleted before. */
 typedef void (*mutirao_done)(mutirao_call *call, void *context);
 
 typedef struct mutirao_call_options {
     size_t size;
     uint32_t limit_ms;     /* longest run time; 0: none                                        */
+    uint32_t reserved;     /* 0                                                                */
     mutirao_done done;     /* NULL: none. A call with `done` is not reported by mutirao_next() */
     void *context;         /* for `done` and mutirao_call_context()                            */
 } mutirao_call_options;
 
-#define MUTIRAO_CALL_OPTIONS_INIT {sizeof(mutirao_call_options), 0, NULL, NULL}
+#define MUTIRAO_CALL_OPTIONS_INIT {sizeof(mutirao_call_options), 0, 0, NULL, NULL}
 
-/* Calls the operation and waits for its result. */
+/* Calls the operation and waits for its result. `arg` may be NULL if `arg_size` is 0. */
 mutirao_error *mutirao_call_wait(mutirao_pool *pool, const char *operation, const void *arg, size_t arg_size,
                                  mutirao_bytes *result);
 
-/* Starts a call. The argument is copied. `options` may be NULL. Blocks only while more than a
- * million calls are unfinished. */
+/* Starts a call. The argument is copied. `options` may be NULL; `call` too if `done` is given, which
+ * then has to delete it. Blocks only while a million calls (2^20) are unfinished. */
 mutirao_error *mutirao_call_start(mutirao_pool *pool, const char *operation, const void *arg, size_t arg_size,
                                   const mutirao_call_options *options, mutirao_call **call);
-/* Starts `count` calls of one operation, the i-th with args[i]. All or none are started. */
+/* Starts `count` calls of one operation, the i-th with args[i], which the library neither changes nor
+ * frees, and with the same options. If one cannot be started none is; `done` may then have been called
+ * for those that were finished already. */
 mutirao_error *mutirao_call_start_many(mutirao_pool *pool, const char *operation, const mutirao_bytes *args,
                                        size_t count, const mutirao_call_options *options,
                                        mutirao_call **calls);
@@ -230,28 +257,33 @@ mutirao_error *mutirao_call_start_many(mutirao_pool *pool, const char *operation
 int mutirao_call_finished(const mutirao_call *call);
 /* What options gave it. */
 void *mutirao_call_context(const mutirao_call *call);
-/* The node that computed it; "" before it is finished. Lives as long as the call. */
+/* The node that computed it, or where it failed; "" before it is finished and where no node was
+ * concerned. Lives as long as the call, but is another text once it is finished. */
 const char *mutirao_call_node(const mutirao_call *call);
 
 /* Wait until one call, any of them (its index in `index`), or all are finished. Whether they failed
- * is told by mutirao_call_result(). Members of `calls` may be NULL and are passed over.
- * MUTIRAO_E_TIMEOUT when the time is over first. */
+ * is told by mutirao_call_result(). Members of `calls` may be NULL and are passed over; it is an error
+ * to wait for any of none. MUTIRAO_E_TIMEOUT when the time is over first. No other thread may delete
+ * the calls meanwhile. */
 mutirao_error *mutirao_wait(mutirao_pool *pool, mutirao_call *call, int timeout_ms);
 mutirao_error *mutirao_wait_any(mutirao_pool *pool, mutirao_call *const *calls, size_t count,
                                 int timeout_ms, size_t *index);
 mutirao_error *mutirao_wait_all(mutirao_pool *pool, mutirao_call *const *calls, size_t count, int timeout_ms);
 
-/* Takes the result of a finished call, once, or returns its error. */
+/* Takes the result of a finished call, once, or returns its error, as often as asked. */
 mutirao_error *mutirao_call_result(mutirao_call *call, mutirao_bytes *result);
-/* Ends a call; it finishes with MUTIRAO_E_CANCELLED unless its result was there first. */
+/* Ends a call; it finishes with MUTIRAO_E_CANCELLED unless its result was there first. A worker that
+ * runs it is killed and replaced. NULL is allowed. */
 void mutirao_call_cancel(mutirao_call *call);
-/* Frees a call; cancels it if it is not finished. NULL is allowed. */
+/* Frees a call; cancels it if it is not finished. NULL is allowed. mutirao_next() will not report it.
+ * `done` will not be called for it, but may be running if it is finished. */
 void mutirao_call_delete(mutirao_call *call);
 
 /* For event loops: a descriptor that is readable while mutirao_next() has something to give. It
  * belongs to the pool; do not read from it or close it. */
 int mutirao_event_fd(mutirao_pool *pool);
-/* A call that has finished and was not reported before, or NULL. */
+/* A call that has finished, has no `done`, and was not reported here before, in the order in which they
+ * finished; NULL if there is none now. Calls that were waited for are reported too, until deleted. */
 mutirao_call *mutirao_next(mutirao_pool *pool);
 
 /* ------------------------------------------------------------------------------------------------
@@ -276,11 +308,15 @@ typedef struct mutirao_node_list mutirao_node_list;
 /* The nodes of the pool. */
 mutirao_error *mutirao_nodes(mutirao_pool *pool, mutirao_node_list **nodes);
 size_t mutirao_node_list_count(const mutirao_node_list *list);
+/* NULL beyond the end. */
 const mutirao_node *mutirao_node_list_at(const mutirao_node_list *list, size_t index);
 void mutirao_node_list_delete(mutirao_node_list *list);
 
-/* Approves or denies a plugin (by name or beginning of its id) on the node named, or on every node
- * that the user may decide for when `node` is NULL. */
+/* Orders. Success if one node carried the order out. MUTIRAO_E_NOT_PERMITTED if nodes refused it, the
+ * text says why; MUTIRAO_E_ARGUMENT if no node knows what is named.
+ *
+ * Approves or denies a plugin (by name or beginning of its id) on the node named (by name or beginning
+ * of its id), or on every node that the user may decide for when `node` is NULL. */
 mutirao_error *mutirao_plugin_approve(mutirao_pool *pool, const char *node, const char *plugin);
 mutirao_error *mutirao_plugin_deny(mutirao_pool *pool, const char *node, const char *plugin);
 /* Ends an application (beginning of its id) or one worker ("NODE/NUMBER"). */

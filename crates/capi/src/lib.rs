@@ -1,1 +1,26 @@
-//! The C interface, libmutirao.
+//! libmutirao: the C interface. `include/mutirao.h` says what each function does; here stands only how.
+//!
+//! The modules named as in the header hold the functions that C calls. They check and translate, and are the only
+//! ones with `unsafe` code; what they stand on is safe.
+
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+mod administration;
+#[allow(unsafe_code)]
+mod application;
+mod board;
+#[allow(unsafe_code)]
+mod calls;
+#[allow(unsafe_code)]
+mod common;
+#[allow(unsafe_code)]
+mod convert;
+mod error;
+#[allow(unsafe_code)]
+mod operation;
+mod pool;
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests;

@@ -1,0 +1,291 @@
+//! Application routines about the pool and its leases; those about calls are in `calls`.
+
+use crate::common::Bytes;
+use crate::convert::{self, Sized, c_text};
+use crate::error::{Error, outcome, value};
+use crate::pool::Pool;
+use mutirao::raw::wire::limits::WANT_MAX;
+use mutirao::raw::wire::node::{Bundle, Layout};
+use mutirao::raw::{self, LeaseKey, LeaseState, Slots, note_text};
+use std::ffi::{CString, c_char, c_int};
+use std::ptr::null;
+
+/// `mutirao_options`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    pub size: usize,
+    pub name: *const c_char,
+    pub node: *const c_char,
+    pub libraries: *const *const c_char,
+    pub library_count: usize,
+    pub slots_max: u32,
+    pub manual: c_int,
+    pub no_embedded: c_int,
+    pub reserved: u32,
+}
+
+// SAFETY: as the trait demands.
+unsafe impl Sized for Options {
+    const INIT: Options = Options {
+        size: size_of::<Options>(),
+        name: null(),
+        node: null(),
+        libraries: null(),
+        library_count: 0,
+        slots_max: 0,
+        manual: 0,
+        no_embedded: 0,
+        reserved: 0,
+    };
+}
+
+impl Options {
+    /// # Safety
+    /// The pointers are as the header says.
+    unsafe fn translate(&self) -> Result<raw::Options, Error> {
+        // SAFETY: the caller's promise.
+        let libraries = unsafe { convert::slice(self.libraries, self.library_count, "options->libraries") }?;
+        // SAFETY: the caller's promise, for each.
+        let libraries =
+            libraries.iter().map(|path| unsafe { convert::path(*path, "member of options->libraries") });
+        // SAFETY: the caller's promise.
+        let name = unsafe { convert::optional_text(self.name, "options->name") }?;
+        // SAFETY: the caller's promise.
+        let node = unsafe { convert::optional_text(self.node, "options->node") }?;
+        if node.is_some() || self.no_embedded != 0 {
+            return Err(Error::argument("options->node and options->no_embedded are not known to this version"));
+        }
+        Ok(raw::Options {
+            name: name.map(str::to_owned),
+            libraries: libraries.collect::<Result<_, _>>()?,
+            slots: match (self.manual != 0, self.slots_max) {
+                (true, _) => Slots::ByHand,
+                (false, 0) => Slots::default(),
+                (false, max) => Slots::Auto { max },
+            },
+            ..raw::Options::default()
+        })
+    }
+}
+
+/// `mutirao_request`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    pub size: usize,
+    pub count: u32,
+    pub at_least: u32,
+    pub memory_mib: u32,
+    pub layout: c_int,
+    pub exclusive: c_int,
+    pub reserved: u32,
+}
+
+// SAFETY: as the trait demands.
+unsafe impl Sized for Request {
+    const INIT: Request = Request {
+        size: size_of::<Request>(),
+        count: 1,
+        at_least: 0,
+        memory_mib: 0,
+        layout: 0,
+        exclusive: 0,
+        reserved: 0,
+    };
+}
+
+impl Request {
+    fn translate(&self) -> Result<raw::Request, Error> {
+        if self.count == 0 || self.count > WANT_MAX {
+            let text = format!("request->count is {}; 1 to {WANT_MAX} leases can be asked for", self.count);
+            return Err(Error::argument(&text));
+        }
+        if self.at_least > self.count {
+            let text = format!("request->at_least is {}, more than count, {}", self.at_least, self.count);
+            return Err(Error::argument(&text));
+        }
+        let layout = match self.layout {
+            0 => Layout::Near,
+            1 => Layout::Spread,
+            other => return Err(Error::argument(&format!("request->layout is {other}, which is no layout"))),
+        };
+        let bundle =
+            Bundle { memory_mib: self.memory_mib, exclusive: self.exclusive != 0, ..Bundle::default() };
+        Ok(raw::Request { at_least: self.at_least, bundle, layout, ..raw::Request::slots(self.count) })
+    }
+}
+
+/// `mutirao_lease`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Lease {
+    pub id: u64,
+    pub node: *const c_char,
+    pub slots: u32,
+    pub local: c_int,
+    pub ready: c_int,
+}
+
+/// `mutirao_lease_list`.
+#[derive(Debug)]
+pub struct LeaseList {
+    leases: Vec<Lease>,
+    /// What `Lease::node` points to.
+    #[expect(dead_code, reason = "only held")]
+    names: Vec<CString>,
+}
+
+impl LeaseList {
+    fn new(leases: &[raw::Lease]) -> LeaseList {
+        let names: Vec<CString> = leases.iter().map(|lease| c_text(&lease.lender.name)).collect();
+        let lease = |(lease, name): (&raw::Lease, &CString)| Lease {
+            id: lease.key.0.into(),
+            node: name.as_ptr(),
+            slots: lease.slots.into(),
+            local: lease.local.into(),
+            ready: (lease.state == LeaseState::Ready).into(),
+        };
+        LeaseList { leases: leases.iter().zip(&names).map(lease).collect(), names }
+    }
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_open(options: *const Options, pool: *mut *mut Pool) -> *mut Error {
+    outcome(|| {
+        let pool = convert::output(pool, "pool")?;
+        // SAFETY: the caller's promise.
+        let options = unsafe { convert::sized(options, "options") }?;
+        // SAFETY: the caller's promise.
+        let options = unsafe { options.translate() }?;
+        let opened = Box::new(Pool::open(options)?);
+        // SAFETY: not NULL; the rest is the caller's promise.
+        unsafe { pool.write(Box::into_raw(opened)) };
+        Ok(())
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// `pool` is NULL or open, and nobody uses it any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_close(pool: *mut Pool) {
+    if !pool.is_null() {
+        // SAFETY: not NULL, so `mutirao_open` has made it of a box; the rest is the caller's promise.
+        value((), || unsafe { Box::from_raw(pool) }.close());
+    }
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_allocate(
+    pool: *mut Pool,
+    request: *const Request,
+    granted: *mut *mut LeaseList,
+) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let pool = unsafe { convert::reference(pool, "pool") }?;
+        // SAFETY: the caller's promise.
+        let request =
+            unsafe { convert::reference(request, "request").and_then(|r| convert::sized(r, "request")) }?;
+        let keys = pool.library.allocate(&request.translate()?)?.leases;
+        if !granted.is_null() {
+            let mut leases = pool.library.leases();
+            leases.retain(|lease| keys.contains(&lease.key));
+            // SAFETY: not NULL; the rest is the caller's promise.
+            unsafe { granted.write(Box::into_raw(Box::new(LeaseList::new(&leases)))) };
+        }
+        Ok(())
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_release(pool: *mut Pool, ids: *const u64, count: usize) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let pool = unsafe { convert::reference(pool, "pool") }?;
+        // SAFETY: the caller's promise.
+        let ids = unsafe { convert::slice(ids, count, "ids") }?;
+        let keys: Vec<LeaseKey> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).map(LeaseKey).collect();
+        Ok(pool.library.release(&keys)?)
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_leases(pool: *mut Pool, leases: *mut *mut LeaseList) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let pool = unsafe { convert::reference(pool, "pool") }?;
+        let leases = convert::output(leases, "leases")?;
+        let list = LeaseList::new(&pool.library.leases());
+        // SAFETY: not NULL; the rest is the caller's promise.
+        unsafe { leases.write(Box::into_raw(Box::new(list))) };
+        Ok(())
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// `list` is NULL or a list that was not deleted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_lease_list_count(list: *const LeaseList) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { list.as_ref() }.map_or(0, |list| list.leases.len())
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// `list` is NULL or a list that was not deleted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_lease_list_at(list: *const LeaseList, index: usize) -> *const Lease {
+    // SAFETY: the caller's promise.
+    unsafe { list.as_ref() }.and_then(|list| list.leases.get(index)).map_or(null(), std::ptr::from_ref)
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// `list` is NULL or a list that was not deleted and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_lease_list_delete(list: *mut LeaseList) {
+    if !list.is_null() {
+        // SAFETY: not NULL, so it was made of a box here; the rest is the caller's promise.
+        value((), || drop(unsafe { Box::from_raw(list) }));
+    }
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_notes(pool: *mut Pool, text: *mut Bytes) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let pool = unsafe { convert::reference(pool, "pool") }?;
+        let text = convert::output(text, "text")?;
+        let lines: String = pool.library.notes().iter().map(|note| note_text(note) + "\n").collect();
+        // SAFETY: not NULL; the rest is the caller's promise.
+        unsafe { text.write(Bytes::hand_out(lines.into_bytes())) };
+        Ok(())
+    })
+}

@@ -1,0 +1,115 @@
+//! The header by itself, and beside what the library exports.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use support::{WARNINGS, cc, prefix, root};
+
+fn header() -> String {
+    fs::read_to_string(root().join("crates/capi/include/mutirao.h")).unwrap()
+}
+
+/// Compiles a text; what the compiler says against it.
+fn complaints(mut compiler: Command, language: &str, standard: &str, text: &str) -> String {
+    let mut child = compiler
+        .args(WARNINGS)
+        .args(["-x", language, standard, "-fsyntax-only", "-I"])
+        .arg(root().join("crates/capi/include"))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{compiler:?} cannot be run: {error}"));
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.success(), output.stderr.is_empty());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Uses every macro that fills something.
+const USE: &str = "#include <mutirao.h>\n#include <mutirao.h>\n\
+    static int f(const void *arg, size_t size, mutirao_result *result) { return mutirao_result_set(result, arg, size); }\n\
+    int main(int argc, char **argv)\n\
+    {\n\
+        static const mutirao_operation operations[] = {{\"f\", f, MUTIRAO_REPEATABLE}};\n\
+        mutirao_options options = MUTIRAO_OPTIONS_INIT;\n\
+        mutirao_request request = MUTIRAO_REQUEST_INIT;\n\
+        mutirao_call_options call = MUTIRAO_CALL_OPTIONS_INIT;\n\
+        mutirao_error_delete(mutirao_init(&argc, &argv, operations, 1));\n\
+        return (int)(options.size + request.size + call.size);\n\
+    }\n";
+
+#[test]
+fn it_compiles_as_c_and_as_cpp_without_a_warning() {
+    for standard in ["-std=c99", "-std=c11"] {
+        assert_eq!(complaints(cc(), "c", standard, USE), "", "{standard}");
+    }
+    let cxx = || Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
+    for standard in ["-std=c++11", "-std=c++17"] {
+        assert_eq!(complaints(cxx(), "c++", standard, USE), "", "{standard}");
+    }
+}
+
+#[test]
+fn a_wrong_use_is_noticed() {
+    let wrong = USE.replace("mutirao_error_delete", "mutirao_close");
+    assert!(complaints(cc(), "c", "-std=c11", &wrong).contains("mutirao_close"));
+}
+
+/// The functions that the header declares: names before a parenthesis, outside comments and macros.
+fn declared() -> BTreeSet<String> {
+    let mut text = header();
+    while let Some(start) = text.find("/*") {
+        let end = text[start..].find("*/").expect("a comment ends") + start + 2;
+        text.replace_range(start..end, "");
+    }
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut names = BTreeSet::new();
+    for line in lines {
+        for (place, _) in line.match_indices('(') {
+            let name = line[..place].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+            if name.starts_with("mutirao_") {
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn the_shared_library_exports_what_the_header_declares_and_nothing_else() {
+    let output = Command::new("nm")
+        .args(["-D", "--defined-only", "-P"])
+        .arg(prefix().join("lib/libmutirao.so"))
+        .output()
+        .expect("`nm` comes with the compiler");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let exported: BTreeSet<String> =
+        text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(exported, declared());
+    assert!(exported.contains("mutirao_call_start_many"));
+}
+
+#[test]
+fn the_shared_library_is_asked_for_by_its_interface_version() {
+    let output = Command::new("readelf").arg("-d").arg(prefix().join("lib/libmutirao.so")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("Library soname: [libmutirao.so.0]"), "{text}");
+}
+
+#[test]
+fn its_version_is_that_of_the_package() {
+    let header = header();
+    let number = |part: &str| {
+        let define = format!("#define MUTIRAO_VERSION_{part} ");
+        header.lines().find_map(|line| line.strip_prefix(&define)).unwrap()
+    };
+    let version = format!("{}.{}.{}", number("MAJOR"), number("MINOR"), number("PATCH"));
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    assert!(prefix().join(format!("lib/libmutirao.so.{version}")).exists());
+    assert_eq!(support::flags("mutirao", &["--modversion"]).first(), Some(&version));
+}
