@@ -214,7 +214,7 @@ impl Lender {
         let Some(served) = self.leases.get_mut(&serial).and_then(|lease| lease.served.as_mut()) else {
             return;
         };
-        served.from_home(ctx.now, header, body);
+        served.home_says(ctx.now, header, body);
         self.dirty.insert(serial);
     }
 

@@ -62,7 +62,7 @@ impl Served {
     }
 
     /// A frame from the home.
-    pub fn from_home(&mut self, now: Tick, header: &Header, body: &[u8]) {
+    pub fn home_says(&mut self, now: Tick, header: &Header, body: &[u8]) {
         self.handle(now, Input::FromHome { header, body });
     }
 

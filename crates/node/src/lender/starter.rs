@@ -47,13 +47,17 @@ pub struct Started {
 /// Starts processes.
 #[derive(Debug)]
 pub struct Starter {
-    orders: Option<Sender<(u64, Plan)>>,
-    results: Receiver<(u64, io::Result<Started>)>,
+    orders: Sender<Order>,
+    results: Receiver<Outcome>,
     done: Arc<OwnedFd>,
     host: Host,
     /// Until the first order.
-    thread_ends: Option<(Receiver<(u64, Plan)>, Sender<(u64, io::Result<Started>)>)>,
+    thread_ends: Option<(Receiver<Order>, Sender<Outcome>)>,
 }
+
+/// Numbers are the orderer's own.
+type Order = (u64, Plan);
+type Outcome = (u64, io::Result<Started>);
 
 impl Starter {
     /// Makes ready; the thread is there from the first order on.
@@ -61,7 +65,7 @@ impl Starter {
         let (orders, waiting) = channel();
         let (sender, results) = channel();
         let done = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok(Starter { orders: Some(orders), results, done, host, thread_ends: Some((waiting, sender)) })
+        Ok(Starter { orders, results, done, host, thread_ends: Some((waiting, sender)) })
     }
 
     /// Readable when something was started, or could not be.
@@ -84,8 +88,8 @@ impl Starter {
                 }
             })?;
         }
-        let gone = || io::Error::other("the thread that starts processes is gone");
-        self.orders.as_ref().ok_or_else(gone)?.send((number, plan)).map_err(|_| gone())
+        let gone = |_| io::Error::other("the thread that starts processes is gone");
+        self.orders.send((number, plan)).map_err(gone)
     }
 
     /// What came of the next order.

@@ -25,7 +25,7 @@ struct Current {
     waiting: Vec<u8>,
     whole: bool,
     /// `None` before the first write and while a helper thread writes.
-    writer: Option<BlobWriter>,
+    writer: Option<Box<BlobWriter>>,
     writing: bool,
 }
 
@@ -41,7 +41,7 @@ pub struct Stored {
 
 #[derive(Debug)]
 enum Progress {
-    Written(BlobWriter),
+    Written(Box<BlobWriter>),
     Whole(Pin),
 }
 
@@ -165,7 +165,7 @@ impl Current {
 
 fn write(
     store: &BlobStore,
-    writer: Option<BlobWriter>,
+    writer: Option<Box<BlobWriter>>,
     hash: BlobHash,
     bytes: &[u8],
     whole: bool,
@@ -175,7 +175,7 @@ fn write(
         None => {
             let mut writer = store.writer(Some(hash))?;
             writer.set_executable(true);
-            writer
+            Box::new(writer)
         }
     };
     writer.write(bytes)?;
