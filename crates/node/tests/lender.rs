@@ -6,11 +6,20 @@
 #[allow(dead_code)] // Made for the tests of the tree as well.
 mod common;
 
-use common::{PATIENCE, Pool as Lab, Running};
+use common::{PATIENCE, Pool as Lab, Program, Running};
 use mutirao::raw::{self, CallOptions, Failure, OperationEntry, Options, Pool, Request, Slots};
+use mutirao_wire::lease::LeaseEnd;
+use mutirao_wire::local::{Allocate, LeaseChange, LeaseNews, LocalMessage, OfferPlugin};
+use mutirao_wire::node::{Bundle, Layout, Want};
+use mutirao_wire::plugin::Operation;
 use mutirao_wire::query::{Row, Topic};
 use mutirao_wire::stream::failure;
-use std::path::PathBuf;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const ECHO: u32 = 0;
@@ -26,13 +35,14 @@ fn main() {
     }
     raw::init(operations()).unwrap();
     let wanted: Vec<String> = args.filter(|word| !word.starts_with('-')).collect();
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 8] = [
         ("a_worker_that_ends_is_an_error_of_its_call_and_is_replaced", ends_are_errors_here),
         ("a_worker_on_another_node_ends_the_same_way", ends_are_errors_elsewhere),
         ("a_program_reaches_every_node_and_is_kept_there", the_program_spreads),
         ("a_time_limit_ends_the_worker_and_says_so", limits),
         ("whom_a_worker_leaves_behind_ends_with_it", nobody_is_left),
         ("each_worker_has_an_empty_directory_of_its_own", directories),
+        ("programs_that_are_no_workers_are_told_why", no_workers),
         ("a_warm_template_makes_a_worker_at_once", warm),
     ];
     for (name, test) in tests {
@@ -256,6 +266,62 @@ fn directories() {
     let third = look();
     assert!(third.starts_with("0 ") && third[2..] != first[2..]);
     until("the first directory is removed", || !PathBuf::from(&first[2..]).exists());
+}
+
+/// Offers the file at `path` with one operation, asks for a slot with a worker, and returns what the
+/// node says of it: the refusal of the offer, or the end of the lease.
+fn offered(node: &Running, app: u128, path: &Path) -> String {
+    let stream = UnixStream::connect(&node.socket).unwrap();
+    let mut program = Program::over(stream.try_clone().unwrap(), app, 0, Vec::new()).unwrap();
+    let offer = LocalMessage::from(OfferPlugin {
+        name: "stranger".into(),
+        version: String::new(),
+        operations: vec![Operation { name: "unheard of".into(), repeatable: false }],
+        files: vec!["stranger".into()],
+    });
+    let mut bytes = Vec::new();
+    offer.put(&mut bytes);
+    let file = std::fs::File::open(path).unwrap();
+    let fds = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    beside.push(SendAncillaryMessage::ScmRights(&fds));
+    let sent = sendmsg(&stream, &[IoSlice::new(&bytes)], &mut beside, SendFlags::empty());
+    assert_eq!(sent, Ok(bytes.len()));
+    loop {
+        match program.next().unwrap() {
+            LocalMessage::PluginOffered(offered) => match offered.plugin {
+                Ok(_) => program.send(Allocate {
+                    sequence: 1,
+                    want: Want { bundle: Bundle::default(), count: 1, layout: Layout::Near, arch: None },
+                    at_least: 1,
+                    workers: true,
+                }),
+                Err(why) => return why,
+            },
+            LocalMessage::LeaseNews(LeaseNews { change: LeaseChange::Ended(end), .. }) => match end {
+                LeaseEnd::CannotRun(why) => return why,
+                other => panic!("unexpected {other:?}"),
+            },
+            LocalMessage::LeaseNews(_) | LocalMessage::Allocated(_) => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+fn no_workers() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let script = lab.state().join("script");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    let why = offered(&node, 1, &script);
+    assert!(why.contains("`stranger` is a script"), "{why}");
+    let why = offered(&node, 2, Path::new("/bin/true"));
+    assert!(why.contains("exit code 0") && why.contains("call mutirao_init first"), "{why}");
+    let why = offered(&node, 3, Path::new("/bin/ls"));
+    assert!(why.contains("before it was a worker"), "{why}");
+    let why = offered(&node, 4, &std::env::current_exe().unwrap());
+    assert!(why.contains("registers other operations"), "{why}");
 }
 
 fn warm() {

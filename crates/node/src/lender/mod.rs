@@ -115,7 +115,8 @@ impl Lender {
         let starter = Starter::new(host).map_err(Error::kernel("an event counter"))?;
         let watched = ctx.watch(starter.fd(), Owner::Lender, key(STARTER, 0), Interest::READABLE);
         watched.map_err(Error::kernel("to watch an event counter"))?;
-        let seats = Seats::new().map_err(|error| Error::kernel("a spin board")(io::Error::other(error)))?;
+        let seats =
+            Seats::new(ctx.spin).map_err(|error| Error::kernel("a spin board")(io::Error::other(error)))?;
         let minimum = match ctx.config.confinement.as_deref() {
             None | Some("none") => Level::None,
             Some("basic") => Level::Basic,
@@ -827,9 +828,7 @@ impl Lender {
         else {
             return self.end_template(template);
         };
-        if !matches!(worker.stage, worker::Stage::Forking(_)) {
-            return self.end_template(template);
-        }
+        let worker::Stage::Forking(asked) = worker.stage else { return self.end_template(template) };
         let pid = match forked.pid {
             Ok(pid) => pid,
             Err(errno) => {
@@ -850,6 +849,11 @@ impl Lender {
                 }
                 worker.stage = worker::Stage::Running(process);
                 if !unwanted {
+                    tracing::debug!(
+                        serial,
+                        took_us = (ctx.now - asked).as_micros() as u64,
+                        "a worker is ready"
+                    );
                     self.worker_ready(ctx, serial);
                 }
             }

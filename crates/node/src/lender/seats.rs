@@ -11,9 +11,9 @@ pub struct Seats {
 }
 
 impl Seats {
-    /// A board for the processors this process may use.
-    pub fn new() -> Result<Seats, Error> {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    /// A board for the processors this process may use; without `spin` nobody ever spins.
+    pub fn new(spin: bool) -> Result<Seats, Error> {
+        let cores = if spin { std::thread::available_parallelism().map_or(1, |cores| cores.get()) } else { 1 };
         Ok(Seats { board: SpinBoard::create(cores)?, free: (0..SEATS).rev().collect() })
     }
 
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn no_seat_is_given_twice_and_more_than_there_are_can_ask() {
-        let mut seats = Seats::new().unwrap();
+        let mut seats = Seats::new(true).unwrap();
         let mut taken: Vec<u16> = (0..SEATS).map(|_| seats.take()).collect();
         assert_eq!(seats.take(), SEATS);
         seats.give_back(SEATS);
