@@ -161,6 +161,8 @@ pub struct Context {
     pub paths: Paths,
     /// What the owner wrote down.
     pub config: Config,
+    /// Whether waiting processes of this node may spin.
+    pub spin: bool,
     /// All framed connections.
     pub conns: Conns,
     /// Helper threads.

@@ -90,6 +90,8 @@ pub struct Options {
     pub ready: Option<Box<dyn FnOnce(Ready) + Send>>,
     /// How long `ready` waits for a parent.
     pub join_wait: Duration,
+    /// Whether programs and workers that wait may spin for a while, where processors are idle.
+    pub spin: bool,
     /// Leave the pool and end upon SIGTERM and SIGINT; for one node of a process only.
     pub signals: bool,
 }
@@ -109,6 +111,7 @@ impl Options {
             embedded: None,
             ready: None,
             join_wait: Duration::from_secs(5),
+            spin: true,
             signals: false,
         }
     }

@@ -112,7 +112,7 @@ pub(crate) fn memory_mib() -> u32 {
 }
 
 /// The name of a user, or `uid` and the number for one that `/etc/passwd` does not know.
-pub(crate) fn user_name(uid: u32) -> String {
+pub fn user_name(uid: u32) -> String {
     let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let found = text.lines().find_map(|line| {
         let mut words = line.split(':');

@@ -269,8 +269,9 @@ impl Conns {
         }
     }
 
+    /// Whether nothing that came is to be acted upon now: paused, closing, or gone.
     pub(crate) fn is_paused(&self, id: ConnId) -> bool {
-        self.conn(id).is_none_or(|conn| conn.paused)
+        self.conn(id).is_none_or(|conn| conn.paused || conn.closing)
     }
 
     /// The transport, to look at certificates and credentials.

@@ -140,6 +140,7 @@ impl Node {
             me: me.clone(),
             paths,
             config,
+            spin: options.spin,
             conns: Conns::new(),
             jobs: Jobs::new(waker.clone()),
             actions: Vec::new(),
