@@ -57,13 +57,15 @@ fuzz_target!(|data: &[u8]| {
     let (me, dialled) = (me(1), bytes.byte() % 2 == 0);
     let mut link =
         Link::new(Tick(0), dialled, if bytes.byte() % 2 == 0 { Purpose::Control } else { Purpose::Data });
-    let (mut now, mut ups, mut downs, mut greeted) = (Tick(0), 0, 0, false);
+    let (mut now, mut ups, mut downs, mut opened, mut greeted) = (Tick(0), 0, 0, false, false);
     let mut out = Vec::new();
     while !bytes.is_empty() {
         now.0 += bytes.number() % 1_000_000;
         let held;
         let input = match bytes.byte() % 8 {
-            0 => Input::Opened { peer: NodeId([bytes.byte() % 4; 32]) },
+            // A connection opens once.
+            0 if !opened => Input::Opened { peer: NodeId([bytes.byte() % 4; 32]) },
+            0 => Input::Time,
             1 | 2 => {
                 held = frame(&mut bytes);
                 Input::Frame(&held.0, &held.1)
@@ -78,6 +80,7 @@ fuzz_target!(|data: &[u8]| {
             _ => Input::Time,
         };
         let ended = downs > 0;
+        opened |= matches!(input, Input::Opened { .. });
         greeted &= !matches!(input, Input::Accept);
         link.handle(now, &me, input, &mut out);
         assert!(!ended || out.is_empty(), "a link that ended says {out:?}");
