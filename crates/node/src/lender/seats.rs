@@ -13,7 +13,8 @@ pub struct Seats {
 impl Seats {
     /// A board for the processors this process may use; without `spin` nobody ever spins.
     pub fn new(spin: bool) -> Result<Seats, Error> {
-        let cores = if spin { std::thread::available_parallelism().map_or(1, |cores| cores.get()) } else { 1 };
+        let cores =
+            if spin { std::thread::available_parallelism().map_or(1, |cores| cores.get()) } else { 1 };
         Ok(Seats { board: SpinBoard::create(cores)?, free: (0..SEATS).rev().collect() })
     }
 
