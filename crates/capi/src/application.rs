@@ -54,7 +54,9 @@ impl Options {
         // SAFETY: the caller's promise.
         let node = unsafe { convert::optional_text(self.node, "options->node") }?;
         if node.is_some() || self.no_embedded != 0 {
-            return Err(Error::argument("options->node and options->no_embedded are not known to this version"));
+            return Err(Error::argument(
+                "options->node and options->no_embedded are not known to this version",
+            ));
         }
         Ok(raw::Options {
             name: name.map(str::to_owned),

@@ -4,7 +4,7 @@ use crate::args::Output;
 use crate::membership;
 use crate::output::put;
 use anyhow::Result;
-use mutirao::raw::{Options, Pool, Slots};
+use mutirao::raw::{Options, Pool, Private, Slots};
 use mutirao_trust::Home;
 use serde_json::json;
 use std::net::TcpListener;
@@ -144,7 +144,7 @@ fn node() -> Finding {
     let options = Options {
         name: Some("mutirao doctor".into()),
         slots: Slots::ByHand,
-        embedded: false,
+        private: Private::Never,
         ..Options::default()
     };
     match Pool::open(options) {

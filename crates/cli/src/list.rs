@@ -13,8 +13,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks every node, or the one called `to`, and says on standard error how many kept silent.
-pub fn ask(pool: &Pool, topic: Topic, to: Option<String>, order: Vec<u8>) -> Result<Vec<Row>> {
-    let Answers { rows, missing } = pool.query(topic, to, order, PATIENCE)?;
+pub fn ask(pool: &Pool, topic: Topic, to: Option<String>) -> Result<Vec<Row>> {
+    let Answers { rows, missing } = pool.query(topic, to, Vec::new(), PATIENCE)?;
     if missing > 0 {
         eprintln!("mutirao: {missing} node(s) did not answer in time");
     }
@@ -23,7 +23,7 @@ pub fn ask(pool: &Pool, topic: Topic, to: Option<String>, order: Vec<u8>) -> Res
 
 /// The nodes, by name.
 pub fn node_rows(pool: &Pool) -> Result<Vec<NodeRow>> {
-    let mut rows: Vec<NodeRow> = ask(pool, Topic::Nodes, None, Vec::new())?
+    let mut rows: Vec<NodeRow> = ask(pool, Topic::Nodes, None)?
         .into_iter()
         .filter_map(|row| match row {
             Row::Node(row) => Some(row),
@@ -163,7 +163,7 @@ fn branch_json(row: &NodeRow, children: &Children<'_>, depth: usize) -> Value {
 /// `mutirao apps`
 pub fn apps(pool: &Pool, output: Output) -> Result<()> {
     let me = pool.app();
-    let mut rows: Vec<AppRow> = ask(pool, Topic::Apps, None, Vec::new())?
+    let mut rows: Vec<AppRow> = ask(pool, Topic::Apps, None)?
         .into_iter()
         .filter_map(|row| match row {
             Row::App(row) if row.app != me => Some(row),
@@ -193,7 +193,7 @@ pub fn apps(pool: &Pool, output: Output) -> Result<()> {
 
 /// `mutirao ps`
 pub fn workers(pool: &Pool, output: Output) -> Result<()> {
-    let mut rows: Vec<WorkerRow> = ask(pool, Topic::Workers, None, Vec::new())?
+    let mut rows: Vec<WorkerRow> = ask(pool, Topic::Workers, None)?
         .into_iter()
         .filter_map(|row| match row {
             Row::Worker(row) => Some(row),
@@ -252,7 +252,7 @@ fn approval_word(approval: Approval) -> &'static str {
 
 /// `mutirao plugin ls | pending | show`
 pub fn plugins(pool: &Pool, output: Output, which: Which<'_>) -> Result<()> {
-    let mut rows: Vec<PluginRow> = ask(pool, Topic::Plugins, None, Vec::new())?
+    let mut rows: Vec<PluginRow> = ask(pool, Topic::Plugins, None)?
         .into_iter()
         .filter_map(|row| match row {
             Row::Plugin(row) => Some(row),

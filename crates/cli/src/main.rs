@@ -16,13 +16,15 @@ use anyhow::{Context, Result};
 use args::{BenchCommand, Cli, Command, PluginCommand};
 use clap::{CommandFactory, Parser};
 use list::Which;
-use mutirao::raw::{Options, Pool, Slots};
+use mutirao::raw::{Options, Pool, Private, Slots};
 use mutirao_wire::query::Topic;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Makes this process a worker when a benchmark has shipped it to a node.
-    if let Err(error) = mutirao::raw::init(bench::operations()) {
+    // Shipped to a node by a benchmark, this program is a worker, and stays in there.
+    if std::env::var_os(mutirao_wire::worker::WORKER_ENV).is_some()
+        && let Err(error) = mutirao::raw::init(bench::operations())
+    {
         eprintln!("mutirao: {error}");
         return ExitCode::from(1);
     }
@@ -78,7 +80,7 @@ fn open(cli: &Cli) -> Result<Pool> {
         name: Some(format!("mutirao {}", command_word(&cli.command))),
         node: cli.node.clone(),
         slots: Slots::ByHand,
-        embedded: false,
+        private: Private::Never,
         ..Options::default()
     };
     Ok(Pool::open(options)?)
@@ -96,7 +98,7 @@ fn command_word(command: &Command) -> String {
 }
 
 fn order(cli: &Cli, topic: Topic, to: Option<String>) -> Result<()> {
-    orders::give(&open(cli)?, &membership::home()?, topic, to)
+    orders::give(&open(cli)?, topic, to)
 }
 
 fn plugin(cli: &Cli, command: &PluginCommand) -> Result<()> {
@@ -127,7 +129,7 @@ fn man() -> Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let sub = sub.clone().name(format!("mutirao {}", sub.get_name()));
+        let sub = sub.clone().bin_name(format!("mutirao {}", sub.get_name()));
         let man = clap_mangen::Man::new(sub);
         man.render_synopsis_section(&mut page)?;
         man.render_description_section(&mut page)?;

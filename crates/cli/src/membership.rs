@@ -96,7 +96,7 @@ pub fn init(args: &InitArgs) -> Result<()> {
     let authority = home.create_pool(&pool_name, &chosen)?;
     home.enrol(&authority, Role::Admin, &admin, Validity::days(DAYS))?;
     home.enrol(&authority, Role::Node, &node, Validity::days(DAYS))?;
-    mutirao_node::write_owner(home.path(), admin.as_str())?;
+    write_owner(&home, &admin)?;
 
     eprintln!("Pool `{pool_name}` ({}) is made in {}.", authority.pool().id().short(), home.path().display());
     eprintln!("Its administrator is `{admin}`, this machine's node `{node}`.");
@@ -152,10 +152,10 @@ pub fn join(args: &JoinArgs) -> Result<()> {
     );
     if me.role == Role::Node {
         let owner = name_like(&user_name())?;
-        mutirao_node::write_owner(home.path(), owner.as_str())?;
+        write_owner(&home, &owner)?;
         eprintln!(
             "It runs plugins of its owner, `{owner}`; who else may is said in {}.",
-            mutirao_node::config_path(home.path()).display()
+            config_path(&home).display()
         );
         eprintln!("Start it:  mutirao up --parent HOST:PORT");
     }
@@ -190,6 +190,28 @@ pub fn invite(args: &InviteArgs) -> Result<()> {
         authority.pool().name()
     );
     Ok(())
+}
+
+/// The configuration of all nodes of a state directory.
+fn config_path(home: &Home) -> PathBuf {
+    home.path().join("node.toml")
+}
+
+/// Writes down whose plugins run here, unless the owner has already written a configuration.
+fn write_owner(home: &Home, owner: &Name) -> Result<()> {
+    let path = config_path(home);
+    let text = format!(
+        "# Settings of the nodes of this directory; the guide lists them all.\n\
+         # Whose plugins run here: `own` (the owner's, and those of `users`), `ask`, or `all`.\n\
+         accept = \"own\"\nowner = \"{owner}\"\n"
+    );
+    match File::create_new(&path) {
+        Ok(mut file) => {
+            file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot write {}", path.display())),
+    }
 }
 
 /// An answer is two certificates: the pool's, then the member's.

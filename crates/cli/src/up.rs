@@ -4,7 +4,8 @@ use crate::args::{DownArgs, Output, UpArgs};
 use crate::membership::{self, home};
 use crate::output::put;
 use anyhow::{Context, Result, bail};
-use mutirao_node::{JoinTarget, LocalNode, Node, Options, Ready, Topology};
+use mutirao_node::topology::Topology;
+use mutirao_node::{JoinTarget, LocalNode, Node, Options, Ready};
 use mutirao_trust::{Home, Name, Role, Validity, random_passphrase};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
@@ -45,7 +46,15 @@ pub fn up(args: &UpArgs, output: Output) -> Result<()> {
     if args.foreground {
         return serve(args, &home, &name, &join, here, output);
     }
-    let plan = Plan { name, join, here, slots: args.slots, listen: args.listen, fan_out: args.fan_out };
+    let plan = Plan {
+        name,
+        join,
+        here,
+        slots: args.slots,
+        listen: args.listen,
+        fan_out: args.fan_out,
+        spin: !args.no_spin,
+    };
     let ready = start(&home, &runtime(), &plan)?.ready()?;
     report(&[ready], output)
 }
@@ -111,11 +120,6 @@ pub fn start(home: &Home, runtime: &Path, plan: &Plan) -> Result<Starting> {
 }
 
 impl Starting {
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits until the node serves; what it says about itself.
     pub fn ready(mut self) -> Result<Value> {
         let stdout = self.child.stdout.take().context("the daemon's standard output is not there")?;
@@ -234,15 +238,24 @@ fn own_name(home: &Home, given: Option<&str>) -> Result<Name> {
 
 /// The parent that a topology file gives the node; none for the root.
 fn parent_in(path: &Path, name: &Name) -> Result<Vec<String>> {
-    let topology = Topology::read(path)?;
-    Ok(topology.parent_of(name.as_str())?.map(|parent| parent.target()).into_iter().collect())
+    let topology = read_topology(path)?;
+    if !topology.contains(name.as_str()) {
+        bail!("{} does not name node `{name}`", path.display());
+    }
+    let target = |parent: &str| topology.place(parent).unwrap_or(parent).to_owned();
+    Ok(topology.parent(name.as_str()).map(target).into_iter().collect())
+}
+
+fn read_topology(path: &Path) -> Result<Topology> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Topology::parse(&text).with_context(|| path.display().to_string())
 }
 
 /// `mutirao up --local N`
 fn up_local(args: &UpArgs, count: u16, output: Output) -> Result<()> {
     let home = home()?;
     let plans = match &args.topology {
-        Some(path) => plans_of(&Topology::read(path)?, count, args)?,
+        Some(path) => plans_of(&read_topology(path)?, count, args)?,
         None => (1..=count).map(|i| local_plan(i, args)).collect::<Result<Vec<Plan>>>()?,
     };
     let names: Vec<Name> = plans.iter().map(|plan| plan.name.clone()).collect();
@@ -267,14 +280,14 @@ fn local_plan(i: u16, args: &UpArgs) -> Result<Plan> {
 
 /// The nodes of a topology file, parents before their children.
 fn plans_of(topology: &Topology, count: u16, args: &UpArgs) -> Result<Vec<Plan>> {
-    let names = topology.names();
+    let names: Vec<&str> = topology.nodes().collect();
     if names.len() != usize::from(count) {
         bail!("the topology file has {} nodes, but --local says {count}", names.len());
     }
     names
         .iter()
         .map(|name| {
-            let join: Vec<String> = topology.parent_of(name)?.map(|parent| parent.name).into_iter().collect();
+            let join: Vec<String> = topology.parent(name).map(str::to_owned).into_iter().collect();
             Ok(Plan { name: Name::new(name)?, here: !join.is_empty(), join, ..local_plan(1, args)? })
         })
         .collect()

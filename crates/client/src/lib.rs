@@ -42,7 +42,8 @@ mod worker;
 pub use error::Error;
 pub use mutirao_macros::operation;
 pub use pool::{
-    Allocation, CallError, CallErrorKind, CallOptions, Lease, LeaseKey, LeaseState, Options, Request, Slots,
+    Allocation, CallError, CallErrorKind, CallOptions, Lease, LeaseKey, LeaseState, Options, Private,
+    Request, Slots,
 };
 #[doc(hidden)]
 pub use typed::private as __private;

@@ -4,7 +4,7 @@ pub use crate::error::Error;
 pub use crate::operation::{Failure, OperationEntry, Run};
 pub use crate::pool::{
     Allocation, Answers, Call, CallError, CallErrorKind, CallOptions, CallResult, Counts, Deliver, Finished,
-    Lease, LeaseKey, LeaseState, Options, Pool, Request, Slots, note_text,
+    ForeignProgram, Lease, LeaseKey, LeaseState, Options, Pool, Private, Request, Slots, note_text,
 };
 pub use crate::worker::init;
 pub use mutirao_wire as wire;

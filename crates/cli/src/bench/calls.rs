@@ -45,6 +45,7 @@ pub fn operations() -> Vec<OperationEntry> {
 
 /// Measures every case, for about so many seconds each.
 pub fn call(output: Output, seconds: f64) -> Result<()> {
+    mutirao::raw::init(operations())?;
     let span = Duration::try_from_secs_f64(seconds).context("--seconds cannot be waited for")?;
     let bar = match output {
         Output::Json => indicatif::ProgressBar::hidden(),
@@ -117,7 +118,7 @@ impl Setup {
         if self.remote {
             pin_all(Some(self.test.pid("n2")?), 1)?;
         }
-        for row in ask(&self.pool, Topic::Workers, None, Vec::new())? {
+        for row in ask(&self.pool, Topic::Workers, None)? {
             if let Row::Worker(row) = row
                 && let Some(pid) = Pid::from_raw(row.pid.cast_signed())
             {
@@ -177,7 +178,7 @@ fn rate(setup: &Setup, floor: &mut Floor, name: &str, span: Duration) -> Result<
     const DEPTH: usize = 8192;
     let bare = floor.stream(SMALL, span)?;
     let begin = Instant::now();
-    let mut calls = 0;
+    let mut calls = 0u64;
     let mut open: VecDeque<Call> = VecDeque::with_capacity(DEPTH);
     while begin.elapsed() < span || !open.is_empty() {
         while open.len() < DEPTH && begin.elapsed() < span {
@@ -188,11 +189,11 @@ fn rate(setup: &Setup, floor: &mut Floor, name: &str, span: Duration) -> Result<
             calls += 1;
         }
     }
-    let per_s = f64::from(calls) / begin.elapsed().as_secs_f64();
+    let per_s = calls as f64 / begin.elapsed().as_secs_f64();
     Ok(Case {
         nodes: setup.nodes(),
         size_bytes: Some(SMALL as u64),
-        n: Some(calls.into()),
+        n: Some(calls),
         per_s: Some(per_s),
         floor_kind: Some(if setup.remote { "tcp stream" } else { "unix stream" }),
         floor_per_s: Some(bare.per_s),
@@ -209,7 +210,7 @@ fn bandwidth(setup: &Setup, floor: &mut Floor, size: usize, place: &str, span: D
     let mib = size as f64 / f64::from(1 << 20);
     let bare = floor.stream(size, span)?;
     let begin = Instant::now();
-    let mut calls = 0;
+    let mut calls = 0u64;
     let mut open: VecDeque<Call> = VecDeque::new();
     while begin.elapsed() < span || calls < 10 || !open.is_empty() {
         while open.len() < DEPTH && (begin.elapsed() < span || calls < 10) {
@@ -220,11 +221,11 @@ fn bandwidth(setup: &Setup, floor: &mut Floor, size: usize, place: &str, span: D
             calls += 1;
         }
     }
-    let per_s = f64::from(calls) / begin.elapsed().as_secs_f64();
+    let per_s = calls as f64 / begin.elapsed().as_secs_f64();
     Ok(Case {
         nodes: setup.nodes(),
         size_bytes: Some(size as u64),
-        n: Some(calls.into()),
+        n: Some(calls),
         per_s: Some(per_s),
         mib_per_s: Some(per_s * mib),
         floor_kind: Some(if setup.remote { "tls stream" } else { "unix stream" }),

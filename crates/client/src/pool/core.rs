@@ -1,6 +1,6 @@
 //! What a pool knows and does, behind its one lock. Nothing here waits.
 
-use super::call::{CallError, CallErrorKind, Callback, CallResult, Deliver, Finished};
+use super::call::{CallError, CallErrorKind, CallResult, Callback, Deliver, Finished};
 use super::elastic::Elastic;
 use super::lease::{LeaseEntry, Ring, Whole};
 use super::link::Link;

@@ -82,9 +82,13 @@ pub(super) fn find(around: &Surroundings) -> Result<Option<Found>, Error> {
         (0, None) => Ok(None),
         (1, _) => Ok(found.pop().map(|(_, found)| found)),
         _ => {
-            let mut nodes: Vec<String> = found.into_iter().map(|(name, _)| name).collect();
-            nodes.sort();
-            Err(Error::SeveralNodes { nodes })
+            found.sort_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
+            let pool = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+            if found.iter().all(|(name, _)| pool(name) == pool(&found[0].0)) {
+                // Through any of them the whole pool is reached.
+                return Ok(Some(found.swap_remove(0).1));
+            }
+            Err(Error::SeveralNodes { nodes: found.into_iter().map(|(name, _)| name).collect() })
         }
     }
 }
@@ -157,6 +161,10 @@ mod tests {
             Err(Error::SeveralNodes { nodes }) => assert_eq!(nodes, ["aaaa/one", "bbbb/two"]),
             other => panic!("{:?}", other.map(|_| ())),
         }
+        let other = listener(&runtime, "aaaa", "a-longer-name");
+        let one_pool = Surroundings { pool: Some("aaaa".into()), ..around() };
+        assert!(find(&one_pool).unwrap().unwrap().path.ends_with("aaaa/one.sock"));
+        drop(other);
         let by_node = Surroundings { node: Some("two".into()), ..around() };
         assert!(find(&by_node).unwrap().unwrap().path.ends_with("bbbb/two.sock"));
         let by_pool = Surroundings { pool: Some("aaaa99".into()), ..around() };

@@ -16,7 +16,9 @@ mod private;
 pub(crate) use inbox::Inbox;
 
 pub use call::{Call, CallError, CallErrorKind, CallOptions, CallResult, Deliver, Finished};
-pub use options::{Allocation, Lease, LeaseKey, LeaseState, Options, Request, Slots, note_text};
+pub use options::{
+    Allocation, ForeignProgram, Lease, LeaseKey, LeaseState, Options, Private, Request, Slots, note_text,
+};
 
 use self::core::{Core, Dead, Pending};
 use self::drive::Shared;
@@ -30,6 +32,7 @@ use mutirao_schedule::hold;
 use mutirao_wire::limits::{CALL_BYTES_MAX, NAME_BYTES_MAX};
 use mutirao_wire::local::{LocalMessage, Query};
 use mutirao_wire::node::{NodeRef, Note};
+use mutirao_wire::plugin::Operation;
 use mutirao_wire::query::{NodeRow, Question, Row, Topic};
 use mutirao_wire::{AppId, CallId, PoolId};
 use std::os::fd::BorrowedFd;
@@ -123,15 +126,24 @@ impl Pool {
     pub fn open(options: Options) -> Result<Pool, Error> {
         let name = options.name.unwrap_or_else(program_name);
         let table = operation::table().unwrap_or_default();
-        let offer = match table {
-            [] => None,
-            table => Some(Offer::new(&name, &options.version, &options.libraries, table)?),
+        let own =
+            table.iter().map(|entry| Operation { name: entry.name.clone(), repeatable: entry.repeatable });
+        let operations = options.foreign.as_ref().map_or(own.collect(), |foreign| foreign.operations.clone());
+        let program = options.foreign.as_ref().map(|foreign| foreign.path.as_path());
+        let offer = if operations.is_empty() {
+            None
+        } else {
+            Some(Offer::new(&name, &options.version, program, &options.libraries, operations)?)
         };
         let mut around = Surroundings::of_process();
         around.socket = options.socket.or(around.socket);
-        let found = if options.private { None } else { find::find(&around)? };
+        around.node = options.node.or(around.node);
+        let found = if options.private == Private::Always { None } else { find::find(&around)? };
         let (fd, path, private) = match found {
             Some(Found { path, fd }) => (fd, Some(path), None),
+            None if options.private == Private::Never => {
+                return Err(Error::NoNode { looked: around.described() });
+            }
             None => {
                 let (fd, child) = private::start(&around.described())?;
                 (fd, None, Some(child))

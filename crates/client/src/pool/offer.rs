@@ -1,6 +1,5 @@
 //! Offers this program to the node as a plugin: its files, opened.
 
-use crate::operation::OperationEntry;
 use crate::{Error, sys};
 use mutirao_wire::limits::PLUGIN_FILES_MAX;
 use mutirao_wire::local::OfferPlugin;
@@ -20,20 +19,26 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Opens this program and its libraries.
+    /// Opens the program, this one unless another is given, and its libraries.
     pub(super) fn new(
         name: &str,
         version: &str,
+        program: Option<&Path>,
         libraries: &[PathBuf],
-        table: &[OperationEntry],
+        operations: Vec<Operation>,
     ) -> Result<Offer, Error> {
-        // By this link it can be read even if its file was replaced since it was started.
-        let program = PathBuf::from("/proc/self/exe");
-        let program_name = program.read_link().ok().as_deref().map_or_else(|| name.to_owned(), base_name);
-        let mut list = vec![(program_name, program.clone())];
-        list.extend(
-            own_library().into_iter().chain(libraries.iter().cloned()).map(|path| (base_name(&path), path)),
-        );
+        let mut list = match program {
+            Some(program) => vec![(base_name(program), program.to_owned())],
+            None => {
+                // By this link it can be read even if its file was replaced since it was started.
+                let program = PathBuf::from("/proc/self/exe");
+                let program_name =
+                    program.read_link().ok().as_deref().map_or_else(|| name.to_owned(), base_name);
+                let library = own_library().map(|path| (base_name(&path), path));
+                std::iter::once((program_name, program)).chain(library).collect()
+            }
+        };
+        list.extend(libraries.iter().map(|path| (base_name(path), path.clone())));
         if list.len() > PLUGIN_FILES_MAX {
             return Err(Error::PluginFiles(list.len()));
         }
@@ -42,12 +47,10 @@ impl Offer {
             let failed = |source| Error::PluginFile { path: path.clone(), source };
             files.push(File::open(path).map_err(failed)?.into());
         }
-        let operation =
-            |entry: &OperationEntry| Operation { name: entry.name.clone(), repeatable: entry.repeatable };
         let message = OfferPlugin {
             name: name.to_owned(),
             version: version.to_owned(),
-            operations: table.iter().map(operation).collect(),
+            operations,
             files: list.into_iter().map(|(name, _)| name).collect(),
         };
         Ok(Offer { message, files })

@@ -1,6 +1,7 @@
 //! What one says when a pool is opened or slots are asked for, and what one hears about leases.
 
 use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Want};
+use mutirao_wire::plugin::Operation;
 use mutirao_wire::{Handle, LeaseId};
 use std::path::PathBuf;
 
@@ -13,12 +14,37 @@ pub struct Options {
     pub version: String,
     /// The socket of the node to use; by default it is looked for.
     pub socket: Option<PathBuf>,
-    /// Start a private node even if one of this machine runs.
-    pub private: bool,
+    /// Which node of this machine to use, if several run; by default what MUTIRAO_NODE says.
+    pub node: Option<String>,
+    /// When to start a private node.
+    pub private: Private,
+    /// Offer another program as the plugin, with these operations, instead of this one with its own.
+    pub foreign: Option<ForeignProgram>,
     /// Libraries the program loads that other machines may lack: they travel with it.
     pub libraries: Vec<PathBuf>,
     /// Who asks for slots.
     pub slots: Slots,
+}
+
+/// When a private node is started, which uses this machine's cores and ends with the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Private {
+    /// When no node of this machine runs.
+    #[default]
+    IfNeeded,
+    /// In any case.
+    Always,
+    /// Not at all: without a node, opening fails.
+    Never,
+}
+
+/// A program other than this one, to be run as the plugin.
+#[derive(Debug, Clone)]
+pub struct ForeignProgram {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its operations, in the order of its own table.
+    pub operations: Vec<Operation>,
 }
 
 /// Who asks the pool for slots.

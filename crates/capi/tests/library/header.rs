@@ -1,12 +1,10 @@
 //! The header by itself, and beside what the library exports.
 
-mod support;
-
+use crate::support::{WARNINGS, cc, prefix, root};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use support::{WARNINGS, cc, prefix, root};
 
 fn header() -> String {
     fs::read_to_string(root().join("crates/capi/include/mutirao.h")).unwrap()
@@ -111,5 +109,5 @@ fn its_version_is_that_of_the_package() {
     let version = format!("{}.{}.{}", number("MAJOR"), number("MINOR"), number("PATCH"));
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
     assert!(prefix().join(format!("lib/libmutirao.so.{version}")).exists());
-    assert_eq!(support::flags("mutirao", &["--modversion"]).first(), Some(&version));
+    assert_eq!(crate::support::flags("mutirao", &["--modversion"]).first(), Some(&version));
 }

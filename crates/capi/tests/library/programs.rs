@@ -1,10 +1,8 @@
 //! C programs, compiled as users would, against the library as it is installed.
 
-mod support;
-
+use crate::support::{Linking, Scene, compile, node, root, succeed};
 use std::path::Path;
 use std::time::Duration;
-use support::{Linking, Scene, compile, node, root, succeed};
 
 const LONG: Duration = Duration::from_secs(60);
 
