@@ -1,4 +1,7 @@
 /* grow.c - takes and gives back slots while it runs. */
+#define _POSIX_C_SOURCE 200809L
+#include <time.h>
+
 #include "check.h"
 
 static int whoami(const void *arg, size_t size, mutirao_result *result)
@@ -78,9 +81,15 @@ int main(int argc, char **argv)
     expect(show_leases(pool, "shrunk") == mutirao_lease_list_count(more), "the first lease is given back");
     if (mutirao_lease_list_count(more)) compute(pool);
 
-    /* And grow again at once. */
+    /* And grow again. A slot is free again when its worker has ended, some milliseconds later. */
     request.count = request.at_least = 1;
-    check(mutirao_allocate(pool, &request, NULL));
+    mutirao_error *error;
+    for (int tries = 0; (error = mutirao_allocate(pool, &request, NULL)) && tries < 100; tries++) {
+        expect(mutirao_error_code(error) == MUTIRAO_E_NO_SLOTS, "the slot is not free yet");
+        mutirao_error_delete(error);
+        nanosleep(&(struct timespec){0, 20 * 1000 * 1000}, NULL);
+    }
+    check(error);
     compute(pool);
 
     mutirao_lease_list_delete(first);

@@ -151,7 +151,7 @@ typedef struct mutirao_pool mutirao_pool;
 typedef struct mutirao_options {
     size_t size;
     const char *name;              /* of the application, for people; NULL: the program's name          */
-    const char *node;              /* which node of this machine, "NODE" or "POOL/NODE"; NULL: the usual */
+    const char *node;              /* name of the node to use, if several run on this machine; NULL: the usual */
     const char *const *libraries;  /* shared objects that travel with the program; NULL for none        */
     size_t library_count;
     uint32_t slots_max;            /* most slots taken unasked; 0: as many as are of use, at most 1,024  */

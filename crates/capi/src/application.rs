@@ -6,7 +6,7 @@ use crate::error::{Error, outcome, value};
 use crate::pool::Pool;
 use mutirao::raw::wire::limits::WANT_MAX;
 use mutirao::raw::wire::node::{Bundle, Layout};
-use mutirao::raw::{self, LeaseKey, LeaseState, Slots, note_text};
+use mutirao::raw::{self, LeaseKey, LeaseState, Private, Slots, note_text};
 use std::ffi::{CString, c_char, c_int};
 use std::ptr::null;
 
@@ -53,13 +53,10 @@ impl Options {
         let name = unsafe { convert::optional_text(self.name, "options->name") }?;
         // SAFETY: the caller's promise.
         let node = unsafe { convert::optional_text(self.node, "options->node") }?;
-        if node.is_some() || self.no_embedded != 0 {
-            return Err(Error::argument(
-                "options->node and options->no_embedded are not known to this version",
-            ));
-        }
         Ok(raw::Options {
             name: name.map(str::to_owned),
+            node: node.map(str::to_owned),
+            private: if self.no_embedded == 0 { Private::IfNeeded } else { Private::Never },
             libraries: libraries.collect::<Result<_, _>>()?,
             slots: match (self.manual != 0, self.slots_max) {
                 (true, _) => Slots::ByHand,

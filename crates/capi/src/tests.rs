@@ -4,7 +4,7 @@ use crate::administration::Node;
 use crate::application::{Lease, Options, Request};
 use crate::calls::CallOptions;
 use crate::common::{Bytes, mutirao_bytes_delete};
-use crate::convert::sized;
+use crate::convert::{Sized, sized};
 use crate::error::{Code, Error};
 use crate::operation::{
     Operation, ResultSlot, mutirao_result_fail, mutirao_result_reserve, mutirao_result_set,
@@ -56,19 +56,12 @@ fn structures_are_laid_out_as_in_the_header() {
     }
     writeln!(program, "_Static_assert(MUTIRAO_CALL_BYTES_MAX == {CALL_BYTES_MAX}, \"limit\");").unwrap();
     // No member that a later version adds may lie where an older caller has left whatever there was.
-    for (structure, last) in [("options", "uint32_t"), ("request", "uint32_t"), ("call_options", "void *")]
-        .iter()
-        .zip(["reserved", "reserved", "context"])
-        .map(|((structure, of), last)| (structure, (of, last)))
-    {
-        let (of, last) = last;
-        writeln!(
-            program,
-            "_Static_assert(offsetof(mutirao_{structure}, {last}) + sizeof({of}) == sizeof(mutirao_{structure}), \
-             \"padding at the end of {structure}\");"
-        )
-        .unwrap();
-    }
+    let ends = [
+        (offset_of!(Options, reserved) + size_of::<u32>(), size_of::<Options>()),
+        (offset_of!(Request, reserved) + size_of::<u32>(), size_of::<Request>()),
+        (offset_of!(CallOptions, context) + size_of::<*mut c_void>(), size_of::<CallOptions>()),
+    ];
+    assert!(ends.iter().all(|(end_of_last, size)| end_of_last == size), "padding at an end: {ends:?}");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("layout.c");
     std::fs::write(&file, program).unwrap();
@@ -106,7 +99,7 @@ fn codes() -> [(Code, &'static str); 19] {
 
 #[test]
 fn an_older_caller_gets_defaults_for_what_it_does_not_know() {
-    let mut old = Request { count: 5, layout: 1, exclusive: 1, reserved: 0, ..convert_init() };
+    let mut old = Request { count: 5, layout: 1, exclusive: 1, reserved: 0, ..<Request as Sized>::INIT };
     old.size = offset_of!(Request, layout);
     // SAFETY: it is a live structure with its size.
     let read = unsafe { sized(&old, "request") }.unwrap();
@@ -115,7 +108,7 @@ fn an_older_caller_gets_defaults_for_what_it_does_not_know() {
     // A newer caller's further members are passed over.
     #[repr(C)]
     struct Newer(Request, [u64; 4]);
-    let mut newer = Newer(Request { count: 6, ..convert_init() }, [u64::MAX; 4]);
+    let mut newer = Newer(Request { count: 6, ..<Request as Sized>::INIT }, [u64::MAX; 4]);
     newer.0.size = size_of::<Newer>();
     // SAFETY: it is a live structure with its size.
     let read = unsafe { sized((&raw const newer).cast::<Request>(), "request") }.unwrap();
@@ -124,10 +117,6 @@ fn an_older_caller_gets_defaults_for_what_it_does_not_know() {
     old.size = 0;
     // SAFETY: it is a live structure with its size.
     assert_eq!(unsafe { sized(&old, "request") }.unwrap_err().code, Code::Argument);
-}
-
-fn convert_init() -> Request {
-    <Request as crate::convert::Sized>::INIT
 }
 
 /// Calls an operation as the worker does.

@@ -126,7 +126,7 @@ static void descriptor_and_queue(mutirao_pool *pool)
 
 static void waiting(mutirao_pool *pool, mutirao_pool *other)
 {
-    mutirao_call *calls[4] = {NULL, start(pool, "hang"), NULL, start(pool, "echo")};
+    mutirao_call *echoes = start(pool, "echo"), *calls[4] = {NULL, start(pool, "hang"), NULL, echoes};
     size_t index = 99;
     FAILS(mutirao_wait_any(pool, calls, 1, -1, &index), ARGUMENT);
     CHECK(mutirao_wait_all(pool, calls, 1, -1));
@@ -223,9 +223,10 @@ int main(int argc, char **argv)
     /* Closing ends calls; their objects stay, and `done` is run before it returns. */
     mutirao_call_options options = MUTIRAO_CALL_OPTIONS_INIT;
     options.done = tell;
-    mutirao_call *left = start(pool, "hang"), *fetched = start(pool, "echo"), *with_done;
-    CHECK(mutirao_call_start(pool, "hang", NULL, 0, &options, &with_done));
+    mutirao_call *fetched = start(pool, "echo"), *with_done;
     CHECK(mutirao_wait(pool, fetched, -1));
+    mutirao_call *left = start(pool, "hang");
+    CHECK(mutirao_call_start(pool, "hang", NULL, 0, &options, &with_done));
     mutirao_close(pool);
     HOLD(told() == MUTIRAO_E_CLOSED);
     mutirao_bytes result;
