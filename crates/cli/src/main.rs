@@ -77,7 +77,7 @@ fn run(cli: &Cli) -> Result<u8> {
 /// The pool through this machine's node, for questions and slots: this program has no operations.
 fn open(cli: &Cli) -> Result<Pool> {
     let options = Options {
-        name: Some(format!("mutirao {}", command_word(&cli.command))),
+        name: Some(application_name(&cli.command)),
         node: cli.node.clone(),
         slots: Slots::ByHand,
         private: Private::Never,
@@ -86,15 +86,14 @@ fn open(cli: &Cli) -> Result<Pool> {
     Ok(Pool::open(options)?)
 }
 
-fn command_word(command: &Command) -> String {
-    match command {
-        Command::Alloc(args) => {
-            args.command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
-        }
-        Command::Ps => "ps".into(),
-        Command::Apps => "apps".into(),
-        _ => "query".into(),
-    }
+/// Under which name others see this program: that of the command it runs, if any.
+fn application_name(command: &Command) -> String {
+    let runs = match command {
+        Command::Alloc(args) => args.command.first(),
+        _ => None,
+    };
+    let base = |word| std::path::Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned());
+    runs.and_then(base).unwrap_or_else(|| "mutirao".into())
 }
 
 fn order(cli: &Cli, topic: Topic, to: Option<String>) -> Result<()> {

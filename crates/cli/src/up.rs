@@ -349,7 +349,7 @@ pub fn down(args: &DownArgs, name: Option<&str>) -> Result<()> {
     let mut nodes: Vec<LocalNode> = mutirao_node::local_nodes(&runtime())
         .into_iter()
         .filter(|node| node.pool == pool.id().to_string())
-        .filter(|node| name.is_none_or(|name| node.name == name))
+        .filter(|node| args.all || name.is_none_or(|name| node.name == name))
         .filter(|node| is_alive(node))
         .collect();
     if nodes.is_empty() {

@@ -121,7 +121,7 @@ pub enum Error {
         reason: String,
     },
     /// Fewer slots than were wanted at least. None are held.
-    #[error("only {granted} of at least {at_least} leases can be had{}", .notes_text)]
+    #[error("only {granted} of at least {at_least} leases can be had{notes_text}")]
     NotEnough {
         /// How many there would be.
         granted: u32,

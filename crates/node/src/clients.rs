@@ -278,7 +278,7 @@ pub(crate) fn put_allocated(
     arch: Arch,
     granted: &[(Handle, Grant)],
     mut notes: Vec<Note>,
-    free_hint: u32,
+    (found, free_hint): (u32, u32),
 ) {
     let me = ctx.me.id;
     let mut rest = granted;
@@ -297,6 +297,7 @@ pub(crate) fn put_allocated(
             leases: leases.collect(),
             notes: core::mem::take(&mut notes),
             more: !later.is_empty(),
+            found,
             free_hint,
         };
         put(ctx, conn, message);
@@ -310,5 +311,5 @@ pub(crate) fn put_allocated(
 /// Tells a program that a request cannot even be searched for.
 pub(crate) fn put_unfit(ctx: &mut Context, conn: ConnId, allocate: &Allocate, why: &str) {
     let note = Note { node: ctx.me.name.clone(), hindrance: Hindrance::Unfit(why.into()) };
-    put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], 0);
+    put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], (0, 0));
 }

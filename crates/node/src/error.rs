@@ -49,9 +49,7 @@ pub enum Error {
     #[error(transparent)]
     Name(#[from] mutirao_trust::BadName),
     /// The node runs already.
-    #[error(
-        "node `{name}` runs already{by}; stop it with `mutirao down --name {name}`, or choose another name"
-    )]
+    #[error("node `{name}` runs already{by}; stop it with `mutirao --node {name}`, or choose another name")]
     Running {
         /// The node.
         name: String,

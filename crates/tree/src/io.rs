@@ -150,6 +150,8 @@ pub enum Output {
         grants: Vec<Grant>,
         /// What stood in the way elsewhere.
         notes: Vec<Note>,
+        /// Leases that were found; if that was fewer than enough, none of them is held.
+        found: u32,
         /// Slots free in the pool, as far as known here.
         free_hint: u32,
     },

@@ -117,8 +117,21 @@ impl Core {
     }
 
     fn found(&self, request: RequestId, grants: Vec<Grant>, notes: Vec<Note>, out: &mut Vec<Output>) {
+        let found = grants.len() as u32;
+        self.tell_found(request, grants, notes, found, out);
+    }
+
+    /// `found` leases were found, of which `grants` are kept.
+    fn tell_found(
+        &self,
+        request: RequestId,
+        grants: Vec<Grant>,
+        notes: Vec<Note>,
+        found: u32,
+        out: &mut Vec<Output>,
+    ) {
         let free_hint = self.summarise().slots_free;
-        out.push(Output::Found { request, grants, notes, free_hint });
+        out.push(Output::Found { request, grants, notes, found, free_hint });
     }
 
     #[allow(clippy::too_many_arguments)] // They are the fields of the job.
@@ -397,12 +410,13 @@ impl Core {
                 self.reply(from, request, job.round, job.grants.clone(), job.notes.clone(), out);
             }
             None => {
-                if (job.grants.len() as u32) < job.at_least {
+                let found = job.grants.len() as u32;
+                if found < job.at_least {
                     job.grants.clear();
                     self.cancel_edges(request, &job, out);
                     self.take_back(request, out);
                 }
-                self.found(request, job.grants.clone(), job.notes.clone(), out);
+                self.tell_found(request, job.grants.clone(), job.notes.clone(), found, out);
                 self.take_grants(request.app, &job.grants, out);
             }
         }

@@ -237,7 +237,7 @@ impl Link {
             return;
         }
         match input {
-            Input::Opened { peer } => {
+            Input::Opened { peer } if self.state == State::Opening => {
                 self.proven = Some(peer);
                 self.heard = now;
                 self.state = State::Greeting;
@@ -252,13 +252,14 @@ impl Link {
                     Err(error) => self.end(LinkEnd::Protocol(error), out),
                 }
             }
+            Input::Opened { .. } => {}
             Input::Heard => self.heard = now,
             Input::Sent => self.sent = now,
             Input::Time => self.time(now, out),
             Input::Accept => {
-                let State::Deciding(hello) = core::mem::replace(&mut self.state, State::Up) else {
-                    return;
-                };
+                let State::Deciding(hello) = &self.state else { return };
+                let hello = hello.clone();
+                self.state = State::Up;
                 let protocol = hello.protocol.1.min(me.protocol.1);
                 let welcome = Welcome { protocol, node: me.node.clone(), machine: me.machine };
                 self.send(now, welcome.into(), out);

@@ -120,6 +120,8 @@ pub struct Allocated {
     pub notes: Vec<Note>,
     /// Further messages about this request follow.
     pub more: bool,
+    /// Leases that were found in all; if that was fewer than needed at least, none of them is granted.
+    pub found: u32,
     /// Slots free in the pool when the search ended, as far as known here.
     pub free_hint: u32,
 }

@@ -137,7 +137,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         OfferPlugin { name: "demo".into(), version: String::new(), operations: vec![], files: vec!["demo".into()] },
         PluginOffered { plugin: Err("no".into()) },
         Allocate { sequence: 1, want: want(), at_least: 1, workers: true },
-        Allocated { sequence: 1, leases: vec![lease], notes: vec![note], more: false, free_hint: 3 },
+        Allocated { sequence: 1, leases: vec![lease], notes: vec![note], more: false, found: 1, free_hint: 3 },
         GiveBack { handles: vec![Handle(1)] },
         LeaseNews { handle: Handle(1), change: LeaseChange::Ended(LeaseEnd::Lapsed) },
         KillWorker { handle: Handle(1), code: failure::TIME_LIMIT },

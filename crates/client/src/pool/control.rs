@@ -96,6 +96,7 @@ impl Core {
         request.answer.leases.extend(allocated.leases.iter().map(|lease| lease.handle));
         request.answer.notes.extend(allocated.notes);
         request.answer.free_hint = allocated.free_hint;
+        request.answer.found = allocated.found;
         request.done = !allocated.more;
         for info in allocated.leases {
             self.add_lease(now, info, works);

@@ -54,6 +54,7 @@ pub(super) struct Pending<T> {
 pub(super) struct Granted {
     pub(super) leases: Vec<Handle>,
     pub(super) notes: Vec<Note>,
+    pub(super) found: u32,
     pub(super) free_hint: u32,
 }
 

@@ -201,7 +201,11 @@ impl Pool {
             core.give_back(core::now(), &answer.leases);
             let notes: Vec<String> = answer.notes.iter().take(5).map(note_text).collect();
             let notes_text = if notes.is_empty() { String::new() } else { format!(": {}", notes.join("; ")) };
-            return Err(Error::NotEnough { granted, at_least: request.at_least, notes_text });
+            return Err(Error::NotEnough {
+                granted: answer.found.max(granted),
+                at_least: request.at_least,
+                notes_text,
+            });
         }
         Ok(Allocation {
             leases: answer.leases.iter().map(|handle| LeaseKey(handle.0)).collect(),

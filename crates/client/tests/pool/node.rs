@@ -308,6 +308,7 @@ impl State {
             leases: granted.iter().map(info).collect(),
             notes: if self.plan.refuses { vec![note] } else { vec![] },
             more: false,
+            found: granted.len() as u32,
             free_hint: if self.plan.refuses { 8 } else { 0 },
         });
         for (handle, local) in granted {

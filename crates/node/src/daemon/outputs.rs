@@ -29,8 +29,8 @@ impl Daemon {
                     links.idle(self.ctx.now, node);
                 }
             }
-            Output::Found { request, grants, notes, free_hint } => {
-                self.found(request, grants, notes, free_hint);
+            Output::Found { request, grants, notes, found, free_hint } => {
+                self.found(request, grants, notes, found, free_hint);
             }
             Output::News { app: _, lease, change } => self.news(lease, change),
             Output::Approved { app, plugin: _ } => self.approved(app),
@@ -68,12 +68,19 @@ impl Daemon {
         }
     }
 
-    fn found(&mut self, request: RequestId, grants: Vec<Grant>, notes: Vec<Note>, free_hint: u32) {
-        let found = self
+    fn found(
+        &mut self,
+        request: RequestId,
+        grants: Vec<Grant>,
+        notes: Vec<Note>,
+        found: u32,
+        free_hint: u32,
+    ) {
+        let asked = self
             .clients
             .by_app(request.app)
             .and_then(|conn| Some((conn, self.clients.found(conn, request.sequence, &grants)?)));
-        let Some((conn, (allocate, handles))) = found else {
+        let Some((conn, (allocate, handles))) = asked else {
             let leases = grants.iter().map(Grant::lease).collect();
             return self.tell_core(mutirao_tree::Input::GiveBack { app: request.app, leases });
         };
@@ -82,7 +89,7 @@ impl Daemon {
         let built_for = plugin.filter(|_| allocate.workers).map(|plugin| plugin.arch);
         let arch = allocate.want.arch.or(built_for).unwrap_or(Arch::Other);
         let granted: Vec<(Handle, Grant)> = handles.into_iter().zip(grants).collect();
-        clients::put_allocated(&mut self.ctx, conn, &allocate, arch, &granted, notes, free_hint);
+        clients::put_allocated(&mut self.ctx, conn, &allocate, arch, &granted, notes, (found, free_hint));
         for (handle, grant) in granted {
             if !allocate.workers || grant.lender.id == self.ctx.me.id {
                 continue;
