@@ -2,7 +2,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::memory::{CALL_WORDS, FINISHED, HEADER_BYTES, REPLY_WORDS, RUNNING, map_ring};
+use crate::memory::{CALL_WORDS, FINISHED, HEADER_BYTES, OPERATION, REPLY_WORDS, RUNNING, map_ring};
 use crate::pipe::{Consumer, Pipe, Producer};
 use crate::shm::Shared;
 use crate::{Error, Ringer};
@@ -76,8 +76,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Call `id` (not 0) begins.
-    pub fn begin(&mut self, id: u64) {
+    /// Call `id` (not 0) of `operation` begins.
+    pub fn begin(&mut self, id: u64, operation: u32) {
+        self.shared.word(OPERATION).store(operation.into(), Ordering::Relaxed);
         self.shared.word(RUNNING).store(id, Ordering::Release);
     }
 
@@ -99,6 +100,12 @@ impl ProgressReport {
     /// The call that runs, or ran when the worker ended.
     pub fn running(&self) -> Option<u64> {
         Some(self.shared.word(RUNNING).load(Ordering::Acquire)).filter(|&id| id != 0)
+    }
+
+    /// The operation of the call that runs, or ran when the worker ended, as the caller numbers it.
+    pub fn operation(&self) -> Option<u32> {
+        self.running()?;
+        u32::try_from(self.shared.word(OPERATION).load(Ordering::Relaxed)).ok()
     }
 
     /// How many calls have ended.

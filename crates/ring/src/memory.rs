@@ -22,6 +22,7 @@ pub(crate) const CALL_WORDS: PipeWords = PipeWords { tail: 0x100, head: 0x180 };
 pub(crate) const REPLY_WORDS: PipeWords = PipeWords { tail: 0x200, head: 0x280 };
 pub(crate) const RUNNING: usize = 0x300;
 pub(crate) const FINISHED: usize = 0x308;
+pub(crate) const OPERATION: usize = 0x310;
 pub(crate) const HEADER_BYTES: usize = 4096;
 
 /// Where the words of one pipe are.

@@ -57,7 +57,7 @@ fn worker() {
         }
         bytes.clear();
         calls.read_to(&mut bytes, 5000).unwrap();
-        progress.begin(call);
+        progress.begin(call, 0);
         if bytes.starts_with(b"die") {
             std::process::abort();
         }

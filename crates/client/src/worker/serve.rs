@@ -180,7 +180,7 @@ impl Server<'_> {
         {
             self.show()?;
         }
-        self.worker.end.progress.begin(call.0);
+        self.worker.end.progress.begin(call.0, operation);
         let mut result = std::mem::take(&mut self.result);
         result.clear();
         let outcome = match self.table.get(index) {

@@ -357,9 +357,9 @@ impl Lender {
                 worker::Stage::Running(process) => Some(process.pid()),
                 _ => None,
             });
-            let call =
-                worker.and_then(|worker| worker.ring.progress().running()).filter(|_| process.is_some());
-            let operation = call.and_then(|call| lease.served.as_ref()?.operation(call));
+            let progress = worker.filter(|_| process.is_some()).map(|worker| worker.ring.progress());
+            let call = progress.and_then(|progress| progress.running());
+            let operation = progress.and_then(|progress| progress.operation());
             let state = match (&lease.given.plugin, &lease.program, process) {
                 (None, ..) => "slots only",
                 (Some(_), None, _) => "waiting for plugin",
@@ -932,7 +932,7 @@ impl Lender {
         };
         lease.worker = None;
         let call = worker.ring.progress().running();
-        let operation = call.and_then(|call| lease.served.as_ref()?.operation(call));
+        let operation = worker.ring.progress().operation();
         let ending = Evidence {
             operation: operation.and_then(|operation| lease.operation_name(operation)),
             wait_status: worker.wait_status,

@@ -167,8 +167,9 @@ fn a_drained_pipe_wakes_a_producer_that_needs_all_of_it() {
 fn progress_is_told() {
     let mut pair = pair(CAPACITY_MIN);
     assert_eq!((pair.caller.progress.running(), pair.caller.progress.finished()), (None, 0));
-    pair.worker.progress.begin(77);
-    assert_eq!(pair.caller.progress.running(), Some(77));
+    pair.worker.progress.begin(77, 5);
+    assert_eq!((pair.caller.progress.running(), pair.caller.progress.operation()), (Some(77), Some(5)));
     pair.worker.progress.end();
+    assert_eq!(pair.caller.progress.operation(), None);
     assert_eq!((pair.caller.progress.running(), pair.caller.progress.finished()), (None, 1));
 }
