@@ -98,6 +98,30 @@ fn the_end_of_a_worker_is_the_error_of_its_call_with_the_cause_named() {
 }
 
 #[test]
+fn what_a_worker_does_and_writes_can_be_looked_at() {
+    for nodes in [1, 2] {
+        let lab = Lab::with_pool(nodes, 1);
+        // With two nodes the local slot is taken, and the worker is on the other.
+        let local = (nodes == 2).then(|| lab.spawn(lab.mutirao(["alloc", "-n", "1", "--", "sleep", "600"])));
+        lab.until("one slot is left", || lab.free_slots() == 1);
+        let talking = lab.spawn(command(&lab, &["one", "talk", "boa tarde", "600000"]));
+        let mut worker = String::new();
+        lab.until("the worker runs the operation", || {
+            let rows = lab.rows(["ps"]);
+            let busy = rows.iter().find(|row| row["operation"] == "talk" && row["state"] == "running");
+            worker = busy
+                .map(|row| format!("{}/{}", row["node"].as_str().unwrap(), row["worker"]))
+                .unwrap_or_default();
+            busy.is_some()
+        });
+        assert!(worker.starts_with(&format!("n{nodes}/")), "{worker}");
+        lab.until("its words are there", || lab.run(["logs", &worker]).well() == "boa tarde\n");
+        lab.run(["kill", &worker]).well();
+        drop((talking, local));
+    }
+}
+
+#[test]
 fn a_time_limit_ends_the_call_and_nothing_else() {
     let lab = Lab::with_pool(1, 1);
     let said = run(&lab, &["one", "limit", "200"]).json();

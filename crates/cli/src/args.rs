@@ -56,6 +56,12 @@ pub enum Command {
     Apps,
     /// List the workers over the whole pool
     Ps,
+    /// Print the last lines that a worker has written to its standard error
+    #[command(after_help = "Example: mutirao logs lab2/17        worker 17 of node lab2 (`mutirao ps`)")]
+    Logs {
+        /// NODE/WORKER
+        worker: String,
+    },
     /// End an application or one worker
     Kill(KillArgs),
     /// Hold slots while a command runs here

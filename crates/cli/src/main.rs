@@ -57,6 +57,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Tree => list::tree(&open(cli)?, output)?,
         Command::Apps => list::apps(&open(cli)?, output)?,
         Command::Ps => list::workers(&open(cli)?, output)?,
+        Command::Logs { worker } => orders::logs(&open(cli)?, worker)?,
         Command::Kill(args) => order(cli, Topic::Kill { what: args.what.clone() }, None)?,
         Command::Alloc(args) => return alloc::run(&open(cli)?, args),
         Command::Plugin(command) => plugin(cli, command)?,

@@ -1,6 +1,7 @@
 //! Orders: what is asked of nodes rather than about them.
 
 use crate::list::ask;
+use crate::output::put;
 use anyhow::{Result, bail};
 use mutirao::raw::Pool;
 use mutirao_wire::query::{Row, Topic};
@@ -31,4 +32,17 @@ pub fn give(pool: &Pool, topic: Topic, to: Option<String>) -> Result<()> {
         }
         (true, None) => bail!("no node of the pool knows it"),
     }
+}
+
+/// `mutirao logs`
+pub fn logs(pool: &Pool, worker: &str) -> Result<()> {
+    for row in ask(pool, Topic::Stderr { worker: worker.to_owned() }, None)? {
+        match row {
+            Row::Done { text, .. } if text.is_empty() => return Ok(()),
+            Row::Done { text, .. } => return put(&format!("{text}\n")),
+            Row::Failed { node, text } => bail!("{node}: {text}"),
+            _ => {}
+        }
+    }
+    bail!("no node of the pool has a worker `{worker}`; see `mutirao ps`")
 }

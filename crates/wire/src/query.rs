@@ -40,6 +40,11 @@ pub enum Topic {
         /// Beginning of the id in hexadecimal, or the name.
         plugin: String,
     },
+    /// The last lines that a worker has written to its standard error, in a [`Row::Done`].
+    Stderr {
+        /// `NODE/WORKER`.
+        worker: String,
+    },
     /// End what is named: an application or one worker.
     Kill {
         /// Beginning of the application's id, or `NODE/WORKER`.

@@ -7,7 +7,7 @@
 mod operations;
 
 use mutirao::{CallErrorKind, Error, Options, Pool, Slots};
-use operations::{Done, attempt, echo, end, sleep, sleep_once, spin};
+use operations::{Done, attempt, echo, end, sleep, sleep_once, spin, talk};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -31,6 +31,9 @@ fn main() {
             let same = pool.call(echo, bytes.clone()).wait()? == bytes;
             Ok(json!({"same": same}))
         }),
+        ["one", "talk", line, span_ms] => {
+            one(|pool| pool.call(talk, (line.to_owned(), number(span_ms))).wait().map(Value::from))
+        }
         ["one", "limit", limit_ms] => one(|pool| limited(pool, number(limit_ms))),
         ["stay", slots] => stay(number(slots) as u32),
         _ => {

@@ -40,6 +40,14 @@ pub fn spin(number: u64, span_us: u64) -> Done {
     done(number)
 }
 
+/// Writes to its standard error, then sleeps.
+#[mutirao::operation(name = "talk", repeatable)]
+pub fn talk(line: String, span_ms: u64) -> String {
+    eprintln!("{line}");
+    std::thread::sleep(Duration::from_millis(span_ms));
+    line
+}
+
 /// Gives its argument back.
 #[mutirao::operation(name = "echo", repeatable)]
 pub fn echo(bytes: Vec<u8>) -> Vec<u8> {

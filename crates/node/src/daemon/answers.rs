@@ -35,6 +35,9 @@ impl Daemon {
                     Err(text) => vec![self.failed(text)],
                 }
             }
+            Topic::Stderr { worker } => {
+                self.one_worker(id, question, worker, |daemon, serial| daemon.lender.stderr(serial))
+            }
             Topic::Kill { what } => self.kill(id, question, what),
         }
     }
@@ -77,13 +80,11 @@ impl Daemon {
         if what.is_empty() || what.len() > TEXT_BYTES_MAX {
             return Vec::new();
         }
-        if let Some((node, serial)) = what.rsplit_once('/') {
-            let Ok(serial) = serial.parse::<u64>() else { return Vec::new() };
-            return if node == self.ctx.me.name {
-                vec![self.kill_one_worker(id, question, serial)]
-            } else {
-                Vec::new()
-            };
+        if what.contains('/') {
+            return self.one_worker(id, question, what, |daemon, serial| {
+                daemon.kill_lease(serial, format!("ended by {}", question.user));
+                format!("worker {serial} ended")
+            });
         }
         let named = |client: &crate::clients::Client| client.app.to_string().starts_with(what);
         let apps: Vec<ConnId> =
@@ -97,19 +98,30 @@ impl Daemon {
         }
     }
 
-    fn kill_one_worker(&mut self, id: &AskId, question: &Question, serial: u64) -> Row {
-        let Some(user) =
-            self.core.leases().find(|lease| lease.serial == serial).map(|lease| lease.user.clone())
-        else {
-            return self.failed(format!("there is no worker {serial} here"));
+    /// Does `order` to the worker called `NODE/SERIAL`, if that is one of this node's and whoever asks may.
+    fn one_worker(
+        &mut self,
+        id: &AskId,
+        question: &Question,
+        worker: &str,
+        order: impl FnOnce(&mut Daemon, u64) -> String,
+    ) -> Vec<Row> {
+        let Some((node, serial)) = worker.rsplit_once('/') else { return Vec::new() };
+        let Ok(serial) = serial.parse::<u64>() else { return Vec::new() };
+        if node != self.ctx.me.name {
+            return Vec::new();
+        }
+        let user = self.core.leases().find(|lease| lease.serial == serial).map(|lease| lease.user.clone());
+        let Some(user) = user else {
+            return vec![self.failed(format!("there is no worker {serial} here"))];
         };
-        match self.rights.check(question, id.origin, &[&user]) {
+        vec![match self.rights.check(question, id.origin, &[&user]) {
             Ok(()) => {
-                self.kill_lease(serial, format!("ended by {}", question.user));
-                self.done(format!("worker {serial} ended"))
+                let text = order(self, serial);
+                self.done(text)
             }
             Err(text) => self.failed(text),
-        }
+        }]
     }
 
     fn kill_app(&mut self, id: &AskId, question: &Question, conn: ConnId) -> Row {

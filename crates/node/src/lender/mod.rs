@@ -349,6 +349,12 @@ impl Lender {
         }
     }
 
+    /// The last lines that the worker of a lease has written to its standard error.
+    pub fn stderr(&self, serial: u64) -> String {
+        let worker = self.leases.get(&serial).and_then(|lease| self.workers.get(&lease.worker?));
+        worker.map(|worker| worker.tail.last(usize::MAX)).unwrap_or_default()
+    }
+
     /// A `Row::Worker` for each lease.
     pub fn rows(&self, ctx: &Context) -> Vec<Row> {
         let row = |(serial, lease): (&u64, &Lease)| {
