@@ -52,6 +52,13 @@ pub enum Topic {
     },
 }
 
+impl Topic {
+    /// Whether not everybody may ask this: where it comes from another node it has to be a signed order.
+    pub fn needs_order(&self) -> bool {
+        !matches!(self, Topic::Nodes | Topic::Apps | Topic::Workers | Topic::Plugins)
+    }
+}
+
 /// What an administrator signs to give an order. Good for [`ORDER_LIFE_MS`] around its time; every order
 /// may be carried out twice without harm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use mutirao_wire::local::{
     Allocate, ClientHello, ClientWelcome, GiveBack, KillWorker, LocalMessage, OfferPlugin, Query, Rows,
 };
 use mutirao_wire::node::PluginRef;
-use mutirao_wire::query::{Row, Topic};
+use mutirao_wire::query::Row;
 use mutirao_wire::stream::failure;
 use mutirao_wire::{LeaseId, RequestId};
 use std::time::Duration;
@@ -218,9 +218,7 @@ impl Daemon {
         let Some(client) = self.clients.get(conn) else { return };
         let Query { number, mut question } = query;
         question.user.clone_from(&client.user);
-        let signs =
-            matches!(question.topic, Topic::Approve { .. } | Topic::RemovePlugin { .. } | Topic::Kill { .. });
-        if signs
+        if question.topic.needs_order()
             && question.order.is_empty()
             && client.user == self.rights.local_user
             && let Some(identity) = &self.user
