@@ -149,6 +149,12 @@ impl Producer {
         Ok(())
     }
 
+    /// Lets the other side see what was written without waking it, so that it is not lost if this process ends
+    /// before the [`flush`](Self::flush) that is still due.
+    pub fn publish(&mut self) {
+        self.pipe.shared.word(self.pipe.words.tail).store(self.tail, Release);
+    }
+
     /// Before sleeping: flushes, and asks to be woken when there is room. Returns true, and asks for nothing, if
     /// `min_bytes` (cut to the capacity) can be written now: do not sleep. The other side rings when `min_bytes`
     /// and at least a quarter of the capacity are free.

@@ -133,7 +133,7 @@ impl Server<'_> {
             if partial.take_if(|partial| partial.call == call).is_some() {
                 let text = "it was cancelled before it had arrived";
                 self.write(call, Err(Failure { code: failure::CANCELLED, text: text.into() }))?;
-                self.held += 1;
+                self.answered(Instant::now());
             }
             return Ok(());
         }
@@ -199,12 +199,19 @@ impl Server<'_> {
         // One huge result is no reason to keep its memory.
         result.shrink_to(DATA_BODY_MAX);
         self.result = result;
+        self.answered(ended);
+        Ok(())
+    }
+
+    /// A whole result was written.
+    fn answered(&mut self, at: Instant) {
+        // Should the next call end this process, those before it have their results.
+        self.worker.end.replies.publish();
         self.worker.end.progress.end();
         if self.held == 0 {
-            self.held_since = ended;
+            self.held_since = at;
         }
         self.held += 1;
-        Ok(())
     }
 
     fn write(&mut self, call: CallId, outcome: Result<&[u8], Failure>) -> Result<(), Stop> {

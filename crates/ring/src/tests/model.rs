@@ -122,7 +122,18 @@ fn only_a_sleeper_is_rung_for_and_only_once() {
     let mut rings = [0; 8];
     assert_eq!(rustix::io::read(&pair.call_bell, &mut rings).unwrap(), 1);
 
+    // What is only published wakes nobody yet.
+    assert_eq!(pair.worker.calls.available().unwrap(), 3);
     assert!(!pair.worker.calls.arm(4).unwrap());
+    pair.caller.calls.write(b"c").unwrap();
+    pair.caller.calls.publish();
+    assert_eq!(pair.worker.calls.available().unwrap(), 4);
+    assert!(!pair.call_bell.wait(soon).unwrap());
+    pair.caller.calls.flush().unwrap();
+    assert!(pair.call_bell.wait(soon).unwrap());
+    assert!(pair.call_bell.drain().unwrap());
+
+    assert!(!pair.worker.calls.arm(5).unwrap());
     pair.worker.calls.disarm();
     pair.caller.calls.write(b"c").unwrap();
     pair.caller.calls.flush().unwrap();
