@@ -50,7 +50,7 @@ pub enum Error {
     /// The node refused this program.
     #[error("the node refuses this program: {0}")]
     Refused(String),
-    /// The node does not take this program as a plugin. Slots can still be leased, calls cannot be made.
+    /// The node does not take this program as a plugin. The pool was not opened.
     #[error("the node does not accept this program as a plugin: {0}")]
     PluginRefused(String),
     /// A file of the plugin cannot be read.

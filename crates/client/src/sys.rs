@@ -78,6 +78,22 @@ pub(crate) fn inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Blocks all signals of this thread meanwhile: a thread started by `start` has them blocked for good, so that
+/// the program's own threads handle them.
+pub(crate) fn without_signals<R>(start: impl FnOnce() -> R) -> R {
+    // SAFETY: a `sigset_t` is plain numbers, for which all zeroes is a value.
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+    // SAFETY: both sets are live variables of the right type, and `how` is valid: the calls cannot fail.
+    unsafe {
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+    }
+    let result = start();
+    // SAFETY: `before` was filled in by the system.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    result
+}
+
 /// The file this library's code was loaded from.
 pub(crate) fn own_object() -> Option<PathBuf> {
     let here = own_object as fn() -> Option<PathBuf> as *const libc::c_void;

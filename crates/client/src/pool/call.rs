@@ -37,7 +37,8 @@ pub enum CallErrorKind {
     BadResult,
     /// The result was already taken.
     Taken,
-    /// There is nothing to run it on, and nothing is to be expected. It did not run.
+    /// There is nothing to run it on, and nothing is to be expected: no node lends, or the program asks for slots
+    /// by hand and holds none. It did not run.
     NoSlots,
     /// A code this build does not know.
     Other(u32),
@@ -130,7 +131,9 @@ pub enum Deliver {
     /// To the [`Call`], to be waited for.
     #[default]
     Handle,
-    /// To a function, on whatever thread found it: keep it short. It may submit calls, but not wait.
+    /// To a function, called once, on whatever thread found the call done: one that waits, cancels, releases or
+    /// closes, or one of the library's. Keep it short, for other results wait meanwhile; it may submit calls.
+    /// When [`close`](super::Pool::close) returns it has been called.
     Callback(Box<dyn FnOnce(Finished) + Send>),
     /// To the queue behind [`event_fd`](super::Pool::event_fd) and [`next_finished`](super::Pool::next_finished).
     Queue,
@@ -201,7 +204,7 @@ impl Call {
     }
 
     /// Gives the call up: it ends with [`CallErrorKind::Cancelled`], and its worker is ended if it has begun.
-    /// Without effect on a call that is done.
+    /// Without effect on a call that is done. A callback may be run before this returns.
     pub fn cancel(&self) {
         self.shared.cancel(self.id);
     }
@@ -222,8 +225,13 @@ pub(crate) fn taken() -> CallError {
     CallError::new(CallErrorKind::Taken, "its result was taken before")
 }
 
-/// Whom to tell that a call is done: a task or a thread.
+/// Wakes this thread. Always the same for one thread, so that waiting again and again leaves no more than one.
 pub(crate) fn thread_waker() -> Waker {
+    thread_local!(static WAKER: Waker = new_thread_waker());
+    WAKER.try_with(Waker::clone).unwrap_or_else(|_| new_thread_waker())
+}
+
+fn new_thread_waker() -> Waker {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -8,7 +8,9 @@ use mutirao_schedule::hold::Input;
 use mutirao_wire::frame::{Header, flags};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseEnd;
-use mutirao_wire::local::{Allocated, ClientWelcome, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, Rows};
+use mutirao_wire::local::{
+    Allocated, ClientWelcome, GiveBack, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, Rows,
+};
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::{Handle, Tick};
 use std::sync::Arc;
@@ -27,11 +29,19 @@ impl Core {
             // For a lease that was given back: nobody waits for it.
             let Some(lease) = self.leases.get_mut(&handle) else { return Ok(()) };
             lease.receipts.received(body.len());
-            if let Some(whole) = lease.partial.take(header, &body)? {
-                lease.receipts.delivered(whole.call);
-                lease.finished += 1;
-                let node = lease.node.clone();
-                self.result(now, handle, whole, node);
+            match lease.partial.take(header, &body) {
+                Ok(None) => {}
+                Ok(Some(whole)) => {
+                    lease.receipts.delivered(whole.call);
+                    lease.finished += 1;
+                    let node = lease.node.clone();
+                    self.result(now, handle, whole, node);
+                }
+                // One lender's mistake is no reason to do without the others.
+                Err(why) => {
+                    self.say(GiveBack { handles: vec![handle] });
+                    self.lease_ended(now, handle, true, format!("its lender's results make no sense: {why}"));
+                }
             }
             return Ok(());
         }
@@ -88,9 +98,10 @@ impl Core {
 
     fn allocated(&mut self, now: Tick, allocated: Allocated) {
         let Some(request) = self.requests.get_mut(&allocated.sequence) else {
-            // Nobody waits any more.
+            // Nobody waits any more; but rings may be on their way.
+            self.parted.extend(allocated.leases.iter().filter(|lease| lease.local).map(|lease| lease.handle));
             let handles = allocated.leases.iter().map(|lease| lease.handle).collect();
-            return self.say(mutirao_wire::local::GiveBack { handles });
+            return self.say(GiveBack { handles });
         };
         let works = matches!(&request.message, LocalMessage::Allocate(allocate) if allocate.workers);
         request.answer.leases.extend(allocated.leases.iter().map(|lease| lease.handle));
@@ -110,6 +121,7 @@ impl Core {
         let (handle, local) = (info.handle, info.local);
         let entry = LeaseEntry {
             state: LeaseState::Granted,
+            began: false,
             node: info.lender.name.as_str().into(),
             works,
             ring: None,
@@ -153,6 +165,7 @@ impl Core {
             LeaseChange::Ready => {
                 let local = lease.info.local;
                 lease.state = LeaseState::Ready;
+                lease.began = true;
                 if local {
                     self.new_ring(now, handle)?;
                 } else {
@@ -161,7 +174,7 @@ impl Core {
             }
             LeaseChange::Broken => self.lease_broken(now, handle),
             LeaseChange::Restored => {
-                lease.state = LeaseState::Ready;
+                lease.state = if lease.began { LeaseState::Ready } else { LeaseState::Granted };
                 if lease.works {
                     self.tell(now, Input::LeaseRestored(handle));
                 }

@@ -2,7 +2,7 @@
 
 use super::call::{CallError, CallErrorKind, CallResult, Callback, Deliver, Finished};
 use super::elastic::Elastic;
-use super::lease::{LeaseEntry, Ring, Whole};
+use super::lease::{LeaseEntry, Whole};
 use super::link::Link;
 use super::{Answers, Counts};
 use crate::Error;
@@ -34,8 +34,11 @@ pub(super) struct Slot {
     argument: Vec<u8>,
     deliver: Deliver,
     tag: u64,
-    /// Whom to wake; at most a few threads or one task.
+    repeatable: bool,
+    /// Threads to wake.
     wakers: Vec<Waker>,
+    /// The task to wake: that which asked last.
+    task: Option<Waker>,
     /// Nobody holds its handle.
     dropped: bool,
 }
@@ -80,6 +83,10 @@ pub(super) struct Core {
     /// To be done without the lock.
     pub(super) callbacks: Vec<(Callback, Finished)>,
     pub(super) wakers: Vec<Waker>,
+    /// Something changed that a sleeping driver may wait for.
+    pub(super) news: bool,
+    /// Threads that run callbacks, once for each time they do.
+    pub(super) callers: Vec<ThreadId>,
     /// Wake these when anything but a call changes.
     pub(super) control_wakers: Vec<Waker>,
 
@@ -105,6 +112,19 @@ pub(super) struct Core {
     pub(super) alarm_at: Option<Tick>,
     pub(super) helper_delay: Duration,
     pub(super) helper_drives: bool,
+}
+
+/// What the ring of a worker that ended says last.
+struct LastWords {
+    /// The call that it names as running.
+    running: Option<CallId>,
+    /// The call that the worker was to be ended for.
+    meant: Option<CallId>,
+}
+
+/// Whether this is how a worker ends that was to be ended for one of its calls.
+fn ended_by_order(code: u32) -> bool {
+    matches!(code, failure::CANCELLED | failure::TIME_LIMIT)
 }
 
 /// Why a pool no longer works.
@@ -157,6 +177,8 @@ impl Core {
             queue: VecDeque::new(),
             callbacks: Vec::new(),
             wakers: Vec::new(),
+            news: false,
+            callers: Vec::new(),
             control_wakers: Vec::new(),
             dead: None,
             unplaced: 0,
@@ -190,12 +212,14 @@ impl Core {
             return Err(dead.error());
         }
         let refused = |_| Error::TooManyCalls(self.unfinished);
+        let repeatable = call.repeatable;
         let id = self.hold.submit(call).map_err(refused)?;
         let index = call_index(id);
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] = Some(Slot { id, argument, deliver, tag, wakers: Vec::new(), dropped: false });
+        let (wakers, task, dropped) = (Vec::new(), None, false);
+        self.slots[index] = Some(Slot { id, argument, deliver, tag, repeatable, wakers, task, dropped });
         self.unfinished += 1;
         self.unplaced += 1;
         self.counts.submitted += 1;
@@ -219,13 +243,30 @@ impl Core {
         self.results.remove(&call)
     }
 
-    /// Wakes `waker` when the call is done; not if it is already.
+    /// Wakes this thread when the call is done; not if it is already.
     pub(super) fn watch(&mut self, call: CallId, waker: &Waker) {
         if let Some(slot) = self.slot(call)
             && !slot.wakers.iter().any(|known| known.will_wake(waker))
         {
             slot.wakers.push(waker.clone());
         }
+    }
+
+    /// Wakes this task instead of the one before, which is given back to be dropped without the lock.
+    pub(super) fn watch_by_task(&mut self, call: CallId, waker: &Waker) -> Option<Waker> {
+        self.slot(call)?.task.replace(waker.clone())
+    }
+
+    /// Wakes this thread when anything but a call changes.
+    pub(super) fn watch_control(&mut self, waker: &Waker) {
+        if !self.control_wakers.iter().any(|known| known.will_wake(waker)) {
+            self.control_wakers.push(waker.clone());
+        }
+    }
+
+    /// Whether somebody has yet to hear of what is done.
+    pub(super) fn owes_news(&self) -> bool {
+        self.news || !self.wakers.is_empty() || !self.callbacks.is_empty()
     }
 
     pub(super) fn forget(&mut self, call: CallId) {
@@ -252,7 +293,9 @@ impl Core {
         self.unfinished -= 1;
         self.counts.done += 1;
         self.last_done = now();
+        self.news = true;
         self.wakers.extend(slot.wakers);
+        self.wakers.extend(slot.task);
         let finished = |result, node| Finished { id: call, tag: slot.tag, result, node };
         match slot.deliver {
             Deliver::Handle if slot.dropped => {}
@@ -277,7 +320,7 @@ impl Core {
         self.requests.clear();
         self.questions.clear();
         self.link.shut();
-        self.wakers.append(&mut self.control_wakers);
+        self.control_changed();
     }
 
     // ---- the work of the driver ----
@@ -420,7 +463,8 @@ impl Core {
 
     /// A ring cannot be used any more: its worker is ended, and the node gives the lease another.
     fn ring_broken(&mut self, now: Tick, handle: Handle, why: &dyn std::fmt::Display) {
-        self.say(KillWorker { handle, code: failure::WORKER_ENDED });
+        // A program may give no other reason, and nobody will hear this one: the ring is gone by then.
+        self.say(KillWorker { handle, code: failure::CANCELLED });
         self.local_worker_ended(
             now,
             handle,
@@ -431,34 +475,50 @@ impl Core {
 
     /// The worker of a local lease is gone.
     pub(super) fn local_worker_ended(&mut self, now: Tick, handle: Handle, code: u32, cause: String) {
-        let Some(running) = self.last_words(now, handle, code, &cause) else { return };
+        let Some(LastWords { mut running, meant }) = self.last_words(now, handle, code, &cause) else {
+            return;
+        };
+        let mut code = code;
+        if let Some(other) = running.filter(|running| ended_by_order(code) && meant != Some(*running)) {
+            // The call that was to be ended was over just before, and this one hit instead.
+            if self.slot(other).is_some_and(|slot| slot.repeatable) {
+                running = None;
+            } else {
+                code = failure::WORKER_ENDED;
+                let cause = "its worker was ended because of the call before, which was over when that came";
+                self.cause = self.cause.take().map(|(_, node)| (cause.to_owned(), node));
+            }
+        }
         self.tell(now, Input::LocalWorkerEnded { handle, running, code });
         self.cause = None;
     }
 
-    /// Takes the last results out of the ring of a worker that ended, and the ring away. What the ring names as
-    /// running; `None` if there was no ring.
-    fn last_words(&mut self, now: Tick, handle: Handle, code: u32, cause: &str) -> Option<Option<CallId>> {
-        self.leases.get(&handle)?.ring.as_ref()?;
-        // If what is left is no result, those before it still count.
-        let _ = self.drain_ring(now, handle, usize::MAX);
+    /// Takes the last results out of the ring of a worker that ended, and the ring away; `None` if there was none.
+    fn last_words(&mut self, now: Tick, handle: Handle, code: u32, cause: &str) -> Option<LastWords> {
+        // No more than is in it, should the worker be alive after all. If what is left is no result, those before
+        // it still count.
+        let all = self.leases.get(&handle)?.ring.as_ref()?.end.replies.capacity();
+        let _ = self.drain_ring(now, handle, all);
         let lease = self.leases.get_mut(&handle)?;
         let ring = lease.ring.take()?;
         lease.partial = Default::default();
         lease.state = super::LeaseState::Granted;
         let node = lease.node.clone();
         self.cause = Some((cause.to_owned(), node.clone()));
+        let meant = ring.killed_for;
         for call in ring.ended_unseen() {
             let text = format!("its result was lost with its worker: {cause}");
+            let code = if ended_by_order(code) && meant != Some(call) { failure::WORKER_ENDED } else { code };
             let whole = Whole { call, failed: Some(code), bytes: text.into_bytes() };
             self.result(now, handle, whole, node.clone());
         }
-        Some(ring.running())
+        Some(LastWords { running: ring.running(), meant })
     }
 
     /// A lease is no more.
     pub(super) fn lease_ended(&mut self, now: Tick, handle: Handle, lost: bool, cause: String) {
-        let running = self.last_words(now, handle, failure::WORKER_ENDED, &cause).flatten();
+        let running =
+            self.last_words(now, handle, failure::WORKER_ENDED, &cause).and_then(|words| words.running);
         let Some(lease) = self.leases.remove(&handle) else { return };
         if lease.works {
             self.cause = Some((cause, lease.node));
@@ -501,8 +561,9 @@ impl Core {
                 Output::Send(part) => self.send_part(now, &part),
                 Output::Cancel { handle, call } => self.send_cancel(now, handle, call),
                 Output::KillWorker { handle, call, code } => {
-                    let ring = self.leases.get(&handle).and_then(|lease| lease.ring.as_ref());
-                    if ring.and_then(Ring::running) == Some(call) {
+                    let ring = self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut());
+                    if let Some(ring) = ring.filter(|ring| ring.running() == Some(call)) {
+                        ring.killed_for = Some(call);
                         self.say(KillWorker { handle, code });
                     }
                 }
@@ -538,7 +599,8 @@ impl Core {
         let body = slot.argument.get(part.range()).unwrap_or_default();
         let Some(lease) = self.leases.get_mut(&part.handle) else { return };
         let Some(ring) = &mut lease.ring else {
-            if self.link.is_up() {
+            // A ring that broke a moment ago takes nothing: its calls wait again.
+            if self.link.is_up() && !lease.info.local {
                 put_frame(self.link.socket.out(), header, body);
             }
             return;
@@ -557,7 +619,8 @@ impl Core {
 
     fn send_cancel(&mut self, now: Tick, handle: Handle, call: CallId) {
         let header = cancel_header(handle, call);
-        match self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut()) {
+        let Some(lease) = self.leases.get_mut(&handle) else { return };
+        match &mut lease.ring {
             // The worker has it in part only, and is to forget that part.
             Some(ring) => {
                 ring.dirty = true;
@@ -567,7 +630,9 @@ impl Core {
                     Err(error) => self.ring_broken(now, handle, &error),
                 }
             }
-            None if self.link.is_up() => put_frame(self.link.socket.out(), header, &[]),
+            None if self.link.is_up() && !lease.info.local => {
+                put_frame(self.link.socket.out(), header, &[]);
+            }
             None => {}
         }
     }
@@ -609,6 +674,7 @@ impl Core {
     }
 
     pub(super) fn control_changed(&mut self) {
+        self.news = true;
         self.wakers.append(&mut self.control_wakers);
     }
 

@@ -7,7 +7,7 @@
 
 use super::call::{CallResult, thread_waker};
 use super::core::{Core, Dead, now};
-use crate::Error;
+use crate::{Error, sys};
 use mutirao_wire::{CallId, Tick};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::time::{
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     alarm: OwnedFd,
     /// Readable while there are finished calls to be fetched.
     pub(super) event: OwnedFd,
+    /// The process that opened the pool.
+    process: u32,
 }
 
 impl std::fmt::Debug for Shared {
@@ -61,11 +63,11 @@ impl Shared {
             kick: make_event().map_err(failed)?,
             alarm: timer.map_err(Error::system("make a timer"))?,
             event: make_event().map_err(Error::system("make an event descriptor"))?,
+            process: std::process::id(),
         });
         let helper = shared.clone();
-        thread::Builder::new()
-            .name("mutirao".into())
-            .spawn(move || helper.help())
+        let helper_thread = thread::Builder::new().name("mutirao".into());
+        sys::without_signals(|| helper_thread.spawn(move || helper.help()))
             .map_err(|source| Error::System { what: "start the helper thread", source })?;
         Ok(shared)
     }
@@ -88,7 +90,6 @@ impl Shared {
         watch: impl Fn(&mut Core, &Waker),
     ) {
         let mut core = self.lock();
-        let mut waker = None;
         while !done(&mut core) && !is_past(deadline) {
             let me = thread::current().id();
             // A callback that waits drives on behalf of the driver that it holds up.
@@ -97,11 +98,11 @@ impl Shared {
                 self.hand_over(&mut core);
                 return;
             }
-            let waker = &*waker.get_or_insert_with(thread_waker);
-            watch(&mut core, waker);
+            let waker = thread_waker();
+            watch(&mut core, &waker);
             core.park_number += 1;
             let number = core.park_number;
-            core.parked.push((number, waker.clone()));
+            core.parked.push((number, waker));
             if core.helper_drives {
                 self.kick_driver(&mut core);
             }
@@ -133,13 +134,14 @@ impl Shared {
         self.wait_until(
             deadline,
             |core| core.dead.is_some() || done(core),
-            |core, waker| core.control_wakers.push(waker.clone()),
+            |core, waker| core.watch_control(waker),
         );
     }
 
     // ---- calls ----
 
-    /// After something was given to `Hold`: has it sent soon.
+    /// After something was given to `Hold`: has it sent soon. Runs no callbacks, so that a program may submit
+    /// with locks held that its callbacks take.
     pub(super) fn submitted(&self, core: &mut Core, wants_helper: bool) {
         if core.driver.is_some() && !core.asleep {
             return; // It looks again before it sleeps.
@@ -153,11 +155,13 @@ impl Shared {
         }
         if core.asleep {
             let sooner = core.deadline().is_some_and(|due| core.sleeps_until.is_none_or(|until| due < until));
-            if sooner || core.link.socket.unsent() > 0 || core.hold.backlog().waiting > core.unplaced {
+            let unsent = core.link.socket.unsent() > 0;
+            if sooner || unsent || core.owes_news() || core.hold.backlog().waiting > core.unplaced {
                 self.kick_driver(core);
             }
         } else {
-            let delay = if wants_helper { Duration::ZERO } else { core.helper_delay };
+            let at_once = wants_helper || core.owes_news();
+            let delay = if at_once { Duration::ZERO } else { core.helper_delay };
             self.set_alarm(core, now + delay);
         }
     }
@@ -167,19 +171,37 @@ impl Shared {
         if core.is_done(call) {
             return Poll::Ready(core.take_result(call).map(|(result, _)| result));
         }
-        core.watch(call, waker);
+        let before = core.watch_by_task(call, waker);
         if core.driver.is_none() {
             self.set_alarm(&mut core, now());
         }
+        drop(core);
+        // With a task may go whatever it owns, such as calls.
+        drop(before);
         Poll::Pending
     }
 
+    /// Ends everything. Afterwards no callback runs any more, except one that this is called from.
     pub(super) fn close(&self, dead: Dead) {
+        if self.is_copy() {
+            return;
+        }
         let mut core = self.lock();
         core.die(dead);
         self.kick_driver(&mut core);
         self.set_alarm(&mut core, now());
-        drop(self.settle(core));
+        core = self.settle(core);
+        let waits = !core.callers.contains(&thread::current().id());
+        drop(core);
+        if waits {
+            let quiet = |core: &mut Core| core.callers.is_empty();
+            self.wait_until(None, quiet, |core, waker| core.watch_control(waker));
+        }
+    }
+
+    /// Whether this is a forked copy of the program that opened the pool, whose connection it must not touch.
+    pub(super) fn is_copy(&self) -> bool {
+        std::process::id() != self.process
     }
 
     // ---- driving ----
@@ -247,6 +269,7 @@ impl Shared {
         let bells = core.bells();
         let socket = core.link.is_up().then(|| core.link.socket.shared_fd());
         let wants_to_write = core.link.socket.unsent() > 0;
+        let wants_to_read = !core.socket_is_full();
         core.asleep = true;
         drop(core);
 
@@ -257,7 +280,8 @@ impl Shared {
         fds.extend(bells.iter().map(|bell| PollFd::new(&**bell, PollFlags::IN)));
         if let Some(socket) = &socket {
             let write = if wants_to_write { PollFlags::OUT } else { PollFlags::empty() };
-            fds.push(PollFd::new(&**socket, PollFlags::IN | write));
+            let read = if wants_to_read { PollFlags::IN } else { PollFlags::empty() };
+            fds.push(PollFd::new(&**socket, read | write));
         }
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         // An interrupted sleep is a short one.
@@ -287,26 +311,43 @@ impl Shared {
         core
     }
 
-    /// Wakes those whose calls are done and runs callbacks, without the lock.
-    fn settle<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
-        if core.wakers.is_empty() && core.callbacks.is_empty() && core.queue.is_empty() {
-            return core;
+    /// Wakes those whose calls are done and runs callbacks, without the lock. Whoever does not drive must end
+    /// with this (or leave it to the helper), for the driver may sleep, and wait for just that.
+    pub(super) fn settle<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
+        let me = thread::current().id();
+        loop {
+            if std::mem::take(&mut core.news) && core.driver != Some(me) {
+                self.kick_driver(&mut core);
+            }
+            if !core.queue.is_empty() {
+                set(&self.event);
+            }
+            let wakers = std::mem::take(&mut core.wakers);
+            let callbacks = std::mem::take(&mut core.callbacks);
+            if wakers.is_empty() && callbacks.is_empty() {
+                return core;
+            }
+            let calls_back = !callbacks.is_empty();
+            if calls_back {
+                core.callers.push(me);
+            }
+            drop(core);
+            wakers.into_iter().for_each(Waker::wake);
+            for (function, finished) in callbacks {
+                // A callback's panic is told by the panic hook, and must not end the pool's work for others.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(finished)));
+            }
+            core = self.lock();
+            if calls_back {
+                let place = core.callers.iter().rposition(|caller| *caller == me);
+                place.map(|place| core.callers.swap_remove(place));
+                // The driver may wait for what a callback did.
+                core.news = true;
+                if core.dead.is_some() {
+                    core.control_changed();
+                }
+            }
         }
-        if !core.queue.is_empty() {
-            set(&self.event);
-        }
-        let wakers = std::mem::take(&mut core.wakers);
-        let callbacks = std::mem::take(&mut core.callbacks);
-        if wakers.is_empty() && callbacks.is_empty() {
-            return core;
-        }
-        drop(core);
-        wakers.into_iter().for_each(Waker::wake);
-        for (function, finished) in callbacks {
-            // A callback's panic is told by the panic hook, and must not end the pool's work for others.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(finished)));
-        }
-        self.lock()
     }
 
     /// This thread no longer drives: another that waits does, or the helper before long.
@@ -317,8 +358,8 @@ impl Shared {
         if let Some((_, waker)) = core.parked.first() {
             return waker.wake_by_ref();
         }
-        let delay = if core.unfinished() > 0 { core.helper_delay } else { QUIET };
-        self.set_alarm(core, now() + delay);
+        let due = quiet_until(core, now()).unwrap_or_else(|| now() + core.helper_delay);
+        self.set_alarm(core, due);
     }
 
     fn kick_driver(&self, core: &mut Core) {
@@ -351,6 +392,7 @@ impl Shared {
             clear(&self.alarm);
             let mut core = self.lock();
             core.alarm_at = None;
+            core = self.settle(core);
             if core.dead.is_some() {
                 return;
             }
@@ -365,8 +407,7 @@ impl Shared {
                 }
                 continue;
             }
-            let quiet_at = core.last_done + QUIET;
-            if core.unfinished() == 0 && now() < quiet_at {
+            if let Some(quiet_at) = quiet_until(&core, core.last_done).filter(|at| now() < *at) {
                 self.set_alarm(&mut core, quiet_at);
                 continue;
             }
@@ -376,6 +417,13 @@ impl Shared {
             self.hand_over(&mut core);
         }
     }
+}
+
+/// Until when nobody needs to drive, if nothing has happened since; `None` when somebody should soon.
+fn quiet_until(core: &Core, since: Tick) -> Option<Tick> {
+    let idle = core.unfinished() == 0 && core.link.socket.unsent() == 0;
+    let quiet_at = since + QUIET;
+    idle.then(|| core.deadline().map_or(quiet_at, |due| due.min(quiet_at)))
 }
 
 fn is_past(deadline: Option<Instant>) -> bool {

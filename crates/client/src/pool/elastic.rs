@@ -22,6 +22,8 @@ const FAILURES_MAX: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Elastic {
     slots: Slots,
+    /// Since when calls wait.
+    waiting_since: Option<Tick>,
     /// The request under way.
     asking: Option<u32>,
     not_before: Tick,
@@ -38,6 +40,7 @@ impl Elastic {
     pub(super) fn new(slots: Slots) -> Elastic {
         Elastic {
             slots,
+            waiting_since: None,
             asking: None,
             not_before: Tick(0),
             delay: RETRY.0,
@@ -131,6 +134,7 @@ impl Core {
             }
             Slots::Auto { max } => {
                 if backlog.waiting == 0 {
+                    self.elastic.waiting_since = None;
                     if held > 0 && self.unfinished() == 0 && now >= self.last_done + IDLE {
                         let handles: Vec<Handle> = self.leases.keys().copied().collect();
                         self.give_back(now, &handles);
@@ -146,11 +150,17 @@ impl Core {
                 let starting =
                     workers().any(|lease| matches!(lease.state, LeaseState::Granted | LeaseState::Fetching));
                 let each_us = backlog.waiting_us / (held.max(1) as u64);
-                let enough = held > 0 && (starting || each_us < WORTH_ASKING.as_micros() as u64);
+                self.elastic.waiting_since.get_or_insert(now);
+                let short = each_us < WORTH_ASKING.as_micros() as u64;
+                // Short calls wait long behind one that is not.
+                let stuck = self.stuck_at().is_some_and(|at| at <= now);
+                let enough = held > 0 && (starting || (short && !stuck));
                 if enough || self.elastic.asking.is_some() || now < self.elastic.not_before {
                     return;
                 }
-                let count = u32::try_from(backlog.waiting).unwrap_or(u32::MAX);
+                // One more is enough for short ones, if that is known of them.
+                let few = short && backlog.waiting_us > 0 && held > 0;
+                let count = if few { 1 } else { u32::try_from(backlog.waiting).unwrap_or(u32::MAX) };
                 let count = count.min(max.saturating_sub(held as u32));
                 if count > 0 {
                     let sequence = self.ask_for(&Request::slots(count));
@@ -160,20 +170,31 @@ impl Core {
         }
     }
 
+    /// When calls have waited for so long, with none finished meanwhile, that more slots are worth asking for.
+    fn stuck_at(&self) -> Option<Tick> {
+        self.elastic.waiting_since.map(|since| since.max(self.last_done) + WORTH_ASKING)
+    }
+
     /// When [`mind_slots`](Self::mind_slots) has something to do although nothing has happened.
     pub(super) fn slots_deadline(&self) -> Option<Tick> {
         let Slots::Auto { .. } = self.elastic.slots else { return None };
+        if !self.link.is_up() {
+            return None;
+        }
         if self.unfinished() == 0 {
             return (!self.leases.is_empty()).then_some(self.last_done + IDLE);
         }
-        let waits = self.elastic.asking.is_none() && self.hold.backlog().waiting > 0;
-        (waits && self.elastic.not_before > now()).then_some(self.elastic.not_before)
+        if self.elastic.asking.is_some() || self.hold.backlog().waiting == 0 {
+            return None;
+        }
+        let times = [Some(self.elastic.not_before), self.stuck_at()];
+        times.into_iter().flatten().filter(|at| *at > now()).min()
     }
 
     /// Why a call finds nothing to run on, for people.
     pub(super) fn why_no_slots(&self) -> String {
         let mut text = match self.elastic.slots {
-            Slots::ByHand => "no slots are held; allocate some".to_owned(),
+            Slots::ByHand => "no slots are held; allocate some before you call".to_owned(),
             Slots::Auto { .. } => "no node of the pool can run it".to_owned(),
         };
         let notes: Vec<String> = self.notes.iter().take(5).map(note_text).collect();

@@ -1,7 +1,7 @@
 //! Finds the node of this machine.
 
 use crate::Error;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::OwnedFd;
@@ -125,7 +125,7 @@ pub(super) fn connect_to(path: &Path) -> Result<OwnedFd, Error> {
     let fd =
         socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;
-    connect(&fd, &address).map_err(failed)?;
+    retry_on_intr(|| connect(&fd, &address)).map_err(failed)?;
     let uid = socket_peercred(&fd).map_err(failed)?.uid;
     if uid != rustix::process::getuid() && !uid.is_root() {
         return Err(Error::Impostor { path: path.to_owned(), uid: uid.as_raw() });

@@ -37,8 +37,14 @@ impl Inbox {
         !self.lock().finished.is_empty()
     }
 
+    /// Wakes `waker` when something is there, at once if it is already.
     pub(super) fn watch(&self, waker: &Waker) {
-        self.lock().waker = Some(waker.clone());
+        let mut state = self.lock();
+        if state.finished.is_empty() {
+            state.waker = Some(waker.clone());
+        } else {
+            waker.wake_by_ref();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

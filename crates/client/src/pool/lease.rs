@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub(super) struct LeaseEntry {
     pub(super) info: LeaseInfo,
     pub(super) state: LeaseState,
+    /// Its worker has served.
+    pub(super) began: bool,
     /// The lender's name, for results and errors.
     pub(super) node: Arc<str>,
     /// Whether `Hold` knows it: it serves calls.
@@ -85,6 +87,8 @@ pub(super) struct Ring {
     pub(super) answered: u64,
     /// Something was written and not yet shown to the worker.
     pub(super) dirty: bool,
+    /// The call that the node was asked last to end the worker for.
+    pub(super) killed_for: Option<CallId>,
 }
 
 impl Ring {
@@ -107,6 +111,7 @@ impl Ring {
             sent: VecDeque::new(),
             answered: 0,
             dirty: false,
+            killed_for: None,
         })
     }
 

@@ -225,7 +225,7 @@ impl Core {
         let leases = self.leases.iter().take(HELD_MAX).map(held).collect();
         match self.link.greet(leases) {
             Ok(()) => {
-                for request in self.requests.values() {
+                for request in self.requests.values().filter(|request| !request.done) {
                     request.message.put(self.link.socket.out());
                 }
                 self.flush_socket(now());

@@ -27,7 +27,7 @@ use self::find::{Found, Surroundings};
 use self::link::Link;
 use self::offer::Offer;
 use crate::socket::Socket;
-use crate::{Error, operation};
+use crate::{Error, operation, sys};
 use mutirao_schedule::hold;
 use mutirao_wire::limits::{CALL_BYTES_MAX, NAME_BYTES_MAX};
 use mutirao_wire::local::{LocalMessage, Query};
@@ -77,6 +77,8 @@ pub struct Counts {
 #[derive(Debug)]
 pub(crate) struct Handle {
     shared: Arc<Shared>,
+    /// What can be called, by index; `None` when the program has not said.
+    operations: Option<Vec<Operation>>,
     next_question: AtomicU32,
     /// A private node, if one was started.
     private: Option<Child>,
@@ -100,6 +102,7 @@ impl Handle {
         let mut core = self.shared.lock();
         core.cancel(call);
         self.shared.submitted(&mut core, true);
+        drop(self.shared.settle(core));
     }
 
     fn forget(&self, call: CallId) {
@@ -113,10 +116,14 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.shared.is_copy() {
+            return;
+        }
         self.shared.close(Dead::Closed);
         // A private node ends when its client does; nobody needs to wait for that, but its end is to be collected.
         if let Some(mut child) = self.private.take() {
-            let _ = std::thread::Builder::new().name("mutirao-end".into()).spawn(move || child.wait());
+            let thread = std::thread::Builder::new().name("mutirao-end".into());
+            let _ = sys::without_signals(|| thread.spawn(move || child.wait()));
         }
     }
 }
@@ -125,15 +132,16 @@ impl Pool {
     /// Connects to this machine's node, or starts a private one, and offers this program as a plugin.
     pub fn open(options: Options) -> Result<Pool, Error> {
         let name = options.name.unwrap_or_else(program_name);
-        let table = operation::table().unwrap_or_default();
-        let own =
-            table.iter().map(|entry| Operation { name: entry.name.clone(), repeatable: entry.repeatable });
-        let operations = options.foreign.as_ref().map_or(own.collect(), |foreign| foreign.operations.clone());
-        let program = options.foreign.as_ref().map(|foreign| foreign.path.as_path());
-        let offer = if operations.is_empty() {
-            None
-        } else {
-            Some(Offer::new(&name, &options.version, program, &options.libraries, operations)?)
+        let (program, operations) = match options.foreign {
+            Some(foreign) => (Some(foreign.path), Some(foreign.operations)),
+            None => (None, own_operations()),
+        };
+        let offer = match &operations {
+            Some(some) if !some.is_empty() => {
+                let program = program.as_deref();
+                Some(Offer::new(&name, &options.version, program, &options.libraries, some.clone())?)
+            }
+            _ => None,
         };
         let mut around = Surroundings::of_process();
         around.socket = options.socket.or(around.socket);
@@ -153,7 +161,7 @@ impl Pool {
         link.greet(Vec::new())?;
         let shared = Shared::new(Core::new(link, Elastic::new(options.slots)))?;
         // From here on dropping the handle closes everything.
-        let handle = Arc::new(Handle { shared, next_question: AtomicU32::new(1), private });
+        let handle = Arc::new(Handle { shared, operations, next_question: AtomicU32::new(1), private });
         let answered = |core: &mut Core| {
             core.link.welcome.is_some() && (core.link.plugin.is_some() || !core.link.offers())
         };
@@ -173,7 +181,8 @@ impl Pool {
         Ok(Pool { handle })
     }
 
-    /// Gives back every lease and disconnects. Calls under way end with [`CallErrorKind::PoolClosed`].
+    /// Gives back every lease and disconnects. Calls under way end with [`CallErrorKind::PoolClosed`]. When this
+    /// returns every callback has been called and has returned, except one that this is called from.
     pub fn close(&self) {
         self.handle.shared.close(Dead::Closed);
     }
@@ -222,6 +231,7 @@ impl Pool {
         core.give_back(core::now(), &handles);
         core.send(core::now());
         self.handle.shared.submitted(&mut core, true);
+        drop(self.handle.shared.settle(core));
         Ok(())
     }
 
@@ -280,9 +290,10 @@ impl Pool {
         }
     }
 
-    /// Submits a call of the operation with this index in the table given to [`init`](crate::raw::init).
+    /// Submits a call of the operation with this index in the table given to [`init`](crate::raw::init), or in
+    /// that of the [foreign program](Options::foreign).
     pub fn submit(&self, operation: u32, argument: Vec<u8>, options: CallOptions) -> Result<Call, Error> {
-        let call = checked_call(operation, &argument, &options)?;
+        let call = self.checked_call(operation, &argument, &options)?;
         let wants_helper = !matches!(options.deliver, Deliver::Handle);
         self.submit_call(call, argument, options, wants_helper)
     }
@@ -311,7 +322,7 @@ impl Pool {
     ) -> Result<Call, Error> {
         let inbox = inbox.clone();
         options.deliver = Deliver::Callback(Box::new(move |finished| inbox.put(finished)));
-        let call = checked_call(operation, &argument, &options)?;
+        let call = self.checked_call(operation, &argument, &options)?;
         self.submit_call(call, argument, options, false)
     }
 
@@ -327,9 +338,32 @@ impl Pool {
 
     /// The index of an operation by its name.
     pub fn operation(&self, name: &str) -> Result<u32, Error> {
-        let table = operation::table().ok_or(Error::NotInitialised)?;
-        let place = table.iter().position(|entry| entry.name == name);
+        let place = self.operations()?.iter().position(|operation| operation.name == name);
         place.map(|index| index as u32).ok_or_else(|| Error::UnknownOperation(name.to_owned()))
+    }
+
+    fn operations(&self) -> Result<&[Operation], Error> {
+        self.handle.operations.as_deref().ok_or(Error::NotInitialised)
+    }
+
+    fn checked_call(
+        &self,
+        operation: u32,
+        argument: &[u8],
+        options: &CallOptions,
+    ) -> Result<hold::Call, Error> {
+        let Some(known) = self.operations()?.get(operation as usize) else {
+            return Err(Error::UnknownOperation(format!("number {operation}")));
+        };
+        let bytes = match u32::try_from(argument.len()) {
+            Ok(bytes) if u64::from(bytes) <= CALL_BYTES_MAX => bytes,
+            _ => return Err(Error::ArgumentTooLarge { bytes: argument.len() as u64 }),
+        };
+        let limit_ms = options.limit.map_or(0, |limit| {
+            u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
+        });
+        let repeatable = options.repeatable || known.repeatable;
+        Ok(hold::Call { operation, bytes, repeatable, limit_ms, only: None })
     }
 
     /// Waits until one of the calls is done; its place in `calls`, or `None` when the time is up first (or
@@ -408,25 +442,10 @@ impl Pool {
     }
 }
 
-fn checked_call(operation: u32, argument: &[u8], options: &CallOptions) -> Result<hold::Call, Error> {
-    let table = operation::table().ok_or(Error::NotInitialised)?;
-    let Some(entry) = table.get(operation as usize) else {
-        return Err(Error::UnknownOperation(format!("number {operation}")));
-    };
-    let bytes = match u32::try_from(argument.len()) {
-        Ok(bytes) if u64::from(bytes) <= CALL_BYTES_MAX => bytes,
-        _ => return Err(Error::ArgumentTooLarge { bytes: argument.len() as u64 }),
-    };
-    let limit_ms = options
-        .limit
-        .map_or(0, |limit| u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1));
-    Ok(hold::Call {
-        operation,
-        bytes,
-        repeatable: options.repeatable || entry.repeatable,
-        limit_ms,
-        only: None,
-    })
+/// The operations of this program; `None` before `init`.
+fn own_operations() -> Option<Vec<Operation>> {
+    let table = operation::table()?.iter();
+    Some(table.map(|entry| Operation { name: entry.name.clone(), repeatable: entry.repeatable }).collect())
 }
 
 fn program_name() -> String {

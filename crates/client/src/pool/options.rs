@@ -56,7 +56,8 @@ pub enum Slots {
         /// Most slots held at once.
         max: u32,
     },
-    /// The program, by [`Pool::allocate`](crate::raw::Pool::allocate).
+    /// The program, by [`Pool::allocate`](crate::raw::Pool::allocate), before it calls: while no slots are held
+    /// calls end with [`CallErrorKind::NoSlots`](crate::CallErrorKind::NoSlots).
     ByHand,
 }
 

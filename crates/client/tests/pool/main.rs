@@ -74,6 +74,15 @@ fn sleep_ms(ms: u64) -> u64 {
     ms
 }
 
+/// Short for every number but one.
+#[mutirao::operation]
+fn ends_at(at: u64, x: u64) -> u64 {
+    if x == at {
+        std::process::abort();
+    }
+    x
+}
+
 /// Ends the worker the first time, told by a file.
 #[mutirao::operation(repeatable)]
 fn ends_once(file: String) -> String {
@@ -190,6 +199,14 @@ fn failures_of_operations() {
         let x = x as u64 % 200;
         assert_eq!(call.wait().unwrap(), x * x);
     }
+    // Nor those of the same operation, usually short, that were over a moment before.
+    let calls: Vec<_> = (0..300).map(|x| pool.call(ends_at, (150, x))).collect();
+    for (x, call) in calls.into_iter().enumerate() {
+        match call.wait() {
+            Ok(result) => assert_eq!(result, x as u64),
+            failed => assert_eq!((x, kind_of(failed)), (150, CallErrorKind::WorkerEnded)),
+        }
+    }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("once").to_str().unwrap().to_owned();
     // Even one that may be repeated: its own worker's end is its answer.
@@ -219,6 +236,129 @@ fn limits_and_cancels() {
     assert_eq!(raw.wait().unwrap_err().kind, CallErrorKind::Taken);
     assert_eq!(queued.wait().unwrap(), 25);
     assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+/// A short call does not stay behind a long one while a slot is free.
+fn short_calls_behind_a_long_one() {
+    let node = Node::start(Plan { here: 2, ..Plan::default() });
+    let pool = open(&node);
+    for x in 0..100 {
+        assert_eq!(pool.call(square, x).wait().unwrap(), x * x);
+    }
+    assert_eq!(pool.leases().len(), 1, "short calls need no second slot");
+    let long = pool.call(sleep_ms, 60_000);
+    std::thread::sleep(Duration::from_millis(50));
+    let began = Instant::now();
+    assert_eq!(pool.call(square, 9).wait().unwrap(), 81);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    long.cancel();
+}
+
+/// Whoever waits hears at once of what other threads do, and callbacks are called once.
+fn other_threads_are_heard_of() {
+    const WELL_BEFORE: Duration = Duration::from_millis(150);
+    let node = Node::start(Plan { here: 1, ..Plan::default() });
+    let pool = open(&node);
+    let raw = pool.raw();
+    assert_eq!(pool.call(square, 2).wait().unwrap(), 4);
+    let sleep = raw.operation("pool::sleep_ms").unwrap();
+    let minute = vec![0xe0, 0xd4, 0x03];
+    let called = Arc::new(AtomicU32::new(0));
+    let submit = || {
+        let called = called.clone();
+        let deliver = Deliver::Callback(Box::new(move |_| {
+            std::thread::sleep(Duration::from_millis(20));
+            called.fetch_add(1, Ordering::SeqCst);
+        }));
+        raw.submit(sleep, minute.clone(), CallOptions { deliver, ..CallOptions::default() }).unwrap()
+    };
+
+    // Two threads wait for a call, one of them drives; a third cancels it.
+    let call = submit();
+    let heard = std::thread::scope(|scope| {
+        let wait = || {
+            raw.wait_any(&[&call], Some(Duration::from_secs(20))).unwrap();
+            Instant::now()
+        };
+        let waiters = [scope.spawn(wait), scope.spawn(wait)];
+        std::thread::sleep(Duration::from_millis(50));
+        let began = Instant::now();
+        call.cancel();
+        waiters.map(|waiter| waiter.join().unwrap() - began)
+    });
+    assert!(heard.iter().all(|heard| *heard < WELL_BEFORE), "{heard:?}");
+    assert_eq!(called.load(Ordering::SeqCst), 1, "called before `cancel` returned");
+
+    // Nobody waits, and closing ends what there is.
+    let calls: Vec<_> = (0..5).map(|_| submit()).collect();
+    let (sender, receiver) = mpsc::channel();
+    let late = pool.clone();
+    let deliver = Deliver::Callback(Box::new(move |finished| {
+        // Closing from within a callback waits for no callback.
+        late.raw().close();
+        sender.send(finished.result.unwrap_err().kind).unwrap();
+    }));
+    let options = CallOptions { deliver, ..CallOptions::default() };
+    drop(raw.submit(sleep, minute.clone(), options).unwrap());
+    raw.close();
+    assert_eq!(called.load(Ordering::SeqCst), 6);
+    assert_eq!(receiver.try_recv().unwrap(), CallErrorKind::PoolClosed);
+    assert!(calls.iter().all(raw::Call::is_done));
+}
+
+/// A map goes on, and ends, whatever other threads do meanwhile.
+fn maps_hear_of_closing() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    let other = pool.clone();
+    let closer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        other.raw().close();
+    });
+    let results: Vec<_> = pool.map(sleep_ms, [60_000; 4]).collect();
+    assert!(results.into_iter().all(|result| kind_of(result) == CallErrorKind::PoolClosed));
+    closer.join().unwrap();
+}
+
+/// Handlers of the program run in its own threads.
+fn threads_of_the_library_take_no_signals() {
+    let node = Node::start(Plan::default());
+    let _pool = open(&node);
+    let mut helpers = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let task = task.unwrap().file_name().into_string().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/self/task/{task}/status"));
+        let Ok(status) = status else { continue };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        let blocked = u64::from_str_radix(field("SigBlk:"), 16).unwrap();
+        // All but those that cannot be, and two that the C library keeps for itself.
+        let all = !(1 << 8 | 1 << 18 | 1 << 31 | 1 << 32);
+        if field("Name:") == "mutirao" {
+            helpers += 1;
+            assert_eq!(blocked & all, all, "{blocked:x}");
+        } else if task == std::process::id().to_string() {
+            assert_ne!(blocked & all, all, "the program keeps its own");
+        }
+    }
+    assert!(helpers > 0);
+}
+
+/// Another program's operations are called by their place in its table.
+fn another_program_is_offered() {
+    let node = Node::start(Plan::default());
+    let operations =
+        ["first", "second"].map(|name| raw::wire::plugin::Operation { name: name.into(), repeatable: false });
+    let foreign =
+        raw::ForeignProgram { path: std::env::current_exe().unwrap(), operations: operations.into() };
+    let options = Options { socket: Some(node.socket.clone()), foreign: Some(foreign), ..Options::default() };
+    let pool = raw::Pool::open(options).unwrap();
+    assert_eq!(pool.operation("second").unwrap(), 1);
+    assert!(matches!(pool.operation("sum"), Err(Error::UnknownOperation(_))));
+    let beyond = pool.submit(2, vec![], CallOptions::default());
+    assert!(matches!(beyond, Err(Error::UnknownOperation(_))));
+    // The small node starts this program whatever was offered; its first operation by name divides.
+    let divided = pool.submit(0, vec![14, 4], CallOptions::default()).unwrap().wait();
+    assert_eq!(divided.unwrap(), [0, 6]);
 }
 
 struct Flag(AtomicBool, std::thread::Thread);
@@ -453,6 +593,11 @@ fn main() {
         ("many_tiny_calls", many_tiny_calls),
         ("failures_of_operations", failures_of_operations),
         ("limits_and_cancels", limits_and_cancels),
+        ("short_calls_behind_a_long_one", short_calls_behind_a_long_one),
+        ("other_threads_are_heard_of", other_threads_are_heard_of),
+        ("maps_hear_of_closing", maps_hear_of_closing),
+        ("threads_of_the_library_take_no_signals", threads_of_the_library_take_no_signals),
+        ("another_program_is_offered", another_program_is_offered),
         ("futures_callbacks_and_events", futures_callbacks_and_events),
         ("waiting_for_any_and_all", waiting_for_any_and_all),
         ("maps", maps),
