@@ -15,6 +15,11 @@ const LEASES_A_MESSAGE: usize = 64;
 /// Requests and questions a program may have under way.
 const UNDER_WAY_MAX: usize = 1024;
 
+/// Highest handle under which a program may return with a lease: there is room above for new ones.
+const HANDLE_RETURNED_MAX: u32 = u32::MAX / 2;
+/// Programs connected at a time.
+const PROGRAMS_MAX: usize = 1024;
+
 /// The plugin a program runs operations of.
 #[derive(Debug)]
 pub(crate) enum Offer {
@@ -117,6 +122,10 @@ impl Clients {
         self.strangers.insert(conn, now);
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.clients.len() + self.strangers.len() >= PROGRAMS_MAX
+    }
+
     pub(crate) fn has(&self, conn: ConnId) -> bool {
         self.clients.contains_key(&conn) || self.strangers.contains_key(&conn)
     }
@@ -189,10 +198,15 @@ impl Clients {
         Some((allocate, handles))
     }
 
-    /// A returning program says it holds `lease` under `handle`; `false` if that handle is taken.
+    /// A returning program says it holds `lease` under `handle`; `false` if that handle is taken or
+    /// none that a node gives.
     pub(crate) fn hold(&mut self, conn: ConnId, handle: Handle, lease: LeaseId) -> bool {
         let Some(client) = self.clients.get_mut(&conn) else { return false };
-        if client.leases.contains_key(&handle.0) || self.holders.contains_key(&lease) {
+        let given = 1..=HANDLE_RETURNED_MAX;
+        if !given.contains(&handle.0)
+            || client.leases.contains_key(&handle.0)
+            || self.holders.contains_key(&lease)
+        {
             return false;
         }
         client.next_handle = client.next_handle.max(handle.0);

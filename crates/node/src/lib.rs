@@ -42,6 +42,6 @@ pub mod topology;
 
 pub use daemon::{Node, Stop};
 pub use error::Error;
-pub use options::{AcceptWord, Config, JoinTarget, Options, Paths, Ready, default_runtime};
+pub use options::{AcceptWord, Config, JoinTarget, Options, Paths, Ready, WorkerConfig, default_runtime};
 pub use runtime::{LocalNode, local_nodes, pool_directory};
 pub use sys::user_name;

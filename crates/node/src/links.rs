@@ -9,7 +9,7 @@ use crate::context::Context;
 use mio::net::TcpStream;
 use mutirao_trust::{Admit, Identity, Role, peer_identity, server_name};
 use mutirao_wire::frame::Header;
-use mutirao_wire::limits::{BEAT, CONTROL_BODY_MAX, DATA_BODY_MAX, SILENCE};
+use mutirao_wire::limits::{ADDRESSES_MAX, BEAT, CONTROL_BODY_MAX, DATA_BODY_MAX, SILENCE};
 use mutirao_wire::link::{Hello, Input, Link, LinkEnd, Me, Output, Purpose, RefuseReason};
 use mutirao_wire::{NodeId, NodeRef, Tick};
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
@@ -21,6 +21,8 @@ use std::time::Duration;
 /// An established link with which something was exchanged less than this ago is not given up for a
 /// second one: the two sides dialled each other.
 const FRESH: Duration = Duration::from_secs(1);
+/// An idle connection is tried after this long, and then each time as long again.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Connections that have not introduced themselves yet.
 const STRANGERS_MAX: usize = 256;
 
@@ -63,7 +65,10 @@ struct LinkConn {
     attempt: Option<u64>,
     dialled: bool,
     address: Option<SocketAddr>,
+    /// Who the certificate says it is.
     peer: Option<NodeId>,
+    /// And the name in it; set with `peer`.
+    name: String,
     heard: Tick,
 }
 
@@ -73,6 +78,13 @@ struct Known {
     address: Option<SocketAddr>,
     /// Since when nobody here needs the link.
     idle_since: Option<Tick>,
+}
+
+impl LinkConn {
+    fn new(link: Link, attempt: Option<u64>, address: SocketAddr, now: Tick) -> LinkConn {
+        let (dialled, address) = (attempt.is_some(), Some(address));
+        LinkConn { link, attempt, dialled, address, peer: None, name: String::new(), heard: now }
+    }
 }
 
 /// All links of this node.
@@ -159,7 +171,7 @@ impl Links {
             conns: Vec::new(),
             last_error: "it has no address".into(),
         };
-        for &address in addresses {
+        for &address in addresses.iter().take(ADDRESSES_MAX) {
             match self.connect(ctx, &target, purpose, address, number) {
                 Ok(conn) => attempt.conns.push(conn),
                 Err(error) => attempt.last_error = error,
@@ -188,14 +200,12 @@ impl Links {
         let config = self.identity.client_config(expected, Admit::all()).map_err(|e| e.to_string())?;
         let tls = ClientConnection::new(config, server_name(pool)).map_err(|e| e.to_string())?;
         let stream = TcpStream::connect(address).map_err(|e| e.to_string())?;
+        notice_death(&stream);
         let transport = Transport::Tls(Box::new(TlsTransport::new(stream, tls.into(), pool, true)));
         let conn =
             ctx.conns.insert(&ctx.registry, transport, body_max(purpose)).map_err(|e| e.to_string())?;
         let link = Link::new(ctx.now, true, purpose);
-        let attempt = Some(number);
-        let address = Some(address);
-        self.conns
-            .insert(conn, LinkConn { link, attempt, dialled: true, address, peer: None, heard: ctx.now });
+        self.conns.insert(conn, LinkConn::new(link, Some(number), address, ctx.now));
         Ok(conn)
     }
 
@@ -205,6 +215,7 @@ impl Links {
             tracing::warn!(%address, "turned away: too many connections that do not introduce themselves");
             return;
         }
+        notice_death(&stream);
         let accepted = stream.set_nodelay(true).map_err(|e| e.to_string()).and_then(|()| {
             let tls = ServerConnection::new(self.server.clone()).map_err(|e| e.to_string())?;
             let tls = TlsTransport::new(stream, tls.into(), self.me.pool, false);
@@ -217,12 +228,7 @@ impl Links {
             Ok(conn) => {
                 self.strangers += 1;
                 let link = Link::new(ctx.now, false, Purpose::Control);
-                let address = Some(address);
-                let heard = ctx.now;
-                self.conns.insert(
-                    conn,
-                    LinkConn { link, attempt: None, dialled: false, address, peer: None, heard },
-                );
+                self.conns.insert(conn, LinkConn::new(link, None, address, ctx.now));
             }
             Err(error) => tracing::warn!(%address, "a connection could not be accepted: {error}"),
         }
@@ -247,6 +253,7 @@ impl Links {
         match peer_identity(established) {
             Ok(peer) => {
                 entry.peer = Some(peer.node);
+                entry.name = peer.name.as_str().to_owned();
                 if let Some(attempt) = entry.attempt {
                     if self.is_known_place(ctx, attempt, conn, peer.node) {
                         return;
@@ -303,6 +310,9 @@ impl Links {
     /// Whether a dialler is let in.
     fn decide(&mut self, ctx: &mut Context, conn: ConnId, hello: Hello) {
         let peer = hello.node.id;
+        if !self.is_its_name(conn, &hello.node) {
+            return self.tell(ctx, conn, Input::Refuse(RefuseReason::NotItself));
+        }
         if let Some(known) = self.known.get(&peer) {
             let same_life = hello.node.incarnation == known.node.incarnation;
             if hello.machine != known.machine {
@@ -349,7 +359,16 @@ impl Links {
         self.conns.values().any(|c| c.dialled && c.peer == Some(peer) && c.link.purpose() == Purpose::Control)
     }
 
+    /// Whether a node goes by the name it is certified for: users `name@node` are believed of it.
+    fn is_its_name(&self, conn: ConnId, node: &NodeRef) -> bool {
+        self.conns.get(&conn).is_some_and(|entry| entry.name == node.name)
+    }
+
     fn link_up(&mut self, ctx: &mut Context, conn: ConnId, peer: NodeRef, machine: [u8; 16]) {
+        if !self.is_its_name(conn, &peer) {
+            let why = format!("it says it is `{}`, but is certified for another name", peer.name);
+            return self.lost(ctx, conn, &why);
+        }
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         let (dialled, address, purpose) = (entry.dialled, entry.address, entry.link.purpose());
         let attempt = entry.attempt.take();
@@ -374,7 +393,9 @@ impl Links {
             // A place that turned out to be a node already linked: the new connection is one too many.
             if dialled {
                 self.drop_quietly(ctx, conn);
-                self.events.push(LinkEvent::PlaceUp(peer));
+                if place {
+                    self.events.push(LinkEvent::PlaceUp(peer));
+                }
                 return;
             }
             self.lost(ctx, old, "replaced by a newer link");
@@ -572,6 +593,22 @@ impl Links {
 
     pub(crate) fn count(&self) -> usize {
         self.known.len()
+    }
+}
+
+/// Makes the kernel find out that the other machine is gone. Control connections have beats for
+/// that; a data connection may stand without one.
+fn notice_death(stream: &TcpStream) {
+    use rustix::net::sockopt::{
+        set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout,
+    };
+    let set = set_socket_keepalive(stream, true)
+        .and_then(|()| set_tcp_keepidle(stream, KEEPALIVE))
+        .and_then(|()| set_tcp_keepintvl(stream, KEEPALIVE))
+        .and_then(|()| set_tcp_keepcnt(stream, 3))
+        .and_then(|()| set_tcp_user_timeout(stream, 4 * KEEPALIVE.as_millis() as u32));
+    if let Err(error) = set {
+        tracing::debug!("the kernel will not look after a connection: {error}");
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub struct Paths {
     /// Its own part of the state directory: identity, incarnation, approvals, configuration.
     pub state: PathBuf,
-    /// Blobs of plugins, shared by the nodes of one state directory.
+    /// Below it each node of the state directory has a directory of its name for its plugins.
     pub cache: PathBuf,
     /// Large results and working directories of workers. Emptied at each start.
     pub spool: PathBuf,
@@ -159,8 +159,27 @@ pub struct Config {
     pub cache_mib: u64,
     /// Most links to other nodes at a time.
     pub max_links: usize,
-    /// The weakest confinement to lend under: `full`, `files`, `basic` or `none`.
+    /// The weakest confinement to lend under: `full`, `files`, `basic` or `none`. Below `files` only
+    /// own plugins run in any case.
     pub confinement: Option<String>,
+    /// What each worker gets.
+    pub worker: WorkerConfig,
+}
+
+/// `[worker]` in the configuration: limits of each worker, and what it may reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// Memory a process of a worker may fill, MiB, where a request sets none aside; by default there
+    /// is no limit.
+    pub memory_mib: Option<u32>,
+    /// Files a process of a worker may have open at a time; by default 1024.
+    pub files: Option<u64>,
+    /// Processes and threads of this *user* beyond which a worker can start no more (Linux counts
+    /// them all, and none for root); by default 4096.
+    pub processes: Option<u64>,
+    /// Whether workers may open network connections; by default not.
+    pub network: bool,
 }
 
 impl Default for Config {
@@ -179,6 +198,7 @@ impl Default for Config {
             cache_mib: 4096,
             max_links: 4096,
             confinement: None,
+            worker: WorkerConfig::default(),
         }
     }
 }
@@ -246,9 +266,11 @@ mod tests {
         std::fs::write(&file, "acept = \"all\"\n").unwrap();
         let error = Config::load(std::slice::from_ref(&file)).unwrap_err().to_string();
         assert!(error.contains("acept") && error.contains("node.toml"), "{error}");
-        std::fs::write(&file, "accept = \"all\"\nusers = [\"ana\"]\n[resources]\ngpu = 2\n").unwrap();
+        let text = "accept = \"all\"\nusers = [\"ana\"]\n[resources]\ngpu = 2\n[worker]\nmemory_mib = 512\n";
+        std::fs::write(&file, text).unwrap();
         let config = Config::load(&[dir.path().join("missing"), file]).unwrap();
         assert_eq!(config.accept, AcceptWord::All);
         assert_eq!(config.named_resources(), [Resource { name: "gpu".into(), amount: 2 }]);
+        assert_eq!(config.worker, WorkerConfig { memory_mib: Some(512), ..WorkerConfig::default() });
     }
 }

@@ -7,6 +7,7 @@ use crate::conn::ConnId;
 use crate::context::{Context, put_stream_message};
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
+use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{LeaseChange, LeaseNews, LocalMessage};
 use mutirao_wire::stream::{Bind, StreamMessage, Unbound};
 use mutirao_wire::{AppId, Epoch, Handle, LeaseId, NodeId, NodeRef, Tick};
@@ -20,6 +21,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 const EARLY: Duration = Duration::from_secs(2);
 /// Bindings that wait for their leases.
 const EARLY_MAX: usize = 4096;
+/// How long the end of a lease is held back for what its lender still has to say on the stream. A
+/// worker that does not say how it ended takes a second of this.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// One remote lease with workers that is held through this node.
 struct Stream {
@@ -39,6 +43,15 @@ struct Stream {
     told: bool,
     /// The program knows that the way is broken.
     broken: bool,
+    /// It was bound before: the lender then waits for `Resume`.
+    bound_before: bool,
+    /// It is bound anew and the program was not yet told `Restored`.
+    owes_restored: bool,
+    /// `Restored` told and not yet answered by `Resume`. All that comes before the last of these
+    /// `Resume`s was meant for a stream that is no more.
+    resumes_due: u32,
+    /// It has ended; the program is told when the lender closes the stream, or then.
+    ending: Option<(LeaseEnd, Tick)>,
     retry: Option<Tick>,
 }
 
@@ -58,7 +71,7 @@ pub(crate) struct NewStream {
 #[derive(Default)]
 pub(crate) struct Streams {
     streams: HashMap<LeaseId, Stream>,
-    from_client: HashMap<(ConnId, u32), (ConnId, u32)>,
+    from_client: HashMap<(ConnId, u32), (LeaseId, (ConnId, u32))>,
     from_lender: HashMap<(ConnId, u32), (ConnId, u32)>,
     next_handle: HashMap<ConnId, u32>,
     /// Leases lent here, by where they are bound.
@@ -66,6 +79,8 @@ pub(crate) struct Streams {
     early: Vec<(Tick, ConnId, NodeId, Bind)>,
     /// Nodes to which data connections are wanted.
     pub(crate) wanted: Vec<NodeRef>,
+    /// Leases whose programs were told of their end.
+    pub(crate) over: Vec<LeaseId>,
 }
 
 impl Streams {
@@ -84,6 +99,10 @@ impl Streams {
             ready: held,
             told: held,
             broken: held,
+            bound_before: held,
+            owes_restored: false,
+            resumes_due: 0,
+            ending: None,
             retry: None,
         };
         self.streams.insert(lease, stream);
@@ -122,8 +141,11 @@ impl Streams {
         }
         stream.wire = Some((conn, handle));
         stream.retry = None;
+        stream.owes_restored = core::mem::replace(&mut stream.bound_before, true);
+        // It may be left unread because of a program that was alone on it until now.
+        ctx.conns.unpause(conn);
         let program = (stream.client, stream.handle.0);
-        self.from_client.insert(program, (conn, handle.0));
+        self.from_client.insert(program, (lease, (conn, handle.0)));
         self.from_lender.insert((conn, handle.0), program);
         self.tell(ctx, lease);
     }
@@ -134,8 +156,23 @@ impl Streams {
             self.from_lender.remove(&(conn, handle.0));
             self.from_client.remove(&(stream.client, stream.handle.0));
         }
+        if stream.ending.is_some() {
+            return self.end(ctx, lease);
+        }
+        stream.owes_restored = false;
         stream.retry = Some(ctx.now + AGAIN);
         self.tell(ctx, lease);
+    }
+
+    /// Tells the program that the lease ended, now that nothing more comes of it.
+    fn end(&mut self, ctx: &mut Context, lease: LeaseId) {
+        if let Some(stream) = self.streams.get_mut(&lease)
+            && let Some((end, _)) = stream.ending.take()
+        {
+            put_news(ctx, stream, LeaseChange::Ended(end));
+            self.over.push(lease);
+        }
+        self.close(lease);
     }
 
     /// The data connection this node dialled to `peer` stands.
@@ -172,17 +209,31 @@ impl Streams {
         of_peer.map(|(lease, _)| *lease).collect()
     }
 
-    /// What the core says of a lease passed through here.
-    pub(crate) fn news(&mut self, ctx: &mut Context, lease: LeaseId, change: LeaseChange) {
-        let Some(stream) = self.streams.get_mut(&lease) else { return };
+    /// What the core says of a lease passed through here. `hurry`: there is no time for last words.
+    pub(crate) fn news(&mut self, ctx: &mut Context, lease: LeaseId, change: LeaseChange, hurry: bool) {
+        let Some(stream) = self.streams.get_mut(&lease).filter(|stream| stream.ending.is_none()) else {
+            return;
+        };
         match change {
             LeaseChange::Ready if stream.told => put_news(ctx, stream, LeaseChange::Ready),
             LeaseChange::Ready => stream.ready = true,
             LeaseChange::Broken => stream.linked = false,
             LeaseChange::Restored => stream.linked = true,
             LeaseChange::Ended(end) => {
-                put_news(ctx, stream, LeaseChange::Ended(end));
-                return self.close(lease);
+                // Results that were ready, and which calls did not start, may still be on their way.
+                let unheard = matches!(
+                    end,
+                    LeaseEnd::LenderLost | LeaseEnd::Unknown | LeaseEnd::Unconfirmed | LeaseEnd::Released
+                );
+                let last_words = stream.wire.is_some() && stream.told && !unheard && !hurry;
+                stream.ending = Some((end, ctx.now + LAST_WORDS));
+                if !last_words {
+                    return self.end(ctx, lease);
+                }
+                if !core::mem::replace(&mut stream.broken, true) {
+                    put_news(ctx, stream, LeaseChange::Broken);
+                }
+                return;
             }
             other => put_news(ctx, stream, other),
         }
@@ -193,19 +244,33 @@ impl Streams {
     fn tell(&mut self, ctx: &mut Context, lease: LeaseId) {
         let Some(stream) = self.streams.get_mut(&lease) else { return };
         let open = stream.linked && stream.wire.is_some();
-        let change = if !stream.told {
-            if !(open && stream.ready) {
-                return;
-            }
-            stream.told = true;
-            LeaseChange::Ready
-        } else if open == stream.broken {
+        if stream.told && open == stream.broken {
             stream.broken = !open;
-            if open { LeaseChange::Restored } else { LeaseChange::Broken }
-        } else {
-            return;
-        };
-        put_news(ctx, stream, change);
+            if open {
+                stream.owes_restored = true;
+            } else {
+                put_news(ctx, stream, LeaseChange::Broken);
+            }
+        }
+        // Also to a program that was never told `Ready`: without its `Resume` the lender stays silent.
+        if open && core::mem::take(&mut stream.owes_restored) {
+            stream.resumes_due = stream.resumes_due.saturating_add(1);
+            put_news(ctx, stream, LeaseChange::Restored);
+        }
+        if open && stream.ready && !core::mem::replace(&mut stream.told, true) {
+            put_news(ctx, stream, LeaseChange::Ready);
+        }
+    }
+
+    /// Where a frame of the program goes now. One that was written before the program knew of the
+    /// present stream goes nowhere: the program will resume. `resume`: it is a `Resume`.
+    fn way(&mut self, client: ConnId, handle: u32, resume: bool) -> Option<(ConnId, u32)> {
+        let &(lease, to) = self.from_client.get(&(client, handle))?;
+        let stream = self.streams.get_mut(&lease)?;
+        if resume {
+            stream.resumes_due = stream.resumes_due.saturating_sub(1);
+        }
+        (stream.resumes_due == 0 && !stream.owes_restored).then_some(to)
     }
 
     /// A frame of a stream came from a program.
@@ -219,16 +284,17 @@ impl Streams {
         if header.kind.get() == Kind::Resume as u16 {
             let message = StreamMessage::read(header, body)?;
             if let StreamMessage::Resume(resume) = &message
-                && let Some(&to) = self.from_client.get(&(client, resume.handle.0))
+                && let Some(to) = self.way(client, resume.handle.0, true)
             {
                 ctx.conns.put_with(to.0, |out| put_stream_message(out, message, Handle(to.1)));
             }
             return Ok(());
         }
         if is_raw(header) {
-            // A frame for a stream that is broken now is lost with it: the program will resume.
-            if let Some(&to) = self.from_client.get(&(client, header.handle.get())) {
-                forward(ctx, client, to, *header, body);
+            if let Some(to) = self.way(client, header.handle.get(), false)
+                && forward(ctx, to, *header, body) == Way::Full
+            {
+                ctx.conns.pause(client, to.0);
             }
             return Ok(());
         }
@@ -244,8 +310,11 @@ impl Streams {
         body: &[u8],
     ) -> Result<(), FrameError> {
         if is_raw(header) {
-            if let Some(&to) = self.from_lender.get(&(conn, header.handle.get())) {
-                forward(ctx, conn, to, *header, body);
+            if let Some(&to) = self.from_lender.get(&(conn, header.handle.get()))
+                && forward(ctx, to, *header, body) == Way::Full
+                && self.is_alone_on(to.0, conn)
+            {
+                ctx.conns.pause(conn, to.0);
             }
             return Ok(());
         }
@@ -266,6 +335,14 @@ impl Streams {
             ctx.conns.put_with(to.0, |out| put_stream_message(out, message, Handle(to.1)));
         }
         Ok(())
+    }
+
+    /// Whether all that comes on `conn` is for this program. Only then it is left unread while the
+    /// program does not read: others must not wait for it. What its leases may send without its
+    /// acknowledgement is bounded, and a program with too much unread is cut off.
+    fn is_alone_on(&self, client: ConnId, conn: ConnId) -> bool {
+        let here = |stream: &&Stream| stream.wire.is_some_and(|(wire, _)| wire == conn);
+        self.streams.values().filter(here).all(|stream| stream.client == client)
     }
 
     /// A home binds a lease lent here. `is_its` tells whether it is that home's, if the lease exists.
@@ -323,13 +400,22 @@ impl Streams {
 
     pub(crate) fn deadline(&self) -> Option<Tick> {
         let early = self.early.iter().map(|(until, ..)| *until);
-        early.chain(self.streams.values().filter_map(|stream| stream.retry)).min()
+        let due = self.streams.values().filter_map(|stream| match &stream.ending {
+            Some((_, until)) => Some(*until),
+            None => stream.retry,
+        });
+        early.chain(due).min()
     }
 
     pub(crate) fn time(&mut self, ctx: &mut Context) {
         let now = ctx.now;
         for (_, conn, _, bind) in self.early.extract_if(.., |(until, ..)| *until <= now) {
             refuse(ctx, conn, bind.handle);
+        }
+        let silent = |stream: &Stream| stream.ending.as_ref().is_some_and(|(_, until)| *until <= now);
+        let silent = self.streams.iter().filter(|(_, stream)| silent(stream)).map(|(lease, _)| *lease);
+        for lease in silent.collect::<Vec<LeaseId>>() {
+            self.end(ctx, lease);
         }
         let due = self.streams.iter_mut().filter(|(_, stream)| stream.retry.is_some_and(|at| at <= now));
         let due: Vec<LeaseId> = due
@@ -356,13 +442,17 @@ fn is_raw(header: &Header) -> bool {
     RAW.contains(&header.kind.get())
 }
 
-/// Passes a frame on; if the way is full, reads no more from where it came until it is not.
-fn forward(ctx: &mut Context, from: ConnId, to: (ConnId, u32), mut header: Header, body: &[u8]) {
+/// Whether more can follow a frame passed on.
+#[derive(PartialEq, Eq)]
+enum Way {
+    Open,
+    Full,
+}
+
+fn forward(ctx: &mut Context, to: (ConnId, u32), mut header: Header, body: &[u8]) -> Way {
     header.handle = U32::new(to.1);
     ctx.conns.put(to.0, header, body);
-    if ctx.conns.room(to.0) == 0 {
-        ctx.conns.pause(from, to.0);
-    }
+    if ctx.conns.room(to.0) == 0 { Way::Full } else { Way::Open }
 }
 
 fn refuse(ctx: &mut Context, conn: ConnId, handle: Handle) {

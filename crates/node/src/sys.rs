@@ -111,6 +111,12 @@ pub(crate) fn memory_mib() -> u32 {
     (kib_of(&text, "MemTotal:") / 1024) as u32
 }
 
+/// The beginning of `text` of at most `bytes_max` bytes.
+pub(crate) fn shortened(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
+}
+
 /// The name of a user, or `uid` and the number for one that `/etc/passwd` does not know.
 pub fn user_name(uid: u32) -> String {
     let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -249,6 +249,12 @@ fn nobody_is_left() {
     let worker = workers(&pool)[0].pid;
     drop(pool);
     until("the worker of the program that left is gone", || !exists(worker) && !exists(left));
+    until("nobody can use its template again", || !exists(template));
+    let pool = open(&node);
+    slots(&pool, 1);
+    let template = number(call(&pool, NODE, b"").unwrap());
+    pool.release(&pool.leases().iter().map(|lease| lease.key).collect::<Vec<_>>()).unwrap();
+    until("the slot is free", || pool.nodes().unwrap()[0].slots_free == 1);
     assert!(exists(template), "its template waits for the next lease");
     drop(node);
     until("the template ends with its node", || !exists(template));

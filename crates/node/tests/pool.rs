@@ -179,6 +179,10 @@ fn a_program_that_breaks_the_protocol_is_cut_off_and_others_are_not() {
     let mut bad = Program::connect(&a.socket, 2);
     assert_eq!(bad.allocate(1, 1).leases.len(), 1);
     bad.send_bytes(&[0xff; 64]);
+    match bad.next() {
+        Some(LocalMessage::ClientRefused(refused)) => assert!(refused.text.contains("0xffff"), "{refused:?}"),
+        other => panic!("unexpected {other:?}"),
+    }
     assert!(bad.next().is_none());
     good.wait_nodes("the slot is free", |nodes| nodes[0].slots_free == 1);
     let twice = Program::return_to(&a.socket, 1, 0, Vec::new()).err().unwrap();

@@ -19,5 +19,5 @@ mod summary;
 
 pub use self::core::Core;
 pub use io::{Capacity, Input, LeaseRecord, NodeMessage, Output, Table};
-pub use policy::{Accept, Judgement, Policy, Verified, Verifier, user_of};
+pub use policy::{Accept, Held, Judgement, Policy, Verified, Verifier, user_of};
 pub use settings::Settings;

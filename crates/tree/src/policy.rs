@@ -31,6 +31,21 @@ pub struct Policy {
     pub approved: BTreeSet<PluginId>,
     /// Plugins denied by hand, also to the owner.
     pub denied: BTreeSet<PluginId>,
+    /// How well workers are held on this machine.
+    pub held: Held,
+}
+
+/// How well workers are held on a machine, as far as that decides whose plugins run there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Held {
+    /// Well enough for anybody's.
+    #[default]
+    Well,
+    /// Well enough for the owner's own, whatever else is accepted or approved. The text says what is
+    /// missing.
+    OwnOnly(String),
+    /// Less well than the owner demands for any. The text says what is missing.
+    TooLittle(String),
 }
 
 /// What the token of an [`Asker`] proves; found out by the daemon.
@@ -65,9 +80,20 @@ impl Policy {
         if plugin.is_some_and(|id| self.denied.contains(&id)) {
             return Judgement::Refuse("the owner denied this plugin".into());
         }
+        if plugin.is_some()
+            && let Held::TooLittle(why) = &self.held
+        {
+            return Judgement::Refuse(why.clone());
+        }
         let own = (!self.owner.is_empty() && user == self.owner)
             || self.users.contains(user)
             || (local && user == self.local_user);
+        if !own
+            && plugin.is_some()
+            && let Held::OwnOnly(why) = &self.held
+        {
+            return Judgement::Refuse(why.clone());
+        }
         if own || plugin.is_some_and(|id| self.approved.contains(&id)) {
             return Judgement::Accept;
         }
@@ -140,6 +166,20 @@ mod tests {
         let mut approving = policy(Accept::Own);
         approving.approved.insert(PLUGIN);
         assert_eq!(other(&approving, Some(PLUGIN)), Judgement::Accept);
+    }
+
+    #[test]
+    fn where_plugins_are_not_held_only_own_ones_run_and_below_the_demand_none() {
+        let mut policy = policy(Accept::All);
+        policy.approved.insert(PLUGIN);
+        policy.held = Held::OwnOnly("no Landlock".into());
+        assert_eq!(policy.judge("ana", false, Some(PLUGIN)), Judgement::Accept);
+        assert_eq!(policy.judge("ben@lab", false, Some(PLUGIN)), Judgement::Accept);
+        assert_eq!(policy.judge("eve@far", false, Some(PLUGIN)), Judgement::Refuse("no Landlock".into()));
+        assert_eq!(policy.judge("eve@far", false, None), Judgement::Accept, "bare slots run nothing here");
+        policy.held = Held::TooLittle("too weak".into());
+        assert_eq!(policy.judge("ana", true, Some(PLUGIN)), Judgement::Refuse("too weak".into()));
+        assert_eq!(policy.judge("ana", true, None), Judgement::Accept);
     }
 
     #[test]

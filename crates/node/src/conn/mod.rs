@@ -168,6 +168,11 @@ impl Conns {
         }
     }
 
+    /// Whether too much waits to be written for more to be welcome.
+    pub(crate) fn is_full(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| conn.full)
+    }
+
     /// Writes a frame, room or not; `false` if the connection is gone or going.
     pub fn put(&mut self, id: ConnId, header: Header, body: &[u8]) -> bool {
         debug_assert!(body.len() <= DATA_BODY_MAX);
@@ -222,6 +227,15 @@ impl Conns {
         }
         if let Some(conn) = self.conn_mut(congested) {
             conn.waiting.push(source);
+        }
+    }
+
+    /// Reads on, whatever it was paused for.
+    pub(crate) fn unpause(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn_mut(id)
+            && core::mem::take(&mut conn.paused)
+        {
+            self.resumed.push(id);
         }
     }
 
@@ -325,7 +339,8 @@ impl Conns {
             conn.full = false;
         }
         match result {
-            Ok(true) if closing => self.broken.push((id, "closed by this node".into())),
+            // What its other side does not take at once it never gets: it is not waited for.
+            Ok(_) if closing => self.broken.push((id, "closed by this node".into())),
             Ok(_) if drained => {
                 self.release_waiting(id);
                 self.drained.push(id);

@@ -9,7 +9,7 @@ mod programs;
 mod start;
 
 use crate::authority::Rights;
-use crate::clients::Clients;
+use crate::clients::{self, Clients};
 use crate::conn::{ConnId, Read, Transport, UnixTransport};
 use crate::context::{Action, Context, Done, Owner, Readiness, owner_and_key};
 use crate::error::Error;
@@ -42,6 +42,8 @@ const READS_A_TURN: usize = 8;
 const ROUNDS_A_TURN: usize = 4;
 /// How long a node that goes down waits for its workers to end.
 const LEAVING: Duration = Duration::from_secs(1);
+/// When letting somebody in failed, it is tried again after so long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// How often links and data connections that nobody uses are looked for.
 const TIDY: Duration = Duration::from_secs(15);
 
@@ -109,6 +111,8 @@ struct Daemon {
     leaving: Option<Tick>,
     left: bool,
     tidied: Tick,
+    /// When to try again to let in those who wait.
+    accept_again: Option<Tick>,
     /// Nodes whose data connection nobody used when it was last looked for.
     unused: HashSet<NodeId>,
     ready: Option<(Tick, TellReady)>,
@@ -189,12 +193,13 @@ impl Daemon {
             self.clients.oldest_stranger().map(|since| since + HANDSHAKE),
             self.leaving.map(|since| since + LEAVING),
             self.ready.as_ref().map(|(until, _)| *until),
+            self.accept_again,
             self.links.as_ref().filter(|links| links.count() > 0).map(|_| self.tidied + TIDY),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         // Whole milliseconds are what the kernel waits; rounding down would make it wait in steps.
         let wait = next - sys::now();
-        Some(wait + Duration::from_micros(999))
+        Some(if wait.is_zero() { wait } else { wait + Duration::from_micros(999) })
     }
 
     fn ready(&mut self, owner: Owner, key: u64, readiness: Readiness) {
@@ -238,8 +243,20 @@ impl Daemon {
                 Ok((stream, address)) => links.accept(&mut self.ctx, stream, address),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return tracing::warn!("a connection could not be accepted: {error}"),
+                Err(error) => {
+                    self.accept_again = Some(self.ctx.now + ACCEPT_AGAIN);
+                    return tracing::warn!("a connection could not be accepted: {error}");
+                }
             }
+        }
+    }
+
+    /// Whoever could not be let in, for want of descriptors mostly, still waits and is not told of again.
+    fn accept_those_who_wait(&mut self) {
+        self.accept_again = None;
+        self.accept_programs();
+        for listener in 0..self.listeners.len() {
+            self.accept_nodes(listener);
         }
     }
 
@@ -254,7 +271,10 @@ impl Daemon {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return tracing::warn!("a program could not be let in: {error}"),
+                Err(error) => {
+                    self.accept_again = Some(self.ctx.now + ACCEPT_AGAIN);
+                    return tracing::warn!("a program could not be let in: {error}");
+                }
             }
         }
     }
@@ -264,6 +284,10 @@ impl Daemon {
         let unix = UnixTransport::new(stream)?;
         if unix.peer_uid != self.uid && unix.peer_uid != 0 {
             tracing::warn!(uid = unix.peer_uid, "a program of another user was turned away");
+            return Ok(None);
+        }
+        if self.clients.is_full() {
+            tracing::warn!(pid = unix.peer_pid, "a program was turned away: too many are connected");
             return Ok(None);
         }
         let conn = self.ctx.conns.insert(&self.ctx.registry, Transport::Unix(unix), DATA_BODY_MAX)?;
@@ -281,6 +305,9 @@ impl Daemon {
     fn read(&mut self, conn: ConnId) {
         self.frames(conn);
         for _ in 0..READS_A_TURN {
+            if self.does_not_read(conn) {
+                return;
+            }
             match self.ctx.conns.read(conn) {
                 Read::Some => {
                     if let Some(links) = &mut self.links {
@@ -309,12 +336,17 @@ impl Daemon {
         }
     }
 
+    /// A program that leaves its answers unread is not heard until it has read them.
+    fn does_not_read(&self, conn: ConnId) -> bool {
+        self.ctx.conns.is_full(conn) && self.clients.has(conn)
+    }
+
     /// Acts on all whole frames that came on `conn`.
     fn frames(&mut self, conn: ConnId) {
         let Some(mut decoder) = self.ctx.conns.take_decoder(conn) else { return };
         let mut end = self.end_of(conn);
         let result = loop {
-            if self.ctx.conns.is_paused(conn) {
+            if self.ctx.conns.is_paused(conn) || self.does_not_read(conn) {
                 break Ok(());
             }
             let (header, body) = match decoder.next_frame() {
@@ -346,8 +378,13 @@ impl Daemon {
             }
         };
         self.ctx.conns.put_decoder(conn, decoder);
-        if let Err(error) = result {
-            self.closed(conn, &error.to_string());
+        match result {
+            Ok(()) => {}
+            // A program, unlike a stranger, is told what was wrong.
+            Err(error) if self.clients.has(conn) => {
+                clients::refuse(&mut self.ctx, conn, format!("{error}; the connection is closed"));
+            }
+            Err(error) => self.closed(conn, &error.to_string()),
         }
     }
 
@@ -388,6 +425,9 @@ impl Daemon {
         for conn in self.clients.silent_since(Tick(now.0.saturating_sub(HANDSHAKE.as_micros() as u64))) {
             self.closed(conn, "it did not introduce itself");
         }
+        if due(self.accept_again) {
+            self.accept_those_who_wait();
+        }
         if self.ready.as_ref().is_some_and(|(until, _)| *until <= now) {
             self.say_ready(true);
         }
@@ -420,6 +460,7 @@ impl Daemon {
         !self.outputs.is_empty()
             || !self.ctx.actions.is_empty()
             || !self.streams.wanted.is_empty()
+            || !self.streams.over.is_empty()
             || self.links.as_ref().is_some_and(|links| !links.events.is_empty())
     }
 
@@ -435,6 +476,11 @@ impl Daemon {
             for node in core::mem::take(&mut self.streams.wanted) {
                 self.want_data(&node);
             }
+            for lease in core::mem::take(&mut self.streams.over) {
+                if let Some((conn, handle)) = self.clients.holder(lease) {
+                    self.clients.drop_lease(conn, handle);
+                }
+            }
         }
     }
 
@@ -443,7 +489,10 @@ impl Daemon {
             Action::Worker { serial, state } => self.tell_core(Input::WorkerNews { serial, state }),
             Action::WorkerEnded { serial, code, cause } => self.local_worker_ended(serial, code, cause),
             Action::End { serial, end } => self.tell_core(Input::End { serial, end }),
-            Action::Gone { serial } => self.tell_core(Input::Gone { serial }),
+            Action::Gone { serial } => {
+                self.streams.finish_lent(&mut self.ctx, serial);
+                self.tell_core(Input::Gone { serial });
+            }
             Action::PluginHere { plugin, result } => {
                 self.lender.plugin_here(&mut self.ctx, &mut self.plugins, plugin, result);
             }
@@ -462,7 +511,9 @@ impl Daemon {
 
     /// There is room again on a connection.
     fn drained(&mut self, conn: ConnId) {
-        if let End::Data { .. } = self.end_of(conn) {
+        if self.clients.has(conn) {
+            self.ctx.conns.read_again(conn);
+        } else if let End::Data { .. } = self.end_of(conn) {
             for serial in self.streams.lent_on(conn) {
                 self.lender.stream_writable(&mut self.ctx, serial);
             }

@@ -127,9 +127,9 @@ impl Daemon {
     pub(super) fn tidy(&mut self) {
         let Some(links) = &mut self.links else { return };
         for peer in links.idle_for(self.ctx.now, IDLE) {
-            if self.core.needs(peer) || self.streams.uses(peer) || self.plugins.uses_data(peer) {
+            if self.core.needs(peer) {
                 links.needed(peer);
-            } else {
+            } else if !self.streams.uses(peer) && !self.plugins.uses_data(peer) {
                 links.close_link(&mut self.ctx, peer);
             }
         }

@@ -6,6 +6,7 @@ use crate::context::Assignment;
 use crate::streams::NewStream;
 use mutirao_tree::{LeaseRecord, NodeMessage, Output, Policy};
 use mutirao_wire::lease::LeaseEnd;
+use mutirao_wire::limits::TEXT_BYTES_MAX;
 use mutirao_wire::local::{LeaseChange, Rows};
 use mutirao_wire::node::{Arch, Grant, Note};
 use mutirao_wire::stream::Bind;
@@ -35,10 +36,8 @@ impl Daemon {
             Output::News { app: _, lease, change } => self.news(lease, change),
             Output::Approved { app, plugin: _ } => self.approved(app),
             Output::Begin(record) => self.lease_begins(record),
-            Output::Finish { serial, end } => {
-                self.streams.finish_lent(&mut self.ctx, serial);
-                self.lender.finish(&mut self.ctx, serial, &end);
-            }
+            // Its stream stays until the worker is gone: what had been finished still goes home.
+            Output::Finish { serial, end } => self.lender.finish(&mut self.ctx, serial, &end),
             Output::Answer { id, question } => self.answer(id, question),
             Output::Rows { number, rows, more, missing } => {
                 if let Some((conn, number)) = self.clients.asker(number, !more) {
@@ -103,10 +102,10 @@ impl Daemon {
 
     pub(super) fn news(&mut self, lease: LeaseId, change: LeaseChange) {
         let Some((conn, handle)) = self.clients.holder(lease) else { return };
-        let ended = matches!(change, LeaseChange::Ended(_));
         if self.streams.has(lease) {
-            self.streams.news(&mut self.ctx, lease, change);
+            self.streams.news(&mut self.ctx, lease, change, self.leaving.is_some());
         } else {
+            let ended = matches!(change, LeaseChange::Ended(_));
             let local = lease.lender == self.ctx.me.id;
             let mut fds = Vec::new();
             if local && change == LeaseChange::Ready {
@@ -114,9 +113,9 @@ impl Daemon {
                 fds = descriptors;
             }
             clients::put_news(&mut self.ctx, conn, handle, change, fds);
-        }
-        if ended {
-            self.clients.drop_lease(conn, handle);
+            if ended {
+                self.clients.drop_lease(conn, handle);
+            }
         }
     }
 
@@ -174,11 +173,13 @@ impl Daemon {
             users: config.users.clone(),
             approved: approved.into_iter().collect(),
             denied: denied.into_iter().collect(),
+            held: self.lender.held(),
         }
     }
 
     /// Ends a lease lent here by order.
     pub(super) fn kill_lease(&mut self, serial: u64, why: String) {
+        let why = crate::sys::shortened(why, TEXT_BYTES_MAX);
         self.tell_core(mutirao_tree::Input::End { serial, end: LeaseEnd::Killed(why) });
     }
 }

@@ -206,10 +206,10 @@ impl Daemon {
 
     fn kill_worker(&mut self, conn: ConnId, kill: KillWorker) {
         let Some(held) = self.clients.get(conn).and_then(|client| client.held(kill.handle)) else { return };
-        // These two are the only reasons a program may give; all others are for the node to find out.
-        if held.lease.lender == self.ctx.me.id
-            && matches!(kill.code, failure::CANCELLED | failure::TIME_LIMIT)
-        {
+        // A program may also find that the worker breaks the protocol; other reasons are for the node to
+        // find out.
+        const REASONS: [u32; 3] = [failure::CANCELLED, failure::TIME_LIMIT, failure::WORKER_ENDED];
+        if held.lease.lender == self.ctx.me.id && REASONS.contains(&kill.code) {
             self.lender.kill_worker(&mut self.ctx, held.lease.serial, kill.code);
         }
     }
@@ -250,6 +250,7 @@ impl Daemon {
                 self.lender.free_seat(seat);
             }
             self.tell_core(Input::AppGone(client.app));
+            self.lender.app_gone(client.app);
         }
         if self.only == Some(conn) {
             self.leave("its program ended");

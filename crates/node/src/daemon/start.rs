@@ -55,7 +55,7 @@ impl Node {
         {
             tracing::warn!("other processes of this user may look into this one: {error}");
         }
-        raise_descriptor_limit();
+        set_own_limits();
         let uid = rustix::process::geteuid().as_raw();
         let name = Name::new(&options.name)?;
         let own_state = match options.embedded {
@@ -170,6 +170,7 @@ impl Node {
         let mut daemon = Daemon {
             started: ctx.now,
             tidied: ctx.now,
+            accept_again: None,
             ctx,
             core,
             outputs: Vec::new(),
@@ -291,12 +292,17 @@ fn capacity(config: &Config, slots: Option<u16>) -> Capacity {
     }
 }
 
-/// A node with many links, workers and programs needs many descriptors.
-fn raise_descriptor_limit() {
+/// A node with many links, workers and programs needs many descriptors, and its memory, keys
+/// included, is not for a core dump.
+fn set_own_limits() {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!("the limit of open files stays as it is: {error}");
-    }
+    let set = |resource, change: fn(&mut rustix::process::Rlimit)| {
+        let mut limit = getrlimit(resource);
+        change(&mut limit);
+        if let Err(error) = setrlimit(resource, limit) {
+            tracing::debug!("the limit {resource:?} stays as it is: {error}");
+        }
+    };
+    set(Resource::Nofile, |limit| limit.current = limit.maximum);
+    set(Resource::Core, |limit| limit.current = Some(0));
 }

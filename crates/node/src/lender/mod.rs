@@ -27,6 +27,7 @@ mod worker;
 
 use crate::context::{Action, Assignment, Context, Done as JobDone, Owner, Readiness};
 use crate::error::Error;
+use crate::options::WorkerConfig;
 use crate::plugins::{Plugins, Program};
 use core::time::Duration;
 use ending::{Evidence, OomWatch};
@@ -35,8 +36,10 @@ use mio::Interest;
 use mutirao_confine::{Level, Plan, Report};
 use mutirao_ring::{Bell, Ringer};
 use mutirao_schedule::serve::Output as Order;
+use mutirao_tree::Held;
 use mutirao_wire::frame::Header;
 use mutirao_wire::lease::{LeaseEnd, WorkerState};
+use mutirao_wire::limits::TEXT_BYTES_MAX;
 use mutirao_wire::query::{Confinement, Row, WorkerRow};
 use mutirao_wire::stream::failure;
 use mutirao_wire::worker::{Exited, Fork, Forked, WorkerMessage};
@@ -44,7 +47,7 @@ use mutirao_wire::{AppId, PluginId, Tick};
 use process::{Claim, Process};
 use seats::Seats;
 use starter::{Host, Started, Starter};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -62,8 +65,10 @@ const HOW: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);
 /// Templates without leases that are kept.
 const IDLE_MAX: usize = 16;
-/// Bytes of one standard error read in one turn; a flood has to wait for the others.
+/// Bytes of one standard error read at once; a flood has to wait
 const STDERR_A_TURN: usize = 64 * 1024;
+/// for so long.
+const STDERR_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a watched descriptor is: the upper bits of its key, above the number.
 const KIND_SHIFT: u32 = 48;
@@ -99,10 +104,13 @@ pub struct Lender {
     next: u64,
     /// Leases whose stream or ring has something to move.
     dirty: BTreeSet<u64>,
-    /// Descriptors that were not read to their end.
+    /// Standard errors that were not read to their end, and when they are read on.
     unread: BTreeSet<u64>,
+    unread_until: Option<Tick>,
     /// Plugins that leases no longer use.
     released: Vec<PluginId>,
+    /// Local applications that are gone, of which leases are still ending.
+    gone: HashSet<AppId>,
 }
 
 impl Lender {
@@ -143,13 +151,20 @@ impl Lender {
             next: 1,
             dirty: BTreeSet::new(),
             unread: BTreeSet::new(),
+            unread_until: None,
             released: Vec::new(),
+            gone: HashSet::new(),
         })
     }
 
     /// How strongly workers are confined here.
     pub fn confinement(&self) -> Confinement {
         Confinement { level: self.report.level().word().into(), detail: self.report.words() }
+    }
+
+    /// How well workers are held here, as the policy has to know it.
+    pub fn held(&self) -> Held {
+        held(self.report.level(), self.minimum)
     }
 
     /// A place on the spin board for a program that connects, and a descriptor of the board.
@@ -169,6 +184,7 @@ impl Lender {
     /// For one without a plugin nothing is started and nothing reported.
     pub fn begin(&mut self, ctx: &mut Context, plugins: &mut Plugins, assignment: Assignment) {
         let serial = assignment.serial;
+        self.gone.remove(&assignment.app);
         let (plugin, user, home) =
             (assignment.plugin.clone(), assignment.user.clone(), assignment.home.clone());
         self.leases.insert(serial, Lease::new(ctx.now, assignment));
@@ -190,6 +206,15 @@ impl Lender {
         match lease.worker {
             Some(worker) => self.order_end(worker, failure::WORKER_ENDED),
             None => self.lease_over(ctx, serial),
+        }
+    }
+
+    /// A local application is gone: its templates go too, as soon as its leases have ended.
+    pub fn app_gone(&mut self, app: AppId) {
+        if self.leases.values().any(|lease| lease.given.app == app) {
+            self.gone.insert(app);
+        } else {
+            self.end_templates_of(app);
         }
     }
 
@@ -279,7 +304,9 @@ impl Lender {
                     self.dirty.insert(worker.serial);
                 }
             }
-            TEMPLATE_STDERR | WORKER_STDERR => self.read_stderr(key),
+            // A flood is read on in its time, however often it makes itself heard.
+            TEMPLATE_STDERR | WORKER_STDERR if self.unread.contains(&key) => {}
+            TEMPLATE_STDERR | WORKER_STDERR => self.read_stderr(ctx.now, key),
             _ => {}
         }
     }
@@ -291,7 +318,7 @@ impl Lender {
 
     /// When `time` wants to be called next.
     pub fn deadline(&self) -> Option<Tick> {
-        if !self.dirty.is_empty() || !self.unread.is_empty() || !self.released.is_empty() {
+        if !self.dirty.is_empty() || !self.released.is_empty() {
             return Some(Tick(0));
         }
         let templates =
@@ -306,14 +333,17 @@ impl Lender {
             worker::Stage::Running(_) => None,
         });
         let calls = self.leases.values().filter_map(|lease| lease.served.as_ref()?.deadline());
-        templates.chain(workers).chain(calls).min()
+        templates.chain(workers).chain(calls).chain(self.unread_until).min()
     }
 
     /// The deadline has passed.
     pub fn time(&mut self, ctx: &mut Context, plugins: &mut Plugins) {
         let now = ctx.now;
-        for key in core::mem::take(&mut self.unread) {
-            self.read_stderr(key);
+        if self.unread_until.is_some_and(|until| until <= now) {
+            self.unread_until = None;
+            for key in core::mem::take(&mut self.unread) {
+                self.read_stderr(now, key);
+            }
         }
         for serial in core::mem::take(&mut self.dirty) {
             self.pump(ctx, serial);
@@ -425,7 +455,7 @@ impl Lender {
         let known = self.by_key.get(&key).copied();
         let template = match known {
             Some(template) => template,
-            None => match self.start_template(key, program) {
+            None => match self.start_template(&ctx.config.worker, key, program) {
                 Ok(template) => template,
                 Err(error) => {
                     return self.give_up(ctx, serial, format!("no process can be started: {error}"));
@@ -518,6 +548,9 @@ impl Lender {
         let app = lease.given.app;
         if !self.leases.values().any(|other| other.given.app == app) {
             self.bells.remove(&app);
+            if self.gone.remove(&app) {
+                self.end_templates_of(app);
+            }
         }
         if let Some(key) = lease.key()
             && !self.leases.values().any(|other| other.key() == Some(key))
@@ -531,6 +564,8 @@ impl Lender {
     fn give_up(&mut self, ctx: &mut Context, serial: u64, why: String) {
         let Some(lease) = self.leases.get_mut(&serial).filter(|lease| !lease.given_up) else { return };
         lease.given_up = true;
+        // It has to fit into a frame on a control connection.
+        let why = crate::sys::shortened(why, TEXT_BYTES_MAX);
         ctx.actions.push(Action::End { serial, end: LeaseEnd::CannotRun(why) });
     }
 }
@@ -546,7 +581,7 @@ impl Lender {
         self.next
     }
 
-    fn start_template(&mut self, key: Key, program: Program) -> io::Result<u64> {
+    fn start_template(&mut self, limits: &WorkerConfig, key: Key, program: Program) -> io::Result<u64> {
         let number = self.number();
         let directory = self.directory.join(number.to_string());
         let mut plan = Plan::new(program.executable(), &program.directory, &directory);
@@ -556,7 +591,11 @@ impl Lender {
         plan.minimum = self.minimum;
         // Each worker gets a process group of its own.
         plan.lock_group = false;
-        plan.limits.memory_bytes = (key.memory_mib > 0).then(|| u64::from(key.memory_mib) << 20);
+        plan.network = limits.network;
+        let memory_mib = Some(key.memory_mib).filter(|memory_mib| *memory_mib > 0).or(limits.memory_mib);
+        plan.limits.memory_bytes = memory_mib.map(|memory_mib| u64::from(memory_mib) << 20);
+        plan.limits.open_files = limits.files.or(plan.limits.open_files);
+        plan.limits.processes = limits.processes.or(plan.limits.processes);
         self.starter.start(number, plan)?;
         let template = Template {
             key,
@@ -669,6 +708,12 @@ impl Lender {
         }
     }
 
+    fn end_templates_of(&mut self, app: AppId) {
+        for template in self.templates_that(|template| template.key.app == app) {
+            self.end_template(template);
+        }
+    }
+
     /// A template did not become one: tells every lease that waits for it.
     fn template_failed(&mut self, ctx: &mut Context, number: u64, how: &str) {
         if let Some(template) = self.templates.get(&number) {
@@ -707,7 +752,8 @@ impl Lender {
     fn template_over(&mut self, ctx: &mut Context, number: u64) {
         // What it said and wrote last is still to be read.
         self.template_speaks(ctx, number, Readiness { readable: true, writable: false });
-        self.read_stderr(key(TEMPLATE_STDERR, number));
+        self.read_stderr(ctx.now, key(TEMPLATE_STDERR, number));
+        self.unread.remove(&key(TEMPLATE_STDERR, number));
         let Some(template) = self.templates.get_mut(&number) else { return };
         let status = template.running.as_mut().and_then(Running::wait);
         let session = template.running.as_ref().map(|running| running.process.pid());
@@ -853,7 +899,11 @@ impl Lender {
                 if unwanted {
                     process.kill();
                 }
-                worker.stage = worker::Stage::Running(process);
+                // One that cannot be watched is over without its end being seen.
+                worker.stage = match watched {
+                    Ok(()) => worker::Stage::Running(process),
+                    Err(_) => worker::Stage::Ended { since: ctx.now, group: Some(pid) },
+                };
                 if !unwanted {
                     tracing::debug!(
                         serial,
@@ -916,7 +966,7 @@ impl Lender {
 
     /// A worker is gone and all that can be known about its end is known.
     fn worker_over(&mut self, ctx: &mut Context, number: u64) {
-        self.read_stderr(key(WORKER_STDERR, number));
+        self.read_stderr(ctx.now, key(WORKER_STDERR, number));
         self.unread.remove(&key(WORKER_STDERR, number));
         let Some(mut worker) = self.workers.remove(&number) else { return };
         self.seats.give_back(worker.seat);
@@ -985,7 +1035,7 @@ impl Lender {
     }
 
     /// Reads the standard error of a template or a worker; what is left is read in the next turn.
-    fn read_stderr(&mut self, key: u64) {
+    fn read_stderr(&mut self, now: Tick, key: u64) {
         let number = key & ((1 << KIND_SHIFT) - 1);
         let (pipe, tail) = if key >> KIND_SHIFT == TEMPLATE_STDERR {
             let Some(template) = self.templates.get_mut(&number) else { return };
@@ -1010,6 +1060,7 @@ impl Lender {
             }
         }
         self.unread.insert(key);
+        self.unread_until.get_or_insert(now + STDERR_PAUSE);
     }
 }
 
@@ -1019,6 +1070,20 @@ const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 fn key(kind: u64, number: u64) -> u64 {
     debug_assert!(number >> KIND_SHIFT == 0);
     kind << KIND_SHIFT | number
+}
+
+fn held(level: Level, minimum: Level) -> Held {
+    if level < minimum {
+        let why = format!("this machine confines workers to level `{level}`; its owner demands `{minimum}`");
+        Held::TooLittle(why)
+    } else if level < Level::Files {
+        let why = format!(
+            "this machine confines workers to level `{level}` only, so it runs nothing but its owner's own plugins"
+        );
+        Held::OwnOnly(why)
+    } else {
+        Held::Well
+    }
 }
 
 /// Removes a directory that a worker could write to.

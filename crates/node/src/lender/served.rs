@@ -21,8 +21,10 @@ pub struct Served {
     serve: Serve,
     /// Frames for the home, not yet on its connection.
     home: Vec<u8>,
-    /// Calls in the ring and their operations, oldest first.
-    inside: VecDeque<(u64, u32)>,
+    /// Calls in the ring, oldest first.
+    inside: VecDeque<u64>,
+    /// Calls answered through this ring.
+    answered: u64,
     decoder: Decoder,
     out: Vec<Output>,
 }
@@ -45,6 +47,7 @@ impl Served {
             serve: Serve::new(),
             home: Vec::new(),
             inside: VecDeque::new(),
+            answered: 0,
             decoder: Decoder::new(DATA_BODY_MAX),
             out: Vec::new(),
         }
@@ -70,13 +73,14 @@ impl Served {
     pub fn worker_ready(&mut self, now: Tick) {
         self.decoder = Decoder::new(DATA_BODY_MAX);
         self.inside.clear();
+        self.answered = 0;
         self.handle(now, Input::WorkerReady);
     }
 
     /// The worker is gone; what it left in the ring is taken first.
     pub fn worker_gone(&mut self, now: Tick, ring: &mut CallerEnd, code: u32, cause: &str) {
         self.drain(now, ring);
-        let running = ring.progress.running().map(CallId);
+        let running = self.last_begun(ring);
         self.handle(now, Input::WorkerGone { running, code, cause });
         self.inside.clear();
     }
@@ -86,7 +90,7 @@ impl Served {
         let mut running = None;
         if let Some(ring) = ring {
             self.drain(now, ring);
-            running = ring.progress.running().map(CallId);
+            running = self.last_begun(ring);
         }
         self.handle(now, Input::LeaseEnds { running, cause });
     }
@@ -106,11 +110,6 @@ impl Served {
     /// What is to be done.
     pub fn take_orders(&mut self) -> Vec<Output> {
         core::mem::take(&mut self.out)
-    }
-
-    /// The operation of a call in the ring.
-    pub fn operation(&self, call: u64) -> Option<u32> {
-        self.inside.iter().find(|(inside, _)| *inside == call).map(|(_, operation)| *operation)
     }
 
     /// Moves frames both ways until there is nothing to move, and asks the worker to ring for what
@@ -171,7 +170,7 @@ impl Served {
                 if let Some(head) = head.first_chunk::<HEADER_BYTES>() {
                     let header = Header::from_bytes(head);
                     if !header.has(flags::MORE) {
-                        inside.push_back((header.sequence.get(), header.aux.get()));
+                        inside.push_back(header.sequence.get());
                     }
                 }
                 true
@@ -190,8 +189,9 @@ impl Served {
         let count = self.decoder.fill_with(|buffer| ring.replies.read_to(buffer, FRAME_MAX))?;
         while let Some((header, body)) = self.decoder.next_frame()? {
             let is_last_part = header.kind.get() == Kind::Result as u16 && !header.has(flags::MORE);
-            if is_last_part && self.inside.front().is_some_and(|(call, _)| *call == header.sequence.get()) {
+            if is_last_part && self.inside.front() == Some(&header.sequence.get()) {
                 self.inside.pop_front();
+                self.answered += 1;
             }
             self.serve.handle(
                 now,
@@ -208,7 +208,82 @@ impl Served {
         while self.read(now, ring).is_ok_and(|count| count > 0) {}
     }
 
+    /// The last call that a worker which is gone has begun: the one it ran, or one that it finished and
+    /// whose result it had not shown yet, since it shows several at once. Those must not run again.
+    fn last_begun(&self, ring: &CallerEnd) -> Option<CallId> {
+        let running = ring.progress.running();
+        let place = self.inside.iter().position(|call| Some(*call) == running);
+        let begun = place.map_or(0, |place| place + 1);
+        let unseen = ring.progress.finished().saturating_sub(self.answered);
+        let unseen = usize::try_from(unseen).unwrap_or(usize::MAX).min(self.inside.len());
+        let last = begun.max(unseen).checked_sub(1)?;
+        self.inside.get(last).copied().map(CallId)
+    }
+
     fn handle(&mut self, now: Tick, input: Input<'_>) {
         self.serve.handle(now, input, &mut self.home, &mut self.out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutirao_ring::{CAPACITY_DEFAULT, RingMemory, WorkerEnd};
+    use mutirao_wire::stream::{CallExtent, StreamMessage, call_header, failure, result_header};
+
+    /// A worker that began to answer `shown` of five calls before the caller's eyes, finished
+    /// `finished` of them in all, and perhaps `runs` another. Which calls are failed, which not started?
+    fn after_its_end(shown: u64, finished: u64, runs: Option<u64>) -> (Vec<u64>, Vec<u64>) {
+        let memory = RingMemory::create(CAPACITY_DEFAULT).unwrap();
+        let (_call_bell, call_ringer) = Bell::pair().unwrap();
+        let (_reply_bell, reply_ringer) = Bell::pair().unwrap();
+        let mut ring = CallerEnd::map(&memory, call_ringer).unwrap();
+        let mut worker = WorkerEnd::map(&memory, reply_ringer).unwrap();
+        let mut served = Served::new();
+        served.stream_up(Tick(0), Handle(1));
+        served.worker_ready(Tick(0));
+        let extent = CallExtent { bytes: 0, limit_ms: 0 };
+        for call in 1..=5 {
+            let header = call_header(Handle(1), CallId(call), 0, extent, false, 0, false);
+            served.home_says(Tick(0), &header, &[]);
+        }
+        served.write(Tick(0), &mut ring).unwrap();
+        for call in 1..=finished {
+            worker.progress.begin(call, 0);
+            let header = result_header(Handle(0), CallId(call), 0, 0, false);
+            worker.replies.write_parts(&[header.bytes()]).unwrap();
+            worker.progress.end();
+            if call == shown {
+                worker.replies.flush().unwrap();
+            }
+        }
+        if let Some(call) = runs {
+            worker.progress.begin(call, 0);
+        }
+        served.worker_gone(Tick(1), &mut ring, failure::WORKER_ENDED, "it ended");
+        let mut decoder = Decoder::new(DATA_BODY_MAX);
+        decoder.push(&served.home);
+        let (mut failed, mut not_started) = (Vec::new(), Vec::new());
+        while let Some((header, body)) = decoder.next_frame().unwrap() {
+            if header.has(flags::FAILED) {
+                failed.push(header.sequence.get());
+            } else if let Ok(StreamMessage::WorkerEnded(ended)) = StreamMessage::read(&header, body) {
+                not_started = ended.not_started.iter().map(|call| call.0).collect();
+            }
+        }
+        (failed, not_started)
+    }
+
+    #[test]
+    fn what_a_worker_finished_and_did_not_show_counts_as_begun() {
+        assert_eq!(after_its_end(1, 3, None), (vec![2, 3], vec![4, 5]));
+        assert_eq!(after_its_end(1, 3, Some(4)), (vec![2, 3, 4], vec![5]));
+        assert_eq!(after_its_end(2, 2, None), (vec![], vec![3, 4, 5]));
+        assert_eq!(after_its_end(0, 0, Some(1)), (vec![1], vec![2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn a_worker_that_claims_to_have_finished_more_than_it_was_given_harms_nobody_else() {
+        assert_eq!(after_its_end(1, 1, Some(77)), (vec![], vec![2, 3, 4, 5]));
     }
 }
