@@ -158,6 +158,9 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
         return Ok(Outcome::Ended);
     }
     rustix::process::setpgid(None, None).map_err(failed("make a process group"))?;
+    // So that the node's kill reaches all that operations start. Where the kernel knows no filters this fails;
+    // whether programs run at all there was for the node's owner to say before the template began.
+    let _ = mutirao_confine::lock_group();
     let [memory, call_bell, reply_bell, board, stderr, life] =
         <[OwnedFd; FORK_FDS]>::try_from(fds).map_err(|_| "a descriptor is missing".to_owned())?;
     rustix::stdio::dup2_stderr(&stderr).map_err(failed("redirect standard error"))?;

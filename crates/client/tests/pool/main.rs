@@ -83,6 +83,14 @@ fn ends_at(at: u64, x: u64) -> u64 {
     x
 }
 
+/// What came of leaving the worker's process group.
+#[mutirao::operation]
+fn leaves() -> [bool; 2] {
+    let group = rustix::process::setpgid(None, None).is_ok();
+    let session = std::process::Command::new("setsid").arg("true").status();
+    [group, session.is_ok_and(|status| status.success())]
+}
+
 /// Ends the worker the first time, told by a file.
 #[mutirao::operation(repeatable)]
 fn ends_once(file: String) -> String {
@@ -190,6 +198,7 @@ fn failures_of_operations() {
     assert_eq!(pool.call(pid, ()).wait().unwrap(), before, "a panic leaves its worker alone");
     assert_eq!(kind_of(pool.call(ends, 3).wait()), CallErrorKind::WorkerEnded);
     assert_ne!(pool.call(pid, ()).wait().unwrap(), before, "a worker that ended is replaced");
+    assert_eq!(pool.call(leaves, ()).wait().unwrap(), [false, false]);
     // The others that were in its ring are none the worse.
     let calls: Vec<_> = (0..200).map(|x| pool.call(square, x)).collect();
     let end = pool.call(ends, 1);
