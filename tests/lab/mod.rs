@@ -1,6 +1,8 @@
 //! A place of its own for each test: pools of real daemons that end, and files that go, with it.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
+pub mod hosts;
+
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -114,6 +116,13 @@ impl Lab {
         env!("CARGO_BIN_EXE_mutirao")
     }
 
+    /// The program whose operations misbehave; built with the workspace.
+    pub fn program() -> PathBuf {
+        let path = Path::new(Lab::binary()).with_file_name("mutirao-test-program");
+        assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
+        path
+    }
+
     /// A command in this place, with no other daemon in reach.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         self.command_at(&self.home, &self.runtime, program)
@@ -121,6 +130,12 @@ impl Lab {
 
     fn command_at(&self, home: &Path, runtime: &Path, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
+        self.settle(&mut command, home, runtime);
+        command
+    }
+
+    /// Leaves no daemon in reach of a command but those of `runtime`.
+    fn settle(&self, command: &mut Command, home: &Path, runtime: &Path) {
         for name in ["MUTIRAO_SOCKET", "MUTIRAO_NODE", "MUTIRAO_POOL", "MUTIRAO_PASSPHRASE_FILE"] {
             command.env_remove(name);
         }
@@ -129,7 +144,6 @@ impl Lab {
             .env("MUTIRAO_RUNTIME_DIR", runtime)
             .env("MUTIRAO_BIN", Lab::binary())
             .stdin(Stdio::null());
-        command
     }
 
     /// Runs `mutirao` with these arguments, through node `n1` unless said otherwise.
@@ -193,13 +207,13 @@ impl Lab {
     /// The process of a daemon of this place.
     #[track_caller]
     pub fn pid(&self, node: &str) -> i32 {
-        for entry in std::fs::read_dir(&self.runtime).unwrap().flatten() {
-            if let Ok(text) = std::fs::read_to_string(entry.path().join(format!("{node}.json"))) {
-                let described: Value = serde_json::from_str(&text).unwrap();
-                return described["pid"].as_i64().unwrap() as i32;
-            }
-        }
-        panic!("{node} is not described in {}", self.runtime.display());
+        pid_in(&self.runtime, node)
+    }
+
+    /// The local socket of a daemon of this place.
+    #[track_caller]
+    pub fn socket(&self, node: &str) -> PathBuf {
+        described(&self.runtime, node)["socket"].as_str().unwrap().into()
     }
 
     /// Waits until `what` holds.
@@ -216,9 +230,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for log in logs(&self.home) {
-                eprintln!("--- {}\n{}", log.display(), std::fs::read_to_string(&log).unwrap_or_default());
-            }
+            print_logs(&self.home);
         }
         let _ = self.command(Lab::binary()).args(["down", "--all"]).output();
         for base in &self.homes {
@@ -230,9 +242,27 @@ impl Drop for Lab {
     }
 }
 
-fn logs(home: &Path) -> Vec<PathBuf> {
+#[track_caller]
+fn pid_in(runtime: &Path, node: &str) -> i32 {
+    described(runtime, node)["pid"].as_i64().unwrap() as i32
+}
+
+/// What a daemon says about itself in the runtime directory.
+#[track_caller]
+fn described(runtime: &Path, node: &str) -> Value {
+    for entry in std::fs::read_dir(runtime).unwrap().flatten() {
+        if let Ok(text) = std::fs::read_to_string(entry.path().join(format!("{node}.json"))) {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+    panic!("{node} is not described in {}", runtime.display());
+}
+
+fn print_logs(home: &Path) {
     let nodes = std::fs::read_dir(home.join("nodes")).into_iter().flatten().flatten();
-    nodes.map(|node| node.path().join("log")).filter(|log| log.exists()).collect()
+    for log in nodes.map(|node| node.path().join("log")).filter(|log| log.exists()) {
+        eprintln!("--- {}\n{}", log.display(), std::fs::read_to_string(&log).unwrap_or_default());
+    }
 }
 
 /// Another machine of a test.

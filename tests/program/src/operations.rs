@@ -1,6 +1,7 @@
 //! What this program does on lent slots.
 
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Where and by whom a call was computed.
@@ -92,6 +93,13 @@ pub fn attempt(what: String, on: String) -> Result<String, String> {
             rustix::process::kill_process(pid, rustix::process::Signal::CONT)
                 .map(|()| "signalled".into())
                 .map_err(|error| error.to_string())
+        }
+        "flood" => {
+            let line = [b'x'; 1 << 20];
+            let mut stderr = std::io::stderr();
+            let lines =
+                (0..on.parse().map_err(|_| "no number")?).try_for_each(|_: u32| stderr.write_all(&line));
+            lines.map(|()| "flooded".into()).map_err(text)
         }
         "environment" => Ok(std::env::vars().map(|(name, _)| name).collect::<Vec<_>>().join(",")),
         "directory" => std::env::current_dir().map(|path| path.display().to_string()).map_err(text),

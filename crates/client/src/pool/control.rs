@@ -166,6 +166,7 @@ impl Core {
                 let local = lease.info.local;
                 lease.state = LeaseState::Ready;
                 lease.began = true;
+                self.elastic.lease_works(&lease.info.lender.name);
                 if local {
                     self.new_ring(now, handle)?;
                 } else {
@@ -186,7 +187,7 @@ impl Core {
                     LeaseEnd::Released | LeaseEnd::LimitReached | LeaseEnd::Reclaimed | LeaseEnd::Leaving
                 );
                 let text = end_text(&end);
-                self.elastic.lease_failed(now, &end, &text);
+                self.elastic.lease_failed(now, &lease.info.lender.name, &end, &text);
                 self.lease_ended(now, handle, lost, text);
             }
             LeaseChange::Approved => {}

@@ -5,18 +5,23 @@ use super::options::{LeaseState, Request, Slots, note_text};
 use mutirao_schedule::hold::Input;
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{Allocate, LocalMessage};
-use mutirao_wire::node::Hindrance;
+use mutirao_wire::node::{Hindrance, Note};
 use mutirao_wire::{Handle, Tick};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Work that waits for less than this, shared among the leases held, is no reason to ask for more.
 const WORTH_ASKING: Duration = Duration::from_millis(2);
+/// A call that waits longer is one, however short it may be: what it waits for may run for ever.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// First and longest wait before asking again when not all was granted.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// Leases without work are kept for so long.
 const IDLE: Duration = Duration::from_secs(3);
 /// After so many leases that could not run the program, with none that could, it is given up.
 const FAILURES_MAX: u32 = 8;
+/// Nodes remembered that granted a lease and then could not run the program.
+const UNFIT_MAX: usize = 64;
 
 /// How slots come without the program's asking.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub(super) struct Elastic {
     failures: u32,
     /// Why the last of them could not, for people.
     reason: Option<String>,
+    /// What stood in the way at each node that granted a lease in vain, by name.
+    unfit: BTreeMap<String, Note>,
     next_sequence: u32,
     hopeless: bool,
 }
@@ -46,6 +53,7 @@ impl Elastic {
             delay: RETRY.0,
             failures: 0,
             reason: None,
+            unfit: BTreeMap::new(),
             next_sequence: 1,
             hopeless: false,
         }
@@ -64,8 +72,17 @@ impl Elastic {
         self.hopeless = false;
     }
 
-    pub(super) fn lease_failed(&mut self, now: Tick, end: &LeaseEnd, text: &str) {
-        if let LeaseEnd::CannotRun(_) = end {
+    /// The program runs on `node`.
+    pub(super) fn lease_works(&mut self, node: &str) {
+        self.unfit.remove(node);
+    }
+
+    pub(super) fn lease_failed(&mut self, now: Tick, node: &str, end: &LeaseEnd, text: &str) {
+        if let LeaseEnd::CannotRun(why) = end {
+            if self.unfit.len() < UNFIT_MAX || self.unfit.contains_key(node) {
+                let note = Note { node: node.to_owned(), hindrance: Hindrance::Unfit(why.clone()) };
+                self.unfit.insert(node.to_owned(), note);
+            }
             self.failures += 1;
             self.reason = Some(text.to_owned());
             self.put_off(now);
@@ -189,6 +206,13 @@ impl Core {
         }
         let times = [Some(self.elastic.not_before), self.stuck_at()];
         times.into_iter().flatten().filter(|at| *at > now()).min()
+    }
+
+    /// What stood in the way at the last request, and of leases granted since.
+    pub(super) fn all_notes(&self) -> Vec<Note> {
+        let known = |node: &str| self.notes.iter().any(|note| note.node == node);
+        let unfit = self.elastic.unfit.values().filter(|note| !known(&note.node));
+        self.notes.iter().chain(unfit).cloned().collect()
     }
 
     /// Why a call finds nothing to run on, for people.

@@ -253,7 +253,7 @@ impl Pool {
 
     /// What stood in the way of the last request elsewhere; see [`note_text`].
     pub fn notes(&self) -> Vec<Note> {
-        self.handle.shared.lock().notes.clone()
+        self.handle.shared.lock().all_notes()
     }
 
     /// The nodes of the pool.
