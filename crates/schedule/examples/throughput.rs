@@ -10,7 +10,7 @@ use std::time::Instant;
 const CALLS: usize = 4_000_000;
 
 fn main() {
-    for leases in [1, 8, 200] {
+    for leases in [1, 8, 205, 2000] {
         let per_s = hold(leases);
         println!("hold, {leases} leases: {per_s:.0} calls/s");
     }

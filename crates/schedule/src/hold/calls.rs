@@ -8,6 +8,7 @@ pub(super) struct Calls {
     entries: Vec<Entry>,
     free: Vec<u32>,
     count: usize,
+    next_number: u64,
 }
 
 #[derive(Debug)]
@@ -20,6 +21,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) call: Call,
+    /// Lower for older calls.
+    pub(super) number: u64,
     /// Leases it was sent to, by their places in the table of leases; none: it waits.
     pub(super) copies: [Option<u32>; 2],
     /// When it was sent first.
@@ -50,7 +53,9 @@ impl Calls {
     /// Adds a call; the caller has checked that there is room below the limit.
     pub(super) fn insert(&mut self, call: Call) -> CallId {
         self.count += 1;
-        let known = Known { call, copies: [None, None], sent_at: Tick(0), losses: 0 };
+        let number = self.next_number;
+        self.next_number += 1;
+        let known = Known { call, number, copies: [None, None], sent_at: Tick(0), losses: 0 };
         if let Some(index) = self.free.pop() {
             let entry = &mut self.entries[index as usize];
             entry.id.0 += 1 << CALL_INDEX_BITS;

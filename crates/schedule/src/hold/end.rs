@@ -17,7 +17,7 @@ impl Hold {
     ) {
         let Some(lease) = self.leases.get_mut(place) else { return };
         lease.ready = false;
-        self.pending |= lease.retiring.is_some();
+        let retiring = lease.retiring.is_some();
         let started = lease.started(running);
         let watch = lease.watch;
         let mut ran = lease.take_all();
@@ -35,11 +35,15 @@ impl Hold {
                 }
             }
         }
-        self.not_started(place, not_started, out);
+        if retiring {
+            self.leases.pend(place);
+        }
+        self.not_started(now, place, not_started, out);
     }
 
     pub(super) fn lease_ended(
         &mut self,
+        now: Tick,
         place: u32,
         running: Option<CallId>,
         lost: bool,
@@ -59,26 +63,26 @@ impl Hold {
         for call in core::mem::take(&mut lease.bound) {
             self.finish(call, Outcome::LeaseEnded, out);
         }
-        self.not_started(place, not_started, out);
+        self.not_started(now, place, not_started, out);
         for call in may_have_run.into_iter().rev() {
-            self.lost(place, call, lost, out);
+            self.lost(now, place, call, lost, out);
         }
     }
 
     /// These calls, in the order they were sent to the lease, did not start there: they wait again, before
-    /// all others.
-    pub(super) fn not_started(&mut self, place: u32, calls: Vec<CallId>, out: &mut Vec<Output>) {
+    /// all others of their operations.
+    pub(super) fn not_started(&mut self, now: Tick, place: u32, calls: Vec<CallId>, out: &mut Vec<Output>) {
         for call in calls.into_iter().rev() {
             let Some(known) = self.calls.get_mut(call) else { continue };
             known.forget_copy(place);
             if known.is_waiting() {
-                self.wait_again(call, out);
+                self.wait_again(now, call, out);
             }
         }
     }
 
     /// The call was sent to a lease that is no more.
-    fn lost(&mut self, place: u32, call: CallId, lost: bool, out: &mut Vec<Output>) {
+    fn lost(&mut self, now: Tick, place: u32, call: CallId, lost: bool, out: &mut Vec<Output>) {
         let Some(known) = self.calls.get_mut(call) else { return };
         known.forget_copy(place);
         if !known.is_waiting() {
@@ -86,26 +90,26 @@ impl Hold {
         }
         known.losses += u8::from(lost);
         if known.call.repeatable && known.call.only.is_none() && known.losses < LOSSES_MAX {
-            self.wait_again(call, out);
+            self.wait_again(now, call, out);
         } else {
             self.finish(call, Outcome::Unknown, out);
         }
     }
 
-    fn wait_again(&mut self, call: CallId, out: &mut Vec<Output>) {
+    fn wait_again(&mut self, now: Tick, call: CallId, out: &mut Vec<Output>) {
         let Some(known) = self.calls.get(call) else { return };
         let Some(handle) = known.call.only else {
-            self.waiting.push_front(call);
-            self.waiting_count += 1;
+            self.waiting.push_front(now, known.call.operation, call);
             return;
         };
-        let lease = self.leases.place(handle).and_then(|place| self.leases.get_mut(place));
-        match lease.filter(|lease| lease.retiring.is_none()) {
-            Some(lease) => {
+        let place = self.leases.place(handle);
+        let lease = place.and_then(|place| self.leases.get_mut(place));
+        match (place, lease.filter(|lease| lease.retiring.is_none())) {
+            (Some(place), Some(lease)) => {
                 lease.bound.push_front(call);
-                self.pending = true;
+                self.leases.pend(place);
             }
-            None => self.finish(call, Outcome::LeaseEnded, out),
+            _ => self.finish(call, Outcome::LeaseEnded, out),
         }
     }
 }

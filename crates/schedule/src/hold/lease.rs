@@ -1,7 +1,7 @@
-use super::speed::Speed;
+use super::speed::{Room, Speed};
 use crate::watch::Watch;
 use core::hash::{BuildHasherDefault, Hasher};
-use mutirao_wire::limits::LEASE_WINDOW_BYTES;
+use mutirao_wire::limits::{LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
 use mutirao_wire::{CallId, Handle, Tick};
 use std::collections::{HashMap, VecDeque};
 
@@ -30,6 +30,10 @@ pub(super) struct Lease {
     /// For a local worker: when the call at its head must be over. For others `Serve` knows.
     pub(super) watch: Option<Watch>,
     pub(super) speed: Speed,
+    /// It is in the list of those that may take a call.
+    open: bool,
+    /// It is in the list of those that have something pending.
+    pending: bool,
 }
 
 /// Whether the lender can be reached.
@@ -46,8 +50,8 @@ pub(super) enum Way {
 pub(super) struct Sent {
     pub(super) call: CallId,
     pub(super) operation: u32,
-    /// How long it was expected to run where leases are of usual speed, microseconds.
-    pub(super) work_us: f64,
+    /// How long it was expected to run where leases are of usual speed, microseconds; `None`: nobody knew.
+    pub(super) work_us: Option<f64>,
 }
 
 impl Lease {
@@ -66,6 +70,8 @@ impl Lease {
             bound: VecDeque::new(),
             watch: None,
             speed: Speed::default(),
+            open: false,
+            pending: false,
         }
     }
 
@@ -80,6 +86,16 @@ impl Lease {
             && self.retiring.is_none()
             && self.sending.is_none()
             && self.window > self.window_min()
+    }
+
+    /// What more the lease can take. Only something that happens to the lease makes it more.
+    pub(super) fn room(&self, now: Tick) -> Room {
+        let outstanding = self.sent.len() as u32;
+        if !self.can_begin() || outstanding >= LEASE_CALLS_MAX {
+            return Room::NONE;
+        }
+        let head_us = self.sent.front().and_then(|head| head.work_us).unwrap_or(0.0);
+        self.speed.room(now, outstanding, head_us, self.local)
     }
 
     /// With less than this nothing new is begun.
@@ -134,6 +150,10 @@ pub(super) struct Leases {
     places: HashMap<u32, u32, BuildHasherDefault<Spread>>,
     /// Places in use.
     used: Vec<u32>,
+    /// Those that may take a call: all others are known not to, until something happens to them.
+    open: VecDeque<u32>,
+    /// Those with parts, bound calls or their retirement pending.
+    pending: Vec<u32>,
 }
 
 impl Leases {
@@ -162,6 +182,12 @@ impl Leases {
         let lease = self.entries.get_mut(place as usize)?.take()?;
         self.places.remove(&lease.handle.0);
         self.used.retain(|used| *used != place);
+        if lease.open {
+            self.open.retain(|open| *open != place);
+        }
+        if lease.pending {
+            self.pending.retain(|pending| *pending != place);
+        }
         self.free.push(place);
         Some(lease)
     }
@@ -176,6 +202,64 @@ impl Leases {
 
     pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Lease> {
         self.entries.get_mut(place as usize)?.as_mut()
+    }
+
+    /// Something has happened to the lease: perhaps it can take a call now.
+    pub(super) fn reopen(&mut self, place: u32) {
+        if let Some(lease) = self.entries.get_mut(place as usize).and_then(Option::as_mut)
+            && !core::mem::replace(&mut lease.open, true)
+        {
+            self.open.push_back(place);
+        }
+    }
+
+    pub(super) fn reopen_all(&mut self) {
+        for n in 0..self.used.len() {
+            self.reopen(self.used[n]);
+        }
+    }
+
+    /// Takes a place from the front of those open, to be put back by [`reopen`](Leases::reopen).
+    pub(super) fn pop_open(&mut self) -> Option<u32> {
+        let place = self.open.pop_front()?;
+        if let Some(lease) = self.get_mut(place) {
+            lease.open = false;
+        }
+        Some(place)
+    }
+
+    pub(super) fn open(&self) -> impl Iterator<Item = u32> {
+        self.open.iter().copied()
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The lease has something pending.
+    pub(super) fn pend(&mut self, place: u32) {
+        if let Some(lease) = self.entries.get_mut(place as usize).and_then(Option::as_mut)
+            && !core::mem::replace(&mut lease.pending, true)
+        {
+            self.pending.push(place);
+        }
+    }
+
+    /// Takes out those that have something pending.
+    pub(super) fn take_pending(&mut self) -> Vec<u32> {
+        let places = core::mem::take(&mut self.pending);
+        for place in &places {
+            if let Some(lease) = self.get_mut(*place) {
+                lease.pending = false;
+            }
+        }
+        places
+    }
+
+    /// Calls that may run on one lease only and were not sent.
+    pub(super) fn bound(&self) -> usize {
+        let bound = |place: &u32| self.get(*place).map_or(0, |lease| lease.bound.len());
+        self.pending.iter().map(bound).sum()
     }
 
     /// The places in use, by number from 0: leases do not come or go while this is walked through.

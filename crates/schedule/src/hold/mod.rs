@@ -16,6 +16,7 @@ mod lease;
 mod place;
 mod speed;
 mod types;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use mutirao_wire::stream::failure;
 use mutirao_wire::{CallId, Handle, Tick};
 use place::Candidates;
 use speed::Usual;
-use std::collections::VecDeque;
+use waiting::Waiting;
 
 /// The calls and leases of one application.
 #[derive(Debug)]
@@ -39,12 +40,9 @@ pub struct Hold {
     calls: Calls,
     leases: Leases,
     usual: Usual,
-    /// Calls to be placed, in order; some may be over already.
-    waiting: VecDeque<CallId>,
-    /// How many of them are not over, by operation and in all.
-    waiting_count: usize,
-    /// A lease has parts, bound calls or its retirement pending.
-    pending: bool,
+    waiting: Waiting,
+    /// Leases were taken for closed since not enough waited for a reserve.
+    reserves_closed: bool,
     /// No watch of a local lease is due before.
     watch_at: Option<Tick>,
     /// When to look for stragglers next.
@@ -63,9 +61,8 @@ impl Hold {
             calls: Calls::default(),
             leases: Leases::default(),
             usual: Usual::default(),
-            waiting: VecDeque::new(),
-            waiting_count: 0,
-            pending: false,
+            waiting: Waiting::default(),
+            reserves_closed: false,
             watch_at: None,
             copies_at: None,
             copies_after: Tick(0),
@@ -83,18 +80,17 @@ impl Hold {
             return Err(Refused::ArgumentTooLarge(call.bytes));
         }
         let Some(handle) = call.only else {
+            let operation = call.operation;
             let id = self.calls.insert(call);
-            self.waiting.push_back(id);
-            self.waiting_count += 1;
+            self.waiting.push_back(operation, id);
             return Ok(id);
         };
-        let lease = self.leases.place(handle).and_then(|place| self.leases.get_mut(place));
-        let Some(lease) = lease.filter(|lease| lease.retiring.is_none()) else {
-            return Err(Refused::NoSuchLease(handle));
-        };
+        let no_such = Refused::NoSuchLease(handle);
+        let place = self.leases.place(handle).ok_or(no_such)?;
+        let lease = self.leases.get_mut(place).filter(|lease| lease.retiring.is_none()).ok_or(no_such)?;
         let id = self.calls.insert(call);
         lease.bound.push_back(id);
-        self.pending = true;
+        self.leases.pend(place);
         Ok(id)
     }
 
@@ -118,13 +114,17 @@ impl Hold {
         if lease.sending.is_some_and(|(sending, _)| sending == call) {
             lease.sending = None;
         }
-        self.pending |= lease.retiring.is_some();
+        let retiring = lease.retiring.is_some();
         self.copies_changed |= lease.sent.is_empty();
         if at == 0 {
             if failed.is_none_or(ran_to_its_end) {
                 lease.speed.answered(now, sent.operation, &mut self.usual);
             }
             self.new_head(now, place);
+        }
+        self.leases.reopen(place);
+        if retiring {
+            self.leases.pend(place);
         }
         let Some(known) = self.calls.get_mut(call) else { return false };
         known.forget_copy(place);
@@ -184,7 +184,7 @@ impl Hold {
     pub fn waits_for_room(&self, handle: Handle) -> bool {
         let lease = self.leases.place(handle).and_then(|place| self.leases.get(place));
         lease.is_some_and(|lease| {
-            let wanted = self.waiting_count > 0 || !lease.bound.is_empty();
+            let wanted = self.waiting.count() > 0 || !lease.bound.is_empty();
             lease.local
                 && lease.can_write()
                 && (lease.sending.is_some() || (wanted && lease.window <= lease.window_min()))
@@ -193,17 +193,14 @@ impl Hold {
 
     /// How much there is to do.
     pub fn backlog(&self) -> Backlog {
-        let mut backlog = Backlog { leases: self.leases.len(), ..Backlog::default() };
-        for (_, lease) in self.leases.iter() {
-            backlog.sent += lease.sent.len();
-            backlog.idle += usize::from(lease.can_begin() && lease.sent.is_empty());
-            backlog.waiting += lease.bound.len();
+        let bound = self.leases.bound();
+        Backlog {
+            waiting: self.waiting.count() + bound,
+            bound,
+            waiting_us: self.waiting.work_us(&self.usual) as u64,
+            waiting_since: self.waiting.since(&self.calls),
+            leases: self.leases.len(),
         }
-        backlog.waiting += self.waiting_count;
-        let first = self.waiting.iter().find_map(|call| self.calls.get(*call));
-        let usual_us = first.and_then(|known| self.usual.time_us(known.call.operation));
-        backlog.waiting_us = usual_us.map_or(0, |usual_us| (usual_us * backlog.waiting as f64) as u64);
-        backlog
     }
 
     fn lease_added(&mut self, handle: Handle, local: bool, out: &mut Vec<Output>) {
@@ -218,6 +215,7 @@ impl Hold {
     }
 
     fn of_lease(&mut self, now: Tick, place: u32, input: Input, out: &mut Vec<Output>) {
+        self.leases.reopen(place);
         let Some(lease) = self.leases.get_mut(place) else { return };
         match input {
             Input::LeaseReady { room, .. } => {
@@ -240,16 +238,16 @@ impl Hold {
             Input::WorkerEnded { not_started, .. } => {
                 lease.new_head(now);
                 let not_started = lease.take_listed(not_started);
-                self.not_started(place, not_started, out);
+                self.not_started(now, place, not_started, out);
             }
             Input::LocalWorkerEnded { running, code, .. } => {
                 self.local_worker_ended(now, place, running, code, out);
             }
-            Input::LeaseEnded { running, lost, .. } => self.lease_ended(place, running, lost, out),
+            Input::LeaseEnded { running, lost, .. } => self.lease_ended(now, place, running, lost, out),
             Input::Retire(_) => {
                 lease.retiring.get_or_insert(false);
-                self.pending = true;
                 let bound = core::mem::take(&mut lease.bound);
+                self.leases.pend(place);
                 bound.into_iter().for_each(|call| self.finish(call, Outcome::LeaseEnded, out));
             }
             Input::Credit { bytes, .. } if !lease.local => {
@@ -274,7 +272,7 @@ impl Hold {
                 out.push(Output::Cancel { handle: lease.handle, call: sent.call });
             }
         }
-        self.not_started(place, unknown, out);
+        self.not_started(now, place, unknown, out);
     }
 
     fn cancel(&mut self, now: Tick, call: CallId, out: &mut Vec<Output>) {
@@ -286,7 +284,7 @@ impl Hold {
                         lease.bound.retain(|bound| *bound != call);
                     }
                 }
-                None => self.left_waiting(),
+                None => self.waiting.over(known.call.operation, &self.calls),
             }
         }
         for place in known.copies.into_iter().flatten() {
@@ -303,6 +301,7 @@ impl Hold {
             Some((_, 0)) => {
                 // Not a byte of it was sent: nobody there knows it.
                 lease.take_listed(vec![call]);
+                self.leases.reopen(place);
                 return;
             }
             in_part => in_part.is_some(),
@@ -321,20 +320,10 @@ impl Hold {
         }
     }
 
-    /// One of the calls waiting is over. Those that are stay in the queue until it consists mostly of them.
-    fn left_waiting(&mut self) {
-        self.waiting_count -= 1;
-        if self.waiting.len() > 2 * self.waiting_count + 64 {
-            let calls = &self.calls;
-            self.waiting.retain(|call| calls.get(*call).is_some());
-        }
-    }
-
     fn no_more_leases(&mut self, out: &mut Vec<Output>) {
-        for call in core::mem::take(&mut self.waiting) {
+        for call in self.waiting.drain(&self.calls) {
             self.finish(call, Outcome::NoSlots, out);
         }
-        self.waiting_count = 0;
     }
 
     /// Another call is at the head of a local worker's queue, or none.

@@ -1,12 +1,12 @@
 use super::Hold;
 use super::calls::Known;
 use super::lease::{Lease, Sent};
-use super::speed::Fit;
+use super::speed::{Depth, Fit};
 use super::types::{Output, Part};
 use core::cmp::Reverse;
 use core::time::Duration;
 use mutirao_wire::frame::HEADER_BYTES;
-use mutirao_wire::limits::{DATA_BODY_MAX, LEASE_CALLS_MAX};
+use mutirao_wire::limits::DATA_BODY_MAX;
 use mutirao_wire::stream::CallExtent;
 use mutirao_wire::{CallId, Tick};
 use std::collections::BinaryHeap;
@@ -15,6 +15,13 @@ use std::collections::BinaryHeap;
 /// batch that is written at once.
 const BATCH_US: f64 = 100.0;
 const BATCH_CALLS: usize = 64;
+/// Leases among which the best is looked for: so many for each call that waits, and so many in any case.
+const CHOICE: usize = 4;
+const CHOICE_MIN: usize = 64;
+/// Short calls that may go before an older one of another operation, so that they go in batches.
+const AHEAD_CALLS: usize = 64;
+/// Operations that may wait for a lease while younger calls of others go to other leases.
+const STUCK_MAX: usize = 8;
 /// A call is a straggler when it takes so many times longer than usual, and this long at least.
 const STRAGGLER_TIMES: f64 = 3.0;
 const STRAGGLER_MIN: Duration = Duration::from_millis(10);
@@ -25,20 +32,27 @@ const STRAGGLERS_A_LEASE: usize = 64;
 /// be done with it.
 pub(super) type Candidates = BinaryHeap<Reverse<(bool, u64, u32)>>;
 
+/// One operation's calls are placed, until it is another one's turn.
+struct Turn {
+    queue: usize,
+    /// The oldest call of the other operations, if any wait.
+    next: Option<u64>,
+    /// Short calls that may still go before that one.
+    ahead: usize,
+    usual_us: Option<f64>,
+}
+
 impl Hold {
     /// Sends what can be sent. To be called after each batch of inputs, results and submissions: the larger
     /// the batch, the better calls are grouped by lease.
     pub fn place(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if self.pending {
-            self.pending = false;
-            for n in 0..self.leases.len() {
-                self.go_on(now, self.leases.nth(n), out);
-            }
+        for place in self.leases.take_pending() {
+            self.go_on(now, place, out);
         }
-        if self.waiting_count > 0 {
+        if self.waiting.count() > 0 {
             self.place_waiting(now, out);
         }
-        if self.waiting_count > 0 || !self.options.copies {
+        if self.waiting.count() > 0 || !self.options.copies {
             self.copies_at = None;
             return;
         }
@@ -58,13 +72,16 @@ impl Hold {
         {
             send_parts(lease, call, offset, known, out);
         }
+        self.leases.reopen(place);
         while self.send_bound(now, place, out) {}
         let Some(lease) = self.leases.get_mut(place) else { return };
         if lease.retiring == Some(false) && lease.sent.is_empty() {
             lease.retiring = Some(true);
             out.push(Output::Retired(lease.handle));
         }
-        self.pending |= lease.sending.is_some() || !lease.bound.is_empty() || lease.retiring == Some(false);
+        if lease.sending.is_some() || !lease.bound.is_empty() || lease.retiring == Some(false) {
+            self.leases.pend(place);
+        }
     }
 
     /// Sends one of the calls bound to a lease; false when there is none or no room.
@@ -72,7 +89,7 @@ impl Hold {
         let Some(lease) = self.leases.get(place) else { return false };
         let Some(call) = lease.bound.front().copied() else { return false };
         let Some(known) = self.calls.get(call) else { return false };
-        if self.fit(now, lease, known.call.operation) == Fit::No {
+        if lease.room(now).fit(self.usual.time_us(known.call.operation)) == Fit::No {
             return false;
         }
         if let Some(lease) = self.leases.get_mut(place) {
@@ -82,77 +99,148 @@ impl Hold {
         true
     }
 
-    /// Whether the lease can begin another call, of this operation.
-    fn fit(&self, now: Tick, lease: &Lease, operation: u32) -> Fit {
-        let outstanding = lease.sent.len() as u32;
-        if !lease.can_begin() || outstanding >= LEASE_CALLS_MAX {
-            return Fit::No;
-        }
-        lease.speed.fit(now, self.usual.time_us(operation), outstanding, lease.local)
-    }
-
+    /// The oldest calls first. An operation whose calls have to wait for a lease does not hold back others:
+    /// it has one lease spared for it, which runs empty, while theirs go to the rest.
     fn place_waiting(&mut self, now: Tick, out: &mut Vec<Output>) {
-        let Some((_, operation)) = self.next_waiting() else { return };
-        let mut candidates = core::mem::take(&mut self.candidates);
-        for (place, lease) in self.leases.iter() {
-            candidates.extend(self.candidate(place, self.fit(now, lease, operation)));
+        if self.reserves_closed && self.is_much_waiting() {
+            self.reserves_closed = false;
+            self.leases.reopen_all();
         }
-        let batch = (self.waiting_count / (2 * candidates.len()).max(1)).clamp(1, BATCH_CALLS);
-        while let Some(Reverse((_, _, place))) = candidates.pop() {
-            let fit = self.send_batch(now, place, batch, out);
-            if self.waiting_count == 0 {
+        let (mut stuck, mut spared) = (Vec::new(), Vec::new());
+        while let Some((queue, next)) = self.waiting.oldest(&self.calls, &stuck) {
+            if self.take_turn(now, queue, next, &spared, out) {
+                continue;
+            }
+            if next.is_none() || stuck.len() == STUCK_MAX {
                 break;
             }
-            candidates.extend(self.candidate(place, fit));
+            stuck.push(queue);
+            spared.extend(self.first_to_be_idle(now, &spared));
         }
-        candidates.clear();
+        self.waiting.stamp(now);
+    }
+
+    /// Whether so many calls wait that some may wait behind others on a lease. Towards the end of the work a
+    /// reserve would only wait while others become idle.
+    fn is_much_waiting(&self) -> bool {
+        self.waiting.count() > self.leases.len()
+    }
+
+    /// Places calls of one operation, until those of the next are older. False when no lease takes them.
+    fn take_turn(
+        &mut self,
+        now: Tick,
+        queue: usize,
+        next: Option<u64>,
+        spared: &[u32],
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let usual_us = self.usual.time_us(queue as u32);
+        let is_short = usual_us.is_some_and(|usual_us| usual_us <= BATCH_US);
+        let mut turn = Turn { queue, next, ahead: if is_short { AHEAD_CALLS } else { 0 }, usual_us };
+        let mut candidates = core::mem::take(&mut self.candidates);
+        let mut is_over = false;
+        while !is_over {
+            self.choose(now, &turn, spared, &mut candidates);
+            if candidates.is_empty() {
+                break;
+            }
+            let batch = (self.waiting.count_of(queue) / (2 * candidates.len())).clamp(1, BATCH_CALLS);
+            while let Some(Reverse((_, _, place))) = candidates.pop() {
+                let fit = self.send_batch(now, &mut turn, place, batch, out);
+                is_over = self.next_of(&turn).is_none();
+                if is_over {
+                    break;
+                }
+                candidates.extend(self.candidate(place, fit));
+            }
+            candidates.clear();
+        }
         self.candidates = candidates;
+        is_over
+    }
+
+    /// The next call to be placed in this turn, and whether it goes before an older one.
+    fn next_of(&mut self, turn: &Turn) -> Option<(CallId, bool)> {
+        let (call, number) = self.waiting.first(turn.queue, &self.calls)?;
+        let is_ahead = turn.next.is_some_and(|next| number > next);
+        (!is_ahead || turn.ahead > 0).then_some((call, is_ahead))
+    }
+
+    /// Finds leases that take a call now, each time others if there are many.
+    fn choose(&mut self, now: Tick, turn: &Turn, spared: &[u32], candidates: &mut Candidates) {
+        // Which calls of this operation are older than others' is not known: it may be one only.
+        let calls = if turn.next.is_some() { AHEAD_CALLS } else { self.waiting.count_of(turn.queue) };
+        let enough = CHOICE_MIN + CHOICE * calls;
+        for _ in 0..self.leases.open_count() {
+            if candidates.len() == enough {
+                break;
+            }
+            let Some(place) = self.leases.pop_open() else { break };
+            let Some(lease) = self.leases.get(place) else { continue };
+            let room = lease.room(now);
+            match room.depth {
+                Depth::Full => continue,
+                Depth::Reserve if !self.is_much_waiting() => {
+                    self.reserves_closed = true;
+                    continue;
+                }
+                _ => self.leases.reopen(place),
+            }
+            if !spared.contains(&place) {
+                candidates.extend(self.candidate(place, room.fit(turn.usual_us)));
+            }
+        }
     }
 
     fn candidate(&self, place: u32, fit: Fit) -> Option<Reverse<(bool, u64, u32)>> {
         match fit {
             // The bits of positive numbers are ordered as they are.
             Fit::Now(done_us) => Some(Reverse((false, done_us.to_bits(), place))),
-            // Towards the end of the work a reserve would only wait while others become idle.
-            Fit::Reserve(done_us) if self.waiting_count > self.leases.len() => {
+            Fit::Reserve(done_us) if self.is_much_waiting() => {
                 Some(Reverse((true, done_us.to_bits(), place)))
             }
             _ => None,
         }
     }
 
-    /// Sends some of the waiting calls to the best lease; says how it then stands for another.
-    fn send_batch(&mut self, now: Tick, place: u32, batch: usize, out: &mut Vec<Output>) -> Fit {
+    /// The lease that is expected to be idle soonest, among those that others' calls would keep busy.
+    fn first_to_be_idle(&self, now: Tick, spared: &[u32]) -> Option<u32> {
+        let open = self.leases.open().filter(|place| !spared.contains(place));
+        let ahead_us =
+            |place| Some(self.leases.get(place)?.room(now)).filter(|room| room.depth != Depth::Full);
+        let busy = open.filter_map(|place| Some((ahead_us(place)?.ahead_us.to_bits(), place)));
+        busy.min().map(|(_, place)| place)
+    }
+
+    /// Sends some of the operation's calls to the best lease; says how it then stands for another.
+    fn send_batch(
+        &mut self,
+        now: Tick,
+        turn: &mut Turn,
+        place: u32,
+        batch: usize,
+        out: &mut Vec<Output>,
+    ) -> Fit {
         let mut work_us = 0.0;
         let mut count = 0;
-        while let Some((call, operation)) = self.next_waiting() {
+        while let Some((call, is_ahead)) = self.next_of(turn) {
             let Some(lease) = self.leases.get(place) else { return Fit::No };
-            let fit = self.fit(now, lease, operation);
+            let fit = lease.room(now).fit(turn.usual_us);
             if fit == Fit::No || count == batch || work_us > BATCH_US {
                 // One that did not fit at all would not fit again.
                 return if count == 0 { Fit::No } else { fit };
             }
-            work_us += self.usual.time_us(operation).unwrap_or(BATCH_US) * lease.speed.slowness();
+            work_us += turn.usual_us.unwrap_or(BATCH_US) * lease.speed.slowness();
             count += 1;
-            self.waiting.pop_front();
-            self.waiting_count -= 1;
+            turn.ahead -= usize::from(is_ahead);
+            self.waiting.pop(turn.queue);
             self.send(now, place, call, out);
             if matches!(fit, Fit::Reserve(_)) {
                 return Fit::No;
             }
         }
         Fit::No
-    }
-
-    /// The first of the waiting calls that is not over, and its operation.
-    fn next_waiting(&mut self) -> Option<(CallId, u32)> {
-        loop {
-            let call = *self.waiting.front()?;
-            if let Some(known) = self.calls.get(call) {
-                return Some((call, known.call.operation));
-            }
-            self.waiting.pop_front();
-        }
     }
 
     fn send(&mut self, now: Tick, place: u32, call: CallId, out: &mut Vec<Output>) {
@@ -166,13 +254,16 @@ impl Hold {
             *free = Some(place);
         }
         let operation = known.call.operation;
-        let work_us = self.usual.time_us(operation).unwrap_or(0.0);
+        let work_us = self.usual.time_us(operation);
         lease.sent.push_back(Sent { call, operation, work_us });
         lease.speed.added(work_us);
         send_parts(lease, call, 0, known, out);
-        self.pending |= lease.sending.is_some();
         self.copies_changed |= known.call.repeatable;
-        if lease.sent.len() == 1 {
+        let (in_part, is_head) = (lease.sending.is_some(), lease.sent.len() == 1);
+        if in_part {
+            self.leases.pend(place);
+        }
+        if is_head {
             self.new_head(now, place);
         }
     }

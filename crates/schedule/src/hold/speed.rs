@@ -1,10 +1,10 @@
-use core::time::Duration;
 use mutirao_wire::Tick;
 use mutirao_wire::limits::{LEASE_CALLS_MAX, OPERATIONS_MAX};
 
 /// Work under way that a lease may have beyond the call it runs, microseconds.
 pub(super) const PIPELINE_US: f64 = 2_000.0;
-/// Calls longer than this are not worth a reserve: the way to the lender is short beside them.
+/// Neither calls longer than this nor those behind them are worth a reserve: the way to the lender is short
+/// beside them.
 const RESERVE_US: f64 = 200_000.0;
 /// How much of what was measured stays when the next measurement comes.
 const LEASE_MEMORY: f64 = 7.0 / 8.0;
@@ -24,12 +24,38 @@ pub(super) struct Usual {
 pub(super) struct Speed {
     time_us: f64,
     work_us: f64,
-    /// Work of the calls outstanding.
+    /// Work of the calls outstanding, but of those of which nobody knew how long they take.
     load_us: f64,
+    /// How many these are.
+    unknown: u32,
     /// Since when the head may have been running.
     pub(super) mark: Tick,
     /// Calls that may be outstanding: grows by one with each short call, so it doubles in a round trip.
     depth: u32,
+}
+
+/// What more a lease can take, whatever the operation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Room {
+    pub(super) depth: Depth,
+    /// Whether one more call, behind a longer one, would keep it from waiting for the next.
+    reserve: bool,
+    /// In how many microseconds what it has is expected to be over.
+    pub(super) ahead_us: f64,
+    slowness: f64,
+}
+
+/// How much that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// It has nothing to do: it takes any call.
+    Idle,
+    /// It has a little to do: short ones.
+    Pipeline,
+    /// It runs a longer call: one in reserve.
+    Reserve,
+    /// None.
+    Full,
 }
 
 /// How a lease stands for one more call.
@@ -43,6 +69,27 @@ pub(super) enum Fit {
     No,
 }
 
+impl Room {
+    pub(super) const NONE: Room = Room { depth: Depth::Full, reserve: false, ahead_us: 0.0, slowness: 1.0 };
+
+    /// For a call that usually takes `usual_us`. One of which nobody knows how long it takes may be long.
+    pub(super) fn fit(self, usual_us: Option<f64>) -> Fit {
+        let Some(usual_us) = usual_us else {
+            return if self.depth == Depth::Idle { Fit::Now(self.slowness) } else { Fit::No };
+        };
+        let call_us = usual_us * self.slowness;
+        let done_us = self.ahead_us + call_us;
+        match self.depth {
+            Depth::Idle => Fit::Now(done_us),
+            Depth::Pipeline if done_us <= PIPELINE_US => Fit::Now(done_us),
+            Depth::Pipeline | Depth::Reserve if self.reserve && call_us <= RESERVE_US => {
+                Fit::Reserve(done_us)
+            }
+            _ => Fit::No,
+        }
+    }
+}
+
 impl Default for Usual {
     fn default() -> Usual {
         Usual { operations: vec![(0.0, 0.0); OPERATIONS_MAX].into() }
@@ -50,7 +97,7 @@ impl Default for Usual {
 }
 
 impl Usual {
-    fn index(operation: u32) -> usize {
+    pub(super) fn index(operation: u32) -> usize {
         (operation as usize).min(OPERATIONS_MAX - 1)
     }
 
@@ -73,23 +120,30 @@ impl Usual {
 
 impl Default for Speed {
     fn default() -> Speed {
-        Speed { time_us: 0.0, work_us: 0.0, load_us: 0.0, mark: Tick(0), depth: FIRST_DEPTH }
+        Speed { time_us: 0.0, work_us: 0.0, load_us: 0.0, unknown: 0, mark: Tick(0), depth: FIRST_DEPTH }
     }
 }
 
 impl Speed {
-    /// A call was sent; true when there was nothing before it.
-    pub(super) fn added(&mut self, work_us: f64) {
-        self.load_us += work_us;
+    /// A call was sent that is expected to take so long.
+    pub(super) fn added(&mut self, work_us: Option<f64>) {
+        match work_us {
+            Some(work_us) => self.load_us += work_us,
+            None => self.unknown += 1,
+        }
     }
 
     /// A call is no longer outstanding.
-    pub(super) fn removed(&mut self, work_us: f64) {
-        self.load_us = (self.load_us - work_us).max(0.0);
+    pub(super) fn removed(&mut self, work_us: Option<f64>) {
+        match work_us {
+            Some(work_us) => self.load_us = (self.load_us - work_us).max(0.0),
+            None => self.unknown -= 1,
+        }
     }
 
     pub(super) fn emptied(&mut self) {
         self.load_us = 0.0;
+        self.unknown = 0;
     }
 
     /// The head was answered: measures it.
@@ -116,25 +170,26 @@ impl Speed {
         (self.time_us + 1.0) / (self.work_us + 1.0)
     }
 
-    /// Whether a call of an operation that usually takes `usual_us` can go to this lease, on which
-    /// `outstanding` calls are.
-    pub(super) fn fit(&self, now: Tick, usual_us: Option<f64>, outstanding: u32, local: bool) -> Fit {
+    /// What more can be sent to this lease, on which `outstanding` calls are, of which the first was expected
+    /// to take `head_us` where leases are of usual speed.
+    pub(super) fn room(&self, now: Tick, outstanding: u32, head_us: f64, local: bool) -> Room {
         let slowness = self.slowness();
-        let Some(usual_us) = usual_us else {
-            return if outstanding == 0 { Fit::Now(slowness) } else { Fit::No };
-        };
-        let call_us = usual_us * slowness;
         if outstanding == 0 {
-            return Fit::Now(call_us);
+            return Room { depth: Depth::Idle, reserve: false, ahead_us: 0.0, slowness };
         }
-        let total_us = (self.load_us + usual_us) * slowness;
-        let overdue = now - self.mark > Duration::from_micros((PIPELINE_US + 4.0 * call_us) as u64);
-        if !overdue && total_us <= PIPELINE_US && outstanding < self.depth {
-            Fit::Now(total_us)
-        } else if !local && outstanding == 1 && call_us <= RESERVE_US {
-            Fit::Reserve(total_us)
+        // A call that runs for longer than expected is taken to run for as long again.
+        let running_us = (now - self.mark).as_micros() as f64;
+        let ahead_us = self.load_us * slowness + (running_us - head_us * slowness).max(0.0);
+        let reserve = !local && outstanding == 1 && ahead_us <= RESERVE_US;
+        let depth = if self.unknown > 0 {
+            Depth::Full
+        } else if ahead_us <= PIPELINE_US && outstanding < self.depth {
+            Depth::Pipeline
+        } else if reserve {
+            Depth::Reserve
         } else {
-            Fit::No
-        }
+            Depth::Full
+        };
+        Room { depth, reserve, ahead_us, slowness }
     }
 }

@@ -1,7 +1,7 @@
 #[cfg(doc)]
 use mutirao_wire::stream::failure;
 use mutirao_wire::stream::{self, CallExtent};
-use mutirao_wire::{CallId, Handle};
+use mutirao_wire::{CallId, Handle, Tick};
 
 /// Calls an application may have at once, waiting or sent.
 pub const CALLS_MAX: usize = 1 << CALL_INDEX_BITS;
@@ -247,12 +247,14 @@ impl Part {
 pub struct Backlog {
     /// Calls not yet sent anywhere.
     pub waiting: usize,
-    /// How long one lease would be busy with them, microseconds, as far as known.
+    /// Those among them that may run on one lease only, so that no other would help.
+    pub bound: usize,
+    /// How long one lease would be busy with the others, microseconds. Operations of which no call has
+    /// finished are left out: nobody knows.
     pub waiting_us: u64,
-    /// Calls sent and not answered, those that nobody wants any more included.
-    pub sent: usize,
+    /// Since when the oldest of the others waits, counted from the first [`place`](super::Hold::place) that
+    /// left it waiting.
+    pub waiting_since: Option<Tick>,
     /// Leases known.
     pub leases: usize,
-    /// Leases that are ready and have nothing to do.
-    pub idle: usize,
 }
