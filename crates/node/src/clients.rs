@@ -12,8 +12,10 @@ use std::os::fd::OwnedFd;
 
 /// Leases told of in one message.
 const LEASES_A_MESSAGE: usize = 64;
-/// Requests and questions a program may have under way.
-const UNDER_WAY_MAX: usize = 1024;
+/// Requests a program may have under way.
+const REQUESTS_MAX: usize = 1024;
+/// Questions it may have under way: each one takes a place at every node.
+const QUESTIONS_MAX: usize = 64;
 
 /// Highest handle under which a program may return with a lease: there is room above for new ones.
 const HANDLE_RETURNED_MAX: u32 = u32::MAX / 2;
@@ -169,7 +171,7 @@ impl Clients {
     /// Remembers a request; `false` if there are too many or the number is in use.
     pub(crate) fn request(&mut self, conn: ConnId, allocate: &Allocate) -> bool {
         let Some(client) = self.clients.get_mut(&conn) else { return false };
-        if client.requests.len() >= UNDER_WAY_MAX || client.requests.contains_key(&allocate.sequence) {
+        if client.requests.len() >= REQUESTS_MAX || client.requests.contains_key(&allocate.sequence) {
             return false;
         }
         client.requests.insert(allocate.sequence, allocate.clone());
@@ -229,7 +231,7 @@ impl Clients {
 
     /// A new number for a question; `None` if there are too many.
     pub(crate) fn question(&mut self, conn: ConnId, number: u32) -> Option<u64> {
-        if self.questions.values().filter(|(asker, _)| *asker == conn).count() >= UNDER_WAY_MAX {
+        if self.questions.values().filter(|(asker, _)| *asker == conn).count() >= QUESTIONS_MAX {
             return None;
         }
         self.next_question += 1;

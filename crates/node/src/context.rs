@@ -266,3 +266,84 @@ impl From<PluginMessage> for ControlMessage {
         ControlMessage::Plugin(message)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::conn::{Transport, UnixTransport};
+    use mio::{Poll, Waker};
+    use mutirao_wire::frame::Decoder;
+    use mutirao_wire::limits::DATA_BODY_MAX;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// A context without a daemon around it. Nothing is read: what matters is what is written.
+    pub(crate) fn context(poll: &Poll, directory: &Path) -> Context {
+        let waker = Waker::new(poll.registry(), token(Owner::Daemon, 0)).unwrap();
+        let paths = Paths {
+            state: directory.join("state"),
+            cache: directory.join("cache"),
+            spool: directory.join("spool"),
+            runtime: directory.join("run"),
+        };
+        Context {
+            now: Tick(1_000_000),
+            me: node(0),
+            paths,
+            config: Config::default(),
+            spin: false,
+            conns: Conns::new(),
+            jobs: Jobs::new(Arc::new(waker)),
+            actions: Vec::new(),
+            registry: poll.registry().try_clone().unwrap(),
+            peers: HashMap::new(),
+            bound: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn node(number: u8) -> NodeRef {
+        NodeRef {
+            id: NodeId([number; 32]),
+            incarnation: mutirao_wire::Incarnation(1),
+            name: format!("n{number}"),
+            addresses: Vec::new(),
+        }
+    }
+
+    /// The other end of a connection of the context.
+    pub(crate) struct Other {
+        stream: UnixStream,
+        decoder: Decoder,
+    }
+
+    impl Other {
+        pub(crate) fn connect(ctx: &mut Context) -> (ConnId, Other) {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            for end in [&ours, &theirs] {
+                end.set_nonblocking(true).unwrap();
+            }
+            let transport = UnixTransport::new(mio::net::UnixStream::from_std(ours)).unwrap();
+            let conn = ctx.conns.insert(&ctx.registry, Transport::Unix(transport), DATA_BODY_MAX).unwrap();
+            (conn, Other { stream: theirs, decoder: Decoder::new(DATA_BODY_MAX) })
+        }
+
+        /// All frames that the context has written by now.
+        pub(crate) fn frames(&mut self, ctx: &mut Context) -> Vec<(Header, Vec<u8>)> {
+            ctx.conns.flush();
+            let mut bytes = vec![0; 1 << 20];
+            while let Ok(count) = self.stream.read(&mut bytes) {
+                if count == 0 {
+                    break;
+                }
+                self.decoder.push(&bytes[..count]);
+            }
+            let mut frames = Vec::new();
+            while let Some((header, body)) = self.decoder.next_frame().unwrap() {
+                frames.push((header, body.to_vec()));
+            }
+            frames
+        }
+    }
+}

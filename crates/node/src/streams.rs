@@ -463,3 +463,217 @@ fn put_news(ctx: &mut Context, stream: &Stream, change: LeaseChange) {
     let news = LeaseNews { handle: stream.handle, change };
     ctx.conns.put_with(stream.client, |out| LocalMessage::from(news).put(out));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::tests::{Other, context, node};
+    use mio::Poll;
+    use mutirao_wire::CallId;
+    use mutirao_wire::frame::put_frame;
+    use mutirao_wire::limits::DATA_BODY_MAX;
+    use mutirao_wire::stream::{Resume, Resumed, WorkerEnded, credit_header, result_header};
+
+    /// A home with programs, and a lender that all their leases are with.
+    struct Home {
+        _poll: Poll,
+        _directory: tempfile::TempDir,
+        ctx: Context,
+        streams: Streams,
+        data: ConnId,
+        lender: Other,
+    }
+
+    impl Home {
+        fn new() -> Home {
+            let (poll, directory) = (Poll::new().unwrap(), tempfile::tempdir().unwrap());
+            let mut ctx = context(&poll, directory.path());
+            let (data, lender) = Other::connect(&mut ctx);
+            Home { _poll: poll, _directory: directory, ctx, streams: Streams::default(), data, lender }
+        }
+
+        fn lease(&mut self, client: ConnId, serial: u64) -> LeaseId {
+            let lender = node(1);
+            let lease = LeaseId { lender: lender.id, incarnation: lender.incarnation, serial };
+            let (handle, app) = (Handle(serial as u32), AppId(u128::from(serial)));
+            let new = NewStream { client, handle, app, epoch: Epoch(0), lender, lease, held: false };
+            self.streams.open(&mut self.ctx, new);
+            lease
+        }
+
+        fn up(&mut self) {
+            self.streams.data_up(&mut self.ctx, node(1).id, self.data);
+        }
+
+        /// The data connection breaks and another one stands.
+        fn again(&mut self) {
+            self.streams.data_down(&mut self.ctx, node(1).id, self.data);
+            (self.data, self.lender) = Other::connect(&mut self.ctx);
+            self.up();
+        }
+
+        /// What the lender got: `Bind` handles, and the kinds of all other frames.
+        fn at_lender(&mut self) -> (Vec<u32>, Vec<u16>) {
+            let (mut bound, mut others) = (Vec::new(), Vec::new());
+            for (header, body) in self.lender.frames(&mut self.ctx) {
+                match StreamMessage::read(&header, &body) {
+                    Ok(StreamMessage::Bind(bind)) => bound.push(bind.handle.0),
+                    _ => others.push(header.kind.get()),
+                }
+            }
+            (bound, others)
+        }
+
+        fn program_says(&mut self, client: ConnId, bytes: &[u8]) {
+            let mut decoder = mutirao_wire::frame::Decoder::new(DATA_BODY_MAX);
+            decoder.push(bytes);
+            while let Some((header, body)) = decoder.next_frame().unwrap() {
+                self.streams.client_frame(&mut self.ctx, client, &header, body).unwrap();
+            }
+        }
+
+        fn lender_says(&mut self, bytes: &[u8]) {
+            let mut decoder = mutirao_wire::frame::Decoder::new(DATA_BODY_MAX);
+            decoder.push(bytes);
+            while let Some((header, body)) = decoder.next_frame().unwrap() {
+                self.streams.lender_frame(&mut self.ctx, self.data, &header, body).unwrap();
+            }
+        }
+
+        fn news(&mut self, lease: LeaseId, change: LeaseChange) {
+            self.streams.news(&mut self.ctx, lease, change, false);
+        }
+    }
+
+    fn changes(program: &mut Other, ctx: &mut Context) -> Vec<LeaseChange> {
+        let frames = program.frames(ctx);
+        let change = |(header, body): &(Header, Vec<u8>)| match LocalMessage::read(header, body) {
+            Ok(LocalMessage::LeaseNews(news)) => Some(news.change),
+            _ => None,
+        };
+        frames.iter().filter_map(change).collect()
+    }
+
+    fn message(message: impl Into<StreamMessage>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        message.into().put(&mut bytes);
+        bytes
+    }
+
+    fn frame(header: Header, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, header, body);
+        bytes
+    }
+
+    #[test]
+    fn a_stream_bound_anew_is_restored_even_if_it_was_never_ready() {
+        let mut home = Home::new();
+        let (client, mut program) = Other::connect(&mut home.ctx);
+        let lease = home.lease(client, 1);
+        home.up();
+        home.again();
+        assert_eq!(changes(&mut program, &mut home.ctx), [LeaseChange::Restored]);
+        home.news(lease, LeaseChange::Ready);
+        assert_eq!(changes(&mut program, &mut home.ctx), [LeaseChange::Ready]);
+    }
+
+    #[test]
+    fn only_the_resume_for_the_present_stream_goes_on_and_nothing_before_it() {
+        let mut home = Home::new();
+        let (client, mut program) = Other::connect(&mut home.ctx);
+        let lease = home.lease(client, 1);
+        home.up();
+        use LeaseChange::{Broken, Ready, Restored};
+        home.news(lease, Ready);
+        home.again();
+        home.again();
+        assert_eq!(changes(&mut program, &mut home.ctx), [Ready, Broken, Restored, Broken, Restored]);
+        assert_eq!(home.at_lender(), (vec![1], vec![]));
+        let resume = message(Resume { handle: Handle(1), outstanding: vec![CallId(5)] });
+        let credit = frame(credit_header(Handle(1), 100, 0), &[]);
+        // Written before the program heard of anything, and in answer to the first `Restored`.
+        home.program_says(client, &[&credit[..], &resume, &credit].concat());
+        assert_eq!(home.at_lender(), (vec![], vec![]));
+        home.program_says(client, &[resume, credit].concat());
+        assert_eq!(home.at_lender().1, [Kind::Resume as u16, Kind::Credit as u16]);
+    }
+
+    #[test]
+    fn the_end_of_a_lease_waits_for_the_last_words_of_its_lender() {
+        let mut home = Home::new();
+        let (client, mut program) = Other::connect(&mut home.ctx);
+        let lease = home.lease(client, 1);
+        home.up();
+        home.news(lease, LeaseChange::Ready);
+        home.news(lease, LeaseChange::Ended(LeaseEnd::Reclaimed));
+        assert_eq!(changes(&mut program, &mut home.ctx), [LeaseChange::Ready, LeaseChange::Broken]);
+        assert!(home.streams.over.is_empty());
+        home.lender_says(&frame(result_header(Handle(1), CallId(3), 0, 0, false), &[]));
+        let not_started = vec![CallId(4)];
+        home.lender_says(&message(WorkerEnded { handle: Handle(1), not_started, cause: "so".into() }));
+        home.lender_says(&message(Unbound { handle: Handle(1) }));
+        let kinds: Vec<u16> =
+            program.frames(&mut home.ctx).iter().map(|(header, _)| header.kind.get()).collect();
+        assert_eq!(kinds, [Kind::Result as u16, Kind::WorkerEnded as u16, Kind::LeaseNews as u16]);
+        assert_eq!(home.streams.over, [lease]);
+        assert!(!home.streams.has(lease));
+    }
+
+    #[test]
+    fn the_end_of_a_lease_does_not_wait_for_ever_nor_for_what_cannot_come() {
+        let mut home = Home::new();
+        let (client, mut program) = Other::connect(&mut home.ctx);
+        let (silent, cut) = (home.lease(client, 1), home.lease(client, 2));
+        home.up();
+        for lease in [silent, cut] {
+            home.news(lease, LeaseChange::Ready);
+            home.news(lease, LeaseChange::Ended(LeaseEnd::Reclaimed));
+        }
+        home.ctx.now = home.ctx.now + LAST_WORDS;
+        assert!(home.streams.deadline().is_some_and(|at| at <= home.ctx.now));
+        home.streams.time(&mut home.ctx);
+        assert_eq!(home.streams.over.len(), 2);
+        assert_eq!(home.streams.deadline(), None);
+
+        let (lost, gone) = (home.lease(client, 3), home.lease(client, 4));
+        home.up();
+        home.news(lost, LeaseChange::Ready);
+        home.news(lost, LeaseChange::Ended(LeaseEnd::LenderLost));
+        home.news(gone, LeaseChange::Ready);
+        home.news(gone, LeaseChange::Ended(LeaseEnd::Reclaimed));
+        home.streams.data_down(&mut home.ctx, node(1).id, home.data);
+        assert_eq!(home.streams.over.len(), 4);
+        let ends = changes(&mut program, &mut home.ctx);
+        assert_eq!(ends.iter().filter(|change| matches!(change, LeaseChange::Ended(_))).count(), 4);
+    }
+
+    #[test]
+    fn a_program_that_does_not_read_holds_up_its_own_results_only() {
+        let mut home = Home::new();
+        let (stuck, _unread) = Other::connect(&mut home.ctx);
+        let lease = home.lease(stuck, 1);
+        home.up();
+        home.news(lease, LeaseChange::Ready);
+        let part =
+            frame(result_header(Handle(1), CallId(1), 1 << 20, DATA_BODY_MAX, true), &[0; DATA_BODY_MAX]);
+        for _ in 0..20 {
+            home.lender_says(&part);
+        }
+        assert!(home.ctx.conns.is_paused(home.data), "it is alone there: the lender has to wait");
+
+        let (other, mut program) = Other::connect(&mut home.ctx);
+        home.lease(other, 2);
+        home.up();
+        home.lender_says(&part);
+        assert!(!home.ctx.conns.is_paused(home.data), "another program waits for its results");
+        home.lender_says(&message(Resumed { handle: Handle(2), unknown: Vec::new() }));
+        let came = program.frames(&mut home.ctx);
+        assert!(came.iter().any(|(header, _)| header.kind.get() == Kind::Resumed as u16));
+        // Who leaves more unread than all its leases together may send is cut off.
+        while home.ctx.conns.take_broken().is_empty() {
+            home.lender_says(&part);
+            assert!(home.ctx.conns.room(stuck) == 0);
+        }
+    }
+}

@@ -27,6 +27,8 @@ const END: u32 = 1;
 const NODE: u32 = 2;
 const LEAVE_CHILD: u32 = 3;
 const LOOK: u32 = 4;
+const FLOOD: u32 = 5;
+const LIMITS: u32 = 6;
 
 fn main() {
     let mut args = std::env::args().skip(1).peekable();
@@ -35,7 +37,7 @@ fn main() {
     }
     raw::init(operations()).unwrap();
     let wanted: Vec<String> = args.filter(|word| !word.starts_with('-')).collect();
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 11] = [
         ("a_worker_that_ends_is_an_error_of_its_call_and_is_replaced", ends_are_errors_here),
         ("a_worker_on_another_node_ends_the_same_way", ends_are_errors_elsewhere),
         ("a_program_reaches_every_node_and_is_kept_there", the_program_spreads),
@@ -43,6 +45,9 @@ fn main() {
         ("whom_a_worker_leaves_behind_ends_with_it", nobody_is_left),
         ("each_worker_has_an_empty_directory_of_its_own", directories),
         ("programs_that_are_no_workers_are_told_why", no_workers),
+        ("a_program_may_have_a_worker_replaced", replaced),
+        ("a_flood_on_standard_error_holds_up_its_worker_only", floods),
+        ("each_worker_has_the_limits_of_the_settings", settings),
         ("a_warm_template_makes_a_worker_at_once", warm),
     ];
     for (name, test) in tests {
@@ -107,6 +112,28 @@ fn operations() -> Vec<OperationEntry> {
                 let files = std::fs::read_dir(&here).map_err(failed)?.count();
                 std::fs::write(here.join("mine"), argument).map_err(failed)?;
                 out.extend_from_slice(format!("{files} {}", here.display()).as_bytes());
+                Ok(())
+            }),
+        ),
+        entry(
+            "flood",
+            Box::new(|_, _| {
+                let line = [b'x'; 65536];
+                for _ in 0..64 {
+                    let written = std::io::Write::write_all(&mut std::io::stderr(), &line);
+                    written.map_err(|error| Failure::own(4, error.to_string()))?;
+                }
+                Ok(())
+            }),
+        ),
+        entry(
+            "limits",
+            Box::new(|_, out| {
+                use rustix::process::{Resource, getrlimit};
+                for resource in [Resource::Data, Resource::Nofile, Resource::Nproc] {
+                    let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+                    out.extend_from_slice(&most.to_le_bytes());
+                }
                 Ok(())
             }),
         ),
@@ -274,15 +301,14 @@ fn directories() {
     until("the first directory is removed", || !PathBuf::from(&first[2..]).exists());
 }
 
-/// Offers the file at `path` with one operation, asks for a slot with a worker, and returns what the
-/// node says of it: the refusal of the offer, or the end of the lease.
-fn offered(node: &Running, app: u128, path: &Path) -> String {
+/// Offers the file at `path` with these operations.
+fn offering(node: &Running, app: u128, path: &Path, operations: Vec<Operation>) -> Program {
     let stream = UnixStream::connect(&node.socket).unwrap();
-    let mut program = Program::over(stream.try_clone().unwrap(), app, 0, Vec::new()).unwrap();
+    let program = Program::over(stream.try_clone().unwrap(), app, 0, Vec::new()).unwrap();
     let offer = LocalMessage::from(OfferPlugin {
         name: "stranger".into(),
         version: String::new(),
-        operations: vec![Operation { name: "unheard of".into(), repeatable: false }],
+        operations,
         files: vec!["stranger".into()],
     });
     let mut bytes = Vec::new();
@@ -294,15 +320,24 @@ fn offered(node: &Running, app: u128, path: &Path) -> String {
     beside.push(SendAncillaryMessage::ScmRights(&fds));
     let sent = sendmsg(&stream, &[IoSlice::new(&bytes)], &mut beside, SendFlags::empty());
     assert_eq!(sent, Ok(bytes.len()));
+    program
+}
+
+/// Asks for a slot with a worker.
+fn one_worker() -> Allocate {
+    let want = Want { bundle: Bundle::default(), count: 1, layout: Layout::Near, arch: None };
+    Allocate { sequence: 1, want, at_least: 1, workers: true }
+}
+
+/// Offers the file at `path` with one operation, asks for a slot with a worker, and returns what the
+/// node says of it: the refusal of the offer, or the end of the lease.
+fn offered(node: &Running, app: u128, path: &Path) -> String {
+    let unheard_of = Operation { name: "unheard of".into(), repeatable: false };
+    let mut program = offering(node, app, path, vec![unheard_of]);
     loop {
         match program.next().unwrap() {
             LocalMessage::PluginOffered(offered) => match offered.plugin {
-                Ok(_) => program.send(Allocate {
-                    sequence: 1,
-                    want: Want { bundle: Bundle::default(), count: 1, layout: Layout::Near, arch: None },
-                    at_least: 1,
-                    workers: true,
-                }),
+                Ok(_) => program.send(one_worker()),
                 Err(why) => return why,
             },
             LocalMessage::LeaseNews(LeaseNews { change: LeaseChange::Ended(end), .. }) => match end {
@@ -313,6 +348,62 @@ fn offered(node: &Running, app: u128, path: &Path) -> String {
             other => panic!("unexpected {other:?}"),
         }
     }
+}
+
+/// A program that finds the ring of its worker broken has the worker ended and gets another one.
+fn replaced() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let operations = operations().into_iter();
+    let operations =
+        operations.map(|entry| Operation { name: entry.name, repeatable: entry.repeatable }).collect();
+    let mut program = offering(&node, 1, &std::env::current_exe().unwrap(), operations);
+    program.send(one_worker());
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let LocalMessage::LeaseNews(news) = program.next().unwrap() else { continue };
+        match news.change {
+            LeaseChange::Ready => {
+                seen.push("ready");
+                let code = failure::WORKER_ENDED;
+                program.send(mutirao_wire::local::KillWorker { handle: news.handle, code });
+            }
+            LeaseChange::WorkerEnded { code, .. } => {
+                assert_eq!(code, failure::WORKER_ENDED);
+                seen.push("ended");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(seen, ["ready", "ended", "ready"]);
+}
+
+fn floods() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let pool = open(&node);
+    slots(&pool, 1);
+    let mut flood = pool.submit(FLOOD, Vec::new(), CallOptions::default()).unwrap();
+    let start = Instant::now();
+    let mut other = Program::connect(&node.socket, 77);
+    assert_eq!(other.nodes().len(), 1);
+    assert!(start.elapsed() < Duration::from_secs(1), "the node is busy with the flood");
+    flood.wait_timeout(PATIENCE).expect("an answer").unwrap();
+}
+
+fn settings() {
+    let lab = Lab::new();
+    std::fs::write(
+        lab.state().join("node.toml"),
+        "[worker]\nmemory_mib = 256\nfiles = 99\nprocesses = 1234\n",
+    )
+    .unwrap();
+    let node = lab.start("a", 1, &[]);
+    let pool = open(&node);
+    slots(&pool, 1);
+    let limits = call(&pool, LIMITS, b"").unwrap();
+    let limits: Vec<u64> = limits.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    assert_eq!(limits, [256 << 20, 99, 1234]);
 }
 
 fn no_workers() {

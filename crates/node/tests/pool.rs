@@ -1,5 +1,6 @@
 //! Pools of real nodes on loopback.
 
+#[allow(dead_code)] // Made for all tests of this crate.
 mod common;
 
 use common::{Pool, Program, run};

@@ -149,6 +149,7 @@ impl Core {
             return;
         }
         let silent = core::mem::take(&mut asked.waiting);
+        let own = asked.from.is_none();
         let mut missing = asked.missing.saturating_add(u32::from(asked.own));
         let rows = core::mem::take(&mut asked.rows);
         asked.done = true;
@@ -158,8 +159,13 @@ impl Core {
         for neighbour in silent {
             missing = missing.saturating_add(self.nodes_beyond(neighbour));
         }
-        self.arm(deadline, Timer::Question(id));
         self.send_rows(id, rows, false, missing, out);
+        if own {
+            // One that comes back is known by its origin.
+            self.questions.asked.remove(&id);
+        } else {
+            self.arm(deadline, Timer::Question(id));
+        }
     }
 
     /// Nodes on the other side of an edge, so far as is known.

@@ -300,7 +300,7 @@ impl Link {
             (State::Up, LinkMessage::Beat(_)) => {}
             (State::Greeting, LinkMessage::Hello(hello)) if !self.dialled => {
                 self.purpose = hello.purpose;
-                match self.judge(me, hello.pool, hello.protocol, &hello.node) {
+                match self.judge(me, hello.pool, hello.protocol, &hello.node, hello.machine) {
                     Ok(()) => {
                         self.state = State::Deciding(hello.clone());
                         out.push(Output::Greeted(hello));
@@ -310,7 +310,7 @@ impl Link {
             }
             (State::Greeting, LinkMessage::Welcome(welcome)) if self.dialled => {
                 let versions = (welcome.protocol, welcome.protocol);
-                match self.judge(me, me.pool, versions, &welcome.node) {
+                match self.judge(me, me.pool, versions, &welcome.node, welcome.machine) {
                     Ok(()) => {
                         self.state = State::Up;
                         out.push(Output::Up { peer: welcome.node, machine: welcome.machine });
@@ -328,7 +328,14 @@ impl Link {
         }
     }
 
-    fn judge(&self, me: &Me, pool: PoolId, protocol: (u16, u16), node: &NodeRef) -> Result<(), RefuseReason> {
+    fn judge(
+        &self,
+        me: &Me,
+        pool: PoolId,
+        protocol: (u16, u16),
+        node: &NodeRef,
+        machine: [u8; 16],
+    ) -> Result<(), RefuseReason> {
         if pool != me.pool {
             return Err(RefuseReason::OtherPool { ours: me.pool, theirs: pool });
         }
@@ -343,7 +350,11 @@ impl Link {
             return Err(RefuseReason::NotItself);
         }
         if node.id == me.node.id {
-            return Err(RefuseReason::Itself);
+            return Err(if machine == me.machine {
+                RefuseReason::Itself
+            } else {
+                RefuseReason::SameIdentity { name: node.name.clone() }
+            });
         }
         Ok(())
     }

@@ -1110,3 +1110,18 @@ fn end_words(end: &LeaseEnd) -> String {
         _ => "the lease ended".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_files_only_own_plugins_run_and_below_the_demand_none() {
+        assert_eq!(held(Level::Full, Level::None), Held::Well);
+        assert_eq!(held(Level::Files, Level::Files), Held::Well);
+        assert!(matches!(held(Level::Basic, Level::None), Held::OwnOnly(why) if why.contains("`basic`")));
+        assert!(matches!(held(Level::None, Level::None), Held::OwnOnly(_)));
+        let weak = held(Level::Files, Level::Full);
+        assert!(matches!(weak, Held::TooLittle(why) if why.contains("`files`") && why.contains("`full`")));
+    }
+}

@@ -283,6 +283,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_worker_writes_that_is_no_result_condemns_it() {
+        let memory = RingMemory::create(CAPACITY_DEFAULT).unwrap();
+        let (_call_bell, call_ringer) = Bell::pair().unwrap();
+        let (_reply_bell, reply_ringer) = Bell::pair().unwrap();
+        let mut ring = CallerEnd::map(&memory, call_ringer).unwrap();
+        let mut worker = WorkerEnd::map(&memory, reply_ringer).unwrap();
+        let mut served = Served::new();
+        served.worker_ready(Tick(0));
+        // A result of a call that it was never given.
+        worker.replies.write(result_header(Handle(0), CallId(9), 0, 0, false).bytes()).unwrap();
+        worker.replies.flush().unwrap();
+        served.read(Tick(0), &mut ring).unwrap();
+        assert!(matches!(served.take_orders()[..], [Output::KillWorker { call: None, .. }]));
+        worker.replies.write(&[0xff; 64]).unwrap();
+        worker.replies.flush().unwrap();
+        assert!(matches!(served.read(Tick(0), &mut ring), Err(RingFault::Frame(_))));
+    }
+
+    #[test]
     fn a_worker_that_claims_to_have_finished_more_than_it_was_given_harms_nobody_else() {
         assert_eq!(after_its_end(1, 1, Some(77)), (vec![], vec![2, 3, 4, 5]));
     }

@@ -124,6 +124,10 @@ pub fn be_a_node() {
 }
 
 impl Process {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -238,6 +242,10 @@ impl Program {
         let mut bytes = Vec::new();
         message.into().put(&mut bytes);
         self.stream.write_all(&bytes).unwrap();
+    }
+
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
     }
 
     pub fn send_bytes(&mut self, bytes: &[u8]) {
