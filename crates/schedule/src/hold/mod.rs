@@ -41,8 +41,10 @@ pub struct Hold {
     leases: Leases,
     usual: Usual,
     waiting: Waiting,
-    /// Leases were taken for closed since not enough waited for a reserve.
-    reserves_closed: bool,
+    /// Leases not looked at any more might take calls shorter than this, microseconds,
+    closed_for_us: f64,
+    /// or a reserve, were more calls waiting.
+    closed_for_few: bool,
     /// No watch of a local lease is due before.
     watch_at: Option<Tick>,
     /// When to look for stragglers next.
@@ -62,7 +64,8 @@ impl Hold {
             leases: Leases::default(),
             usual: Usual::default(),
             waiting: Waiting::default(),
-            reserves_closed: false,
+            closed_for_us: 0.0,
+            closed_for_few: false,
             watch_at: None,
             copies_at: None,
             copies_after: Tick(0),

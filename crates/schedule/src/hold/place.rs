@@ -9,7 +9,7 @@ use mutirao_wire::frame::HEADER_BYTES;
 use mutirao_wire::limits::DATA_BODY_MAX;
 use mutirao_wire::stream::CallExtent;
 use mutirao_wire::{CallId, Tick};
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// Work that is given to one lease before the next is looked at, microseconds and calls: what makes up a
 /// batch that is written at once.
@@ -20,12 +20,15 @@ const CHOICE: usize = 4;
 const CHOICE_MIN: usize = 64;
 /// Short calls that may go before an older one of another operation, so that they go in batches.
 const AHEAD_CALLS: usize = 64;
+/// Leases that were too busy for the shortest of the waiting calls are looked at again when there are shorter
+/// ones: when they take less than so much of the time.
+const SHORTER: f64 = 0.75;
 /// Operations that may wait for a lease while younger calls of others go to other leases.
 const STUCK_MAX: usize = 8;
 /// A call is a straggler when it takes so many times longer than usual, and this long at least.
 const STRAGGLER_TIMES: f64 = 3.0;
 const STRAGGLER_MIN: Duration = Duration::from_millis(10);
-/// Calls of one lease looked at in the search for stragglers, oldest first.
+/// Calls of one lease that are found to be stragglers at once, oldest first.
 const STRAGGLERS_A_LEASE: usize = 64;
 
 /// Leases that could take a call: those where nothing longer is before it first, then by when they would
@@ -102,13 +105,15 @@ impl Hold {
     /// The oldest calls first. An operation whose calls have to wait for a lease does not hold back others:
     /// it has one lease spared for it, which runs empty, while theirs go to the rest.
     fn place_waiting(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if self.reserves_closed && self.is_much_waiting() {
-            self.reserves_closed = false;
+        let shortest_us = self.waiting.shortest_us(&self.usual);
+        let has_shorter = shortest_us < self.closed_for_us * SHORTER;
+        if has_shorter || (self.closed_for_few && self.is_much_waiting()) {
+            (self.closed_for_us, self.closed_for_few) = (0.0, false);
             self.leases.reopen_all();
         }
         let (mut stuck, mut spared) = (Vec::new(), Vec::new());
         while let Some((queue, next)) = self.waiting.oldest(&self.calls, &stuck) {
-            if self.take_turn(now, queue, next, &spared, out) {
+            if self.take_turn(now, (queue, next), shortest_us, &spared, out) {
                 continue;
             }
             if next.is_none() || stuck.len() == STUCK_MAX {
@@ -130,8 +135,8 @@ impl Hold {
     fn take_turn(
         &mut self,
         now: Tick,
-        queue: usize,
-        next: Option<u64>,
+        (queue, next): (usize, Option<u64>),
+        shortest_us: f64,
         spared: &[u32],
         out: &mut Vec<Output>,
     ) -> bool {
@@ -141,7 +146,7 @@ impl Hold {
         let mut candidates = core::mem::take(&mut self.candidates);
         let mut is_over = false;
         while !is_over {
-            self.choose(now, &turn, spared, &mut candidates);
+            self.choose(now, &turn, shortest_us, spared, &mut candidates);
             if candidates.is_empty() {
                 break;
             }
@@ -167,8 +172,16 @@ impl Hold {
         (!is_ahead || turn.ahead > 0).then_some((call, is_ahead))
     }
 
-    /// Finds leases that take a call now, each time others if there are many.
-    fn choose(&mut self, now: Tick, turn: &Turn, spared: &[u32], candidates: &mut Candidates) {
+    /// Finds leases that take a call now, each time others if there are many. Those that would not even take
+    /// the shortest are not looked at again until something happens to them.
+    fn choose(
+        &mut self,
+        now: Tick,
+        turn: &Turn,
+        shortest_us: f64,
+        spared: &[u32],
+        candidates: &mut Candidates,
+    ) {
         // Which calls of this operation are older than others' is not known: it may be one only.
         let calls = if turn.next.is_some() { AHEAD_CALLS } else { self.waiting.count_of(turn.queue) };
         let enough = CHOICE_MIN + CHOICE * calls;
@@ -179,14 +192,16 @@ impl Hold {
             let Some(place) = self.leases.pop_open() else { break };
             let Some(lease) = self.leases.get(place) else { continue };
             let room = lease.room(now);
-            match room.depth {
-                Depth::Full => continue,
-                Depth::Reserve if !self.is_much_waiting() => {
-                    self.reserves_closed = true;
-                    continue;
-                }
-                _ => self.leases.reopen(place),
+            if room.depth == Depth::Full {
+                continue;
             }
+            let fit = room.fit(shortest_us.is_finite().then_some(shortest_us));
+            if self.candidate(place, fit).is_none() {
+                self.closed_for_us = self.closed_for_us.max(shortest_us);
+                self.closed_for_few |= matches!(fit, Fit::Reserve(_));
+                continue;
+            }
+            self.leases.reopen(place);
             if !spared.contains(&place) {
                 candidates.extend(self.candidate(place, room.fit(turn.usual_us)));
             }
@@ -284,23 +299,30 @@ impl Hold {
         if idle.is_empty() {
             return;
         }
-        idle.sort_by(|a, b| b.1.total_cmp(&a.1));
+        idle.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let mut idle: VecDeque<u32> = idle.into_iter().map(|(place, _)| place).collect();
         let mut stragglers = Vec::new();
         let mut next: Option<Tick> = None;
         for (_, lease) in self.leases.iter() {
-            for sent in lease.sent.iter().take(STRAGGLERS_A_LEASE) {
-                let Some(at) = self.straggles_at(sent) else { continue };
+            let single = lease.sent.iter().filter_map(|sent| Some((self.straggles_at(sent)?, sent)));
+            for (at, sent) in single.take(STRAGGLERS_A_LEASE) {
                 if at <= now {
-                    stragglers.push((at, sent.call));
+                    stragglers.push((at, sent.call, sent.operation));
                 } else {
                     next = Some(next.map_or(at, |next| next.min(at)));
                 }
             }
         }
         stragglers.sort_unstable();
-        for (_, call) in stragglers {
-            let Some((place, _)) = idle.pop() else { return };
+        for (_, call, operation) in stragglers {
+            let Some(place) = idle.pop_front() else { return };
             self.send(now, place, call, out);
+            // Short ones, stuck behind another perhaps, get theirs several at a time.
+            let usual_us = self.usual.time_us(operation);
+            let fits = |lease: &Lease| matches!(lease.room(now).fit(usual_us), Fit::Now(_));
+            if self.leases.get(place).is_some_and(fits) {
+                idle.push_back(place);
+            }
         }
         self.copies_at = next.map(|next| next.max(self.copies_after));
     }

@@ -179,8 +179,11 @@ impl Speed {
         }
         // A call that runs for longer than expected is taken to run for as long again.
         let running_us = (now - self.mark).as_micros() as f64;
-        let ahead_us = self.load_us * slowness + (running_us - head_us * slowness).max(0.0);
-        let reserve = !local && outstanding == 1 && ahead_us <= RESERVE_US;
+        let head_us = head_us * slowness;
+        let overrun_us = (running_us - head_us).max(0.0);
+        let ahead_us = self.load_us * slowness + overrun_us;
+        let overruns = overrun_us > head_us.max(PIPELINE_US);
+        let reserve = !local && outstanding == 1 && ahead_us <= RESERVE_US && !overruns;
         let depth = if self.unknown > 0 {
             Depth::Full
         } else if ahead_us <= PIPELINE_US && outstanding < self.depth {

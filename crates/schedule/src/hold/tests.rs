@@ -188,6 +188,22 @@ fn a_straggler_gets_a_copy_and_the_first_result_wins() {
 }
 
 #[test]
+fn repeatable_calls_stuck_behind_another_run_elsewhere() {
+    let mut bench = Bench::new(false, &[10, 10]);
+    let repeatable = Call { repeatable: true, ..call() };
+    bench.submit_many(1_000, &repeatable);
+    bench.run(FOR_EVER);
+    bench.lengths[0] = 100_000_000;
+    let began = bench.now.0;
+    bench.submit_many(200, &repeatable);
+    bench.run(Tick(began + 5_000));
+    let stuck = 1_200 - bench.outcomes.len();
+    assert!(stuck > 80, "{stuck}");
+    bench.run(Tick(began + 60_000));
+    assert_eq!(bench.outcomes.len(), 1_200);
+}
+
+#[test]
 fn a_call_not_repeatable_gets_no_copy() {
     let mut bench = Bench::new(false, &[10_000, 10_000]);
     bench.submit_many(10, &call());

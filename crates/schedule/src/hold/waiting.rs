@@ -173,6 +173,12 @@ impl Waiting {
         self.active.iter().map(work_us).sum()
     }
 
+    /// How long the shortest usually takes, microseconds; infinitely long if nobody knows.
+    pub(super) fn shortest_us(&self, usual: &Usual) -> f64 {
+        let times = self.active.iter().filter_map(|index| usual.time_us(*index as u32));
+        times.fold(f64::INFINITY, f64::min)
+    }
+
     /// Since when the oldest waits.
     pub(super) fn since(&self, calls: &Calls) -> Option<Tick> {
         let since = |index: &usize| {
