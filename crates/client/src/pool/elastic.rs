@@ -27,8 +27,6 @@ const UNFIT_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Elastic {
     slots: Slots,
-    /// Since when calls wait.
-    waiting_since: Option<Tick>,
     /// The request under way.
     asking: Option<u32>,
     not_before: Tick,
@@ -47,7 +45,6 @@ impl Elastic {
     pub(super) fn new(slots: Slots) -> Elastic {
         Elastic {
             slots,
-            waiting_since: None,
             asking: None,
             not_before: Tick(0),
             delay: RETRY.0,
@@ -151,7 +148,6 @@ impl Core {
             }
             Slots::Auto { max } => {
                 if backlog.waiting == 0 {
-                    self.elastic.waiting_since = None;
                     if held > 0 && self.unfinished() == 0 && now >= self.last_done + IDLE {
                         let handles: Vec<Handle> = self.leases.keys().copied().collect();
                         self.give_back(now, &handles);
@@ -167,17 +163,17 @@ impl Core {
                 let starting =
                     workers().any(|lease| matches!(lease.state, LeaseState::Granted | LeaseState::Fetching));
                 let each_us = backlog.waiting_us / (held.max(1) as u64);
-                self.elastic.waiting_since.get_or_insert(now);
                 let short = each_us < WORTH_ASKING.as_micros() as u64;
-                // Short calls wait long behind one that is not.
-                let stuck = self.stuck_at().is_some_and(|at| at <= now);
-                let enough = held > 0 && (starting || (short && !stuck));
+                let late = backlog.waiting_since.is_some_and(|since| since + PATIENCE <= now);
+                let enough = held > 0 && (starting || (short && !late));
                 if enough || self.elastic.asking.is_some() || now < self.elastic.not_before {
                     return;
                 }
                 // One more is enough for short ones, if that is known of them.
                 let few = short && backlog.waiting_us > 0 && held > 0;
-                let count = if few { 1 } else { u32::try_from(backlog.waiting).unwrap_or(u32::MAX) };
+                // No other slot would help those bound to one.
+                let free = u32::try_from(backlog.waiting - backlog.bound).unwrap_or(u32::MAX);
+                let count = if few { free.min(1) } else { free };
                 let count = count.min(max.saturating_sub(held as u32));
                 if count > 0 {
                     let sequence = self.ask_for(&Request::slots(count));
@@ -185,11 +181,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// When calls have waited for so long, with none finished meanwhile, that more slots are worth asking for.
-    fn stuck_at(&self) -> Option<Tick> {
-        self.elastic.waiting_since.map(|since| since.max(self.last_done) + WORTH_ASKING)
     }
 
     /// When [`mind_slots`](Self::mind_slots) has something to do although nothing has happened.
@@ -201,10 +192,11 @@ impl Core {
         if self.unfinished() == 0 {
             return (!self.leases.is_empty()).then_some(self.last_done + IDLE);
         }
-        if self.elastic.asking.is_some() || self.hold.backlog().waiting == 0 {
+        let backlog = self.hold.backlog();
+        if self.elastic.asking.is_some() || backlog.waiting == 0 {
             return None;
         }
-        let times = [Some(self.elastic.not_before), self.stuck_at()];
+        let times = [Some(self.elastic.not_before), backlog.waiting_since.map(|since| since + PATIENCE)];
         times.into_iter().flatten().filter(|at| *at > now()).min()
     }
 
