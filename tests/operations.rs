@@ -347,6 +347,29 @@ fn a_call_from_the_command_line() {
 }
 
 #[test]
+fn every_call_of_many_threads_ends_once() {
+    let lab = Lab::new();
+    let check = |lab: &Lab, args: &[&str]| {
+        let said = run(lab, args).json();
+        assert_eq!(said["submitted"], said["done"], "{said}");
+        assert_eq!((&said["told"], &said["told_twice"]), (&said["to_be_told"], &0.into()), "{said}");
+        assert!(said["outcomes"]["right"].as_u64().unwrap() > 100, "{said}");
+        for never in ["hung", "wrong", "given twice", "cancelled by nobody"] {
+            assert!(said["outcomes"][never].is_null(), "{said}");
+        }
+    };
+    // On a private node, then on a pool.
+    for pool in [false, true] {
+        if pool {
+            lab.up_local(3, 2, &[]);
+        }
+        check(&lab, &["storm", "2000"]);
+        check(&lab, &["storm", "2000", "by-hand"]);
+    }
+    lab.until("all is free again", || lab.free_slots() == 6);
+}
+
+#[test]
 fn everything_works_as_an_ordinary_user() {
     if !rustix::process::getuid().is_root() {
         eprintln!("the other tests have run as an ordinary user");

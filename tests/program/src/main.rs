@@ -2,15 +2,17 @@
 //!
 //! `test-program calls OPERATION COUNT ARGUMENT [SLOTS]` makes COUNT calls and prints what came of them as
 //! JSON; `one OPERATION ARGUMENT...` makes one and prints its result; `stay` holds slots until standard
-//! input closes.
+//! input closes; `storm MILLISECONDS [by-hand]` has many threads use the pool at random.
 
 mod operations;
+mod storm;
 
 use mutirao::{CallErrorKind, Error, Options, Pool, Slots};
 use operations::{Done, attempt, echo, end, sleep, sleep_once, spin, talk};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::time::Duration;
 
 fn main() {
     mutirao::init();
@@ -35,6 +37,8 @@ fn main() {
             one(|pool| pool.call(talk, (line.to_owned(), number(span_ms))).wait().map(Value::from))
         }
         ["one", "limit", limit_ms] => one(|pool| limited(pool, number(limit_ms))),
+        ["storm", span_ms] => storm::storm(Duration::from_millis(number(span_ms)), false),
+        ["storm", span_ms, "by-hand"] => storm::storm(Duration::from_millis(number(span_ms)), true),
         ["stay", slots] => stay(number(slots) as u32),
         _ => {
             eprintln!("unknown arguments: {words:?}");
