@@ -29,6 +29,7 @@ const LEAVE_CHILD: u32 = 3;
 const LOOK: u32 = 4;
 const FLOOD: u32 = 5;
 const LIMITS: u32 = 6;
+const SLEEP: u32 = 7;
 
 fn main() {
     let mut args = std::env::args().skip(1).peekable();
@@ -37,7 +38,7 @@ fn main() {
     }
     raw::init(operations()).unwrap();
     let wanted: Vec<String> = args.filter(|word| !word.starts_with('-')).collect();
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 13] = [
         ("a_worker_that_ends_is_an_error_of_its_call_and_is_replaced", ends_are_errors_here),
         ("a_worker_on_another_node_ends_the_same_way", ends_are_errors_elsewhere),
         ("a_program_reaches_every_node_and_is_kept_there", the_program_spreads),
@@ -48,6 +49,8 @@ fn main() {
         ("a_program_may_have_a_worker_replaced", replaced),
         ("a_flood_on_standard_error_holds_up_its_worker_only", floods),
         ("each_worker_has_the_limits_of_the_settings", settings),
+        ("calls_that_had_not_started_when_their_lease_ended_run_elsewhere", ended_leases),
+        ("a_node_without_room_for_a_plugin_says_so", no_room),
         ("a_warm_template_makes_a_worker_at_once", warm),
     ];
     for (name, test) in tests {
@@ -134,6 +137,13 @@ fn operations() -> Vec<OperationEntry> {
                     let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
                     out.extend_from_slice(&most.to_le_bytes());
                 }
+                Ok(())
+            }),
+        ),
+        entry(
+            "sleep",
+            Box::new(|_, _| {
+                std::thread::sleep(Duration::from_secs(2));
                 Ok(())
             }),
         ),
@@ -404,6 +414,43 @@ fn settings() {
     let limits = call(&pool, LIMITS, b"").unwrap();
     let limits: Vec<u64> = limits.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     assert_eq!(limits, [256 << 20, 99, 1234]);
+}
+
+/// None of these operations may run twice, so the lender has to say which calls it never began.
+fn ended_leases() {
+    let lab = Lab::new();
+    let (a, b) = (lab.start("a", 1, &[]), lab.start("b", 1, &["a"]));
+    let pool = open(&a);
+    until("both nodes answer", || pool.nodes().unwrap().len() == 2);
+    slots(&pool, 2);
+    let submit = |operation| pool.submit(operation, Vec::new(), CallOptions::default()).unwrap();
+    // Warm, so that both begin at once.
+    call(&pool, ECHO, b"").unwrap();
+    let mut long = [submit(SLEEP), submit(SLEEP)];
+    let running = || workers(&pool).iter().filter(|row| row.state == "running").count();
+    until("both run", || running() == 2);
+    let mut short: Vec<_> = (0..4).map(|_| submit(ECHO)).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let lease = workers(&pool).into_iter().find(|row| row.node == "b").unwrap();
+    let what = format!("b/{}", lease.serial);
+    let rows = pool.query(Topic::Kill { what }, None, Vec::new(), PATIENCE).unwrap().rows;
+    assert!(matches!(&rows[..], [Row::Done { .. }]), "{rows:?}");
+    for call in &mut short {
+        call.wait_timeout(PATIENCE).expect("an answer").unwrap();
+    }
+    let ends: Vec<_> = long.iter_mut().map(|call| call.wait_timeout(PATIENCE).expect("an answer")).collect();
+    assert_eq!(ends.iter().filter(|end| end.is_err()).count(), 1, "{ends:?}");
+    drop(b);
+}
+
+fn no_room() {
+    let lab = Lab::new();
+    let place = lab.state().join("nodes/b");
+    drop(lab.options("b", 1, &[])); // enrols it
+    std::fs::write(place.join("node.toml"), "cache_mib = 1\n").unwrap();
+    let (_a, _b, _holder, pool) = elsewhere(&lab);
+    let error = call(&pool, ECHO, b"").unwrap_err();
+    assert!(error.text.contains("cannot run there") && error.text.contains("cache"), "{error:?}");
 }
 
 fn no_workers() {

@@ -5,9 +5,9 @@ mod common;
 
 use common::{PATIENCE, Pool, Program};
 use mutirao_wire::frame::HEADER_BYTES;
-use mutirao_wire::local::{HeldLease, LocalMessage, Query};
+use mutirao_wire::local::{ClientHello, HeldLease, LeaseChange, LocalMessage, Query};
 use mutirao_wire::query::{Question, Topic};
-use mutirao_wire::{Handle, Incarnation, NodeId, NodeRef};
+use mutirao_wire::{AppId, Epoch, Handle, Incarnation, NodeId, NodeRef};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -100,6 +100,39 @@ fn too_many_programs_and_too_many_descriptors_are_turned_away() {
     }
 }
 
+#[test]
+fn who_waits_while_descriptors_are_short_is_let_in_when_there_are_some() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pool = Pool::new();
+    let _a = pool.start("a", 1, &[]);
+    let node = pool.spawn("b", "a");
+    let mut good = Program::connect(&node.socket, 1);
+    good.wait_nodes("two nodes", |nodes| nodes.len() == 2);
+    let pid = Pid::from_raw(node.pid() as i32);
+    let few = Rlimit { current: Some(64), maximum: Some(64) };
+    prlimit(pid, Resource::Nofile, few).unwrap();
+
+    let many: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&node.socket).unwrap()).collect();
+    let mut waiting = UnixStream::connect(&node.socket).unwrap();
+    let hello = ClientHello {
+        protocol: (1, 1),
+        app: AppId(9),
+        name: "patient".into(),
+        epoch: Epoch(0),
+        leases: Vec::new(),
+        plugin: None,
+    };
+    let mut bytes = Vec::new();
+    LocalMessage::from(hello).put(&mut bytes);
+    waiting.write_all(&bytes).unwrap();
+    waiting.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(waiting.read(&mut [0]).is_err(), "there were descriptors enough");
+    assert_eq!(good.nodes().len(), 2, "those who are in do not suffer");
+    drop(many);
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(waiting.read(&mut [0]).unwrap(), 1, "the welcome");
+}
+
 fn has_ended(stream: &UnixStream) -> bool {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = [0; 4096];
@@ -121,6 +154,7 @@ fn a_program_that_returns_under_the_last_handle_there_is_gets_new_ones_all_the_s
         NodeRef { id: NodeId([9; 32]), incarnation: Incarnation(1), name: "z".into(), addresses: Vec::new() };
     let held = vec![HeldLease { handle: Handle(u32::MAX), serial: 1, lender }];
     let mut program = Program::return_to(&a.socket, 1, 1, held).unwrap();
+    assert!(matches!(program.next_news().change, LeaseChange::Ended(_)));
     assert_eq!(program.allocate(1, 1).leases.len(), 1);
 }
 

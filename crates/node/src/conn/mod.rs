@@ -21,6 +21,8 @@ pub(crate) use unix::UnixTransport;
 const OUT_HIGH: usize = 1024 * 1024;
 /// Output below this has room again.
 const OUT_LOW: usize = 256 * 1024;
+/// Output above this means that the other side does not read for now.
+const OUT_CLOGGED: usize = 4 * 1024 * 1024;
 /// Output above this closes the connection: the other side does not read.
 const OUT_MAX: usize = 64 * 1024 * 1024;
 /// Bytes read at once.
@@ -168,9 +170,10 @@ impl Conns {
         }
     }
 
-    /// Whether too much waits to be written for more to be welcome.
-    pub(crate) fn is_full(&self, id: ConnId) -> bool {
-        self.conn(id).is_some_and(|conn| conn.full)
+    /// Whether far more waits to be written than a reading other side leaves unread. It is among
+    /// `take_drained` once it has read.
+    pub(crate) fn is_clogged(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| conn.queued() >= OUT_CLOGGED)
     }
 
     /// Writes a frame, room or not; `false` if the connection is gone or going.

@@ -338,7 +338,7 @@ impl Daemon {
 
     /// A program that leaves its answers unread is not heard until it has read them.
     fn does_not_read(&self, conn: ConnId) -> bool {
-        self.ctx.conns.is_full(conn) && self.clients.has(conn)
+        self.ctx.conns.is_clogged(conn) && self.clients.has(conn)
     }
 
     /// Acts on all whole frames that came on `conn`.

@@ -7,9 +7,11 @@ use crate::conn::{ConnId, Transport};
 use crate::streams::NewStream;
 use mutirao_tree::Input;
 use mutirao_wire::frame::{FrameError, Header};
+use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::limits::{NAME_BYTES_MAX, PLUGIN_FILES_MAX, PROTOCOL, SEARCH, TEXT_BYTES_MAX, WANT_MAX};
 use mutirao_wire::local::{
-    Allocate, ClientHello, ClientWelcome, GiveBack, KillWorker, LocalMessage, OfferPlugin, Query, Rows,
+    Allocate, ClientHello, ClientWelcome, GiveBack, KillWorker, LeaseChange, LocalMessage, OfferPlugin,
+    Query, Rows,
 };
 use mutirao_wire::node::PluginRef;
 use mutirao_wire::query::Row;
@@ -104,6 +106,11 @@ impl Daemon {
                 serial: lease.serial,
             };
             if !self.clients.hold(conn, lease.handle, id) {
+                // Not if it has named the handle twice: then that is another lease's.
+                if self.clients.get(conn).is_some_and(|client| client.held(lease.handle).is_none()) {
+                    let ended = LeaseChange::Ended(LeaseEnd::Unknown);
+                    clients::put_news(&mut self.ctx, conn, lease.handle, ended, Vec::new());
+                }
                 continue;
             }
             held.push((lease.serial, lease.lender.clone()));

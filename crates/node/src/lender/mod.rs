@@ -328,7 +328,11 @@ impl Lender {
                 _ => None,
             });
         let workers = self.workers.values().filter_map(|worker| match worker.stage {
-            worker::Stage::Forking(since) => Some(since + FORK),
+            // A template that is being ended takes its time, of which the end of its process tells.
+            worker::Stage::Forking(since) => {
+                let template = self.templates.get(&worker.template);
+                template.filter(|template| template.stage != Stage::Ending).map(|_| since + FORK)
+            }
             worker::Stage::Ended { since, .. } => Some(since + HOW),
             worker::Stage::Running(_) => None,
         });
