@@ -22,6 +22,15 @@
 //! uses this machine's cores and ends with the program. Slots are asked for when calls wait and given back when
 //! idle, or by hand with [`Pool::allocate`].
 //!
+//! # Threads, signals, forks
+//! A pool can be used by many threads at once. A thread that waits does the pool's work meanwhile; when none waits,
+//! a thread of the library does. That one blocks all signals, so handlers run in the program's own threads.
+//!
+//! A pool belongs to the process that opened it. A child that the program forks must not use it, except to drop it,
+//! which then does nothing; it may open a pool of its own if it executes another program (or this one) first.
+//! As long as such a child lives without executing a program, it keeps the connection open: if its parent dies
+//! without closing the pool, the node keeps the parent's slots until the child ends too.
+//!
 //! [`raw`] is the same as bytes, for bindings to other languages.
 #![deny(unsafe_code)]
 
