@@ -33,6 +33,16 @@ fn run(lab: &Lab, args: &[&str]) -> Said {
     start(lab, args).wait()
 }
 
+/// Holds slots until it is dropped.
+fn hold(lab: &Lab, slots: u32) -> Running {
+    let free = lab.free_slots();
+    let mut command = lab.command(Lab::program());
+    command.env("MUTIRAO_NODE", "n1").args(["stay", &slots.to_string()]).stdin(Stdio::piped());
+    let held = lab.spawn(command);
+    lab.until("the slots are held", || lab.free_slots() + u64::from(slots) == free);
+    held
+}
+
 fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
@@ -329,8 +339,7 @@ fn a_program_of_another_version_is_told_so() {
 #[test]
 fn broken_frames_of_a_program_end_that_program_only() {
     let lab = Lab::with_pool(1, 2);
-    let holder = lab.spawn(lab.mutirao(["alloc", "--", "sleep", "600"]));
-    lab.until("a slot is held", || lab.free_slots() == 1);
+    let holder = hold(&lab, 1);
 
     // Cut off in the middle of a header, and in the middle of a body.
     let mut whole = Vec::new();
@@ -417,8 +426,7 @@ fn memory_mib(pid: i32) -> u64 {
 #[test]
 fn calls_wait_for_slots_and_run_when_some_are_free() {
     let lab = Lab::with_pool(2, 1);
-    let held = lab.spawn(lab.mutirao(["alloc", "-n", "2", "--", "sleep", "600"]));
-    lab.until("all slots are held", || lab.free_slots() == 0);
+    let held = hold(&lab, 2);
     let calls = start(&lab, &["calls", "sleep", "10", "5"]);
     lab.until("the program waits", || {
         lab.rows(["apps"]).iter().any(|app| app["name"] == "mutirao-test-program" && app["slots"] == 0)
@@ -459,16 +467,19 @@ fn a_program_deleted_while_it_runs_still_travels() {
     let lab = Lab::with_pool(2, 1);
     let copy = lab.path("vanishing");
     std::fs::copy(Lab::program(), &copy).unwrap();
+    // Another program than the one that holds the slots.
+    std::fs::OpenOptions::new().append(true).open(&copy).unwrap().write_all(b"!").unwrap();
     // Only when it is gone does the far node get a slot free for it.
-    let held = lab.spawn(lab.mutirao(["alloc", "-n", "2", "--", "sleep", "600"]));
-    lab.until("all slots are held", || lab.free_slots() == 0);
+    let held = hold(&lab, 2);
     let mut command = lab.command(&copy);
     command.env("MUTIRAO_NODE", "n1").args(["calls", "sleep", "60", "20"]);
     let calls = lab.spawn(command);
     lab.until("the program waits", || {
         lab.rows(["apps"]).iter().any(|app| app["name"] == "vanishing" && app["slots"] == 0)
     });
-    lab.until("the node has it", || lab.rows(["plugin", "ls"]).iter().any(|row| row["kept"] == true));
+    lab.until("the node has it", || {
+        lab.rows(["plugin", "ls"]).iter().any(|row| row["name"] == "vanishing" && row["kept"] == true)
+    });
     std::fs::remove_file(&copy).unwrap();
     drop(held);
     let said = calls.wait().json();
