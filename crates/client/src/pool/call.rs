@@ -19,7 +19,8 @@ pub enum CallErrorKind {
     BadArgument,
     /// The result is too long.
     ResultTooLarge,
-    /// The worker ended by itself or by a signal while it ran the call.
+    /// The worker ended by itself or by a signal while it ran the call; or, rarely, it was ended for the call
+    /// before, which was cancelled or took too long but was over in just that moment.
     WorkerEnded,
     /// The worker was killed for want of memory.
     OutOfMemory,

@@ -314,6 +314,9 @@ impl Shared {
     /// Wakes those whose calls are done and runs callbacks, without the lock. Whoever does not drive must end
     /// with this (or leave it to the helper), for the driver may sleep, and wait for just that.
     pub(super) fn settle<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
+        if !core.owes_news() && core.queue.is_empty() {
+            return core;
+        }
         let me = thread::current().id();
         loop {
             if std::mem::take(&mut core.news) && core.driver != Some(me) {

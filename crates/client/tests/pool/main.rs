@@ -352,6 +352,27 @@ fn threads_of_the_library_take_no_signals() {
     assert!(helpers > 0);
 }
 
+/// A forked copy of the program may drop and close what it has of a pool, which does nothing.
+fn forked_copies_leave_the_pool_alone() {
+    let node = Node::start(Plan::default());
+    let pool = open(&node);
+    assert_eq!(pool.call(square, 2).wait().unwrap(), 4);
+    // SAFETY: the copy drops a pool, which only frees memory there, and leaves.
+    let copy = unsafe { libc::fork() };
+    if copy == 0 {
+        pool.raw().close();
+        drop(pool);
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(0) }
+    }
+    let mut status = 1;
+    // SAFETY: `status` is a live variable.
+    assert_eq!(unsafe { libc::waitpid(copy, &mut status, 0) }, copy);
+    assert_eq!(status, 0);
+    assert_eq!(pool.call(square, 3).wait().unwrap(), 9);
+    assert_eq!(node.seen.hellos.load(Ordering::Relaxed), 1, "over the same connection");
+}
+
 /// Another program's operations are called by their place in its table.
 fn another_program_is_offered() {
     let node = Node::start(Plan::default());
@@ -606,6 +627,7 @@ fn main() {
         ("other_threads_are_heard_of", other_threads_are_heard_of),
         ("maps_hear_of_closing", maps_hear_of_closing),
         ("threads_of_the_library_take_no_signals", threads_of_the_library_take_no_signals),
+        ("forked_copies_leave_the_pool_alone", forked_copies_leave_the_pool_alone),
         ("another_program_is_offered", another_program_is_offered),
         ("futures_callbacks_and_events", futures_callbacks_and_events),
         ("waiting_for_any_and_all", waiting_for_any_and_all),
