@@ -30,7 +30,7 @@ pub fn node_rows(pool: &Pool) -> Result<Vec<NodeRow>> {
             _ => None,
         })
         .collect();
-    rows.sort_by(|a, b| natural(&a.node.name).cmp(&natural(&b.node.name)));
+    rows.sort_by_key(|row| natural(&row.node.name));
     Ok(rows)
 }
 

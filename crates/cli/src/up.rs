@@ -350,7 +350,7 @@ pub fn down(args: &DownArgs, name: Option<&str>) -> Result<()> {
         .into_iter()
         .filter(|node| node.pool == pool.id().to_string())
         .filter(|node| args.all || name.is_none_or(|name| node.name == name))
-        .filter(|node| is_alive(node))
+        .filter(is_alive)
         .collect();
     if nodes.is_empty() {
         bail!("no node of pool `{}` runs on this machine", pool.name());

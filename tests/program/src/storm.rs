@@ -80,7 +80,7 @@ pub fn storm(span: Duration, by_hand: bool) -> Result<Value, Error> {
         }
         sky.over.store(true, Ordering::SeqCst);
         listener.join().expect("no thread panics");
-        results.into_iter().map(|result| result.expect("no thread panics")).collect()
+        results.into_iter().try_for_each(|result| result.expect("no thread panics"))
     })?;
     let counts = sky.pool.counts();
     sky.pool.close();
