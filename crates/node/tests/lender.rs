@@ -460,6 +460,10 @@ fn no_workers() {
     std::fs::write(&script, "#!/bin/sh\n").unwrap();
     let why = offered(&node, 1, &script);
     assert!(why.contains("`stranger` is a script"), "{why}");
+    let huge = lab.state().join("huge");
+    std::fs::File::create(&huge).unwrap().set_len(1 << 40).unwrap();
+    let why = offered(&node, 5, &huge);
+    assert!(why.contains("larger than this node's cache"), "{why}");
     let why = offered(&node, 2, Path::new("/bin/true"));
     assert!(why.contains("exit code 0") && why.contains("call mutirao_init first"), "{why}");
     let why = offered(&node, 3, Path::new("/bin/ls"));

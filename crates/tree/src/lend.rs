@@ -127,10 +127,13 @@ impl Lend {
             0 => u32::MAX,
             each => (memory / u64::from(each)).min(u32::MAX.into()) as u32,
         };
-        for Resource { name, amount } in &bundle.resources {
+        for Resource { name, .. } in &bundle.resources {
+            // One that is named twice is wanted twice.
+            let named = bundle.resources.iter().filter(|resource| resource.name == *name);
+            let amount = named.fold(0u32, |sum, resource| sum.saturating_add(resource.amount));
             let all = self.capacity.resources.iter().find(|r| r.name == *name).map_or(0, |r| r.amount);
             let left = all.saturating_sub(self.resources.get(name).copied().unwrap_or(0));
-            most = most.min(left.checked_div(*amount).unwrap_or(u32::MAX));
+            most = most.min(left.checked_div(amount).unwrap_or(u32::MAX));
         }
         if bundle.exclusive {
             let fits = self.leases.is_empty() && bundle.slots <= self.capacity.slots;
@@ -470,5 +473,31 @@ impl Core {
     pub(crate) fn lend_leaves(&mut self, out: &mut Vec<Output>) {
         let serials: Vec<u64> = self.lend.leases.keys().copied().collect();
         self.revoke(serials, &LeaseEnd::Leaving, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Verified;
+
+    #[test]
+    fn a_resource_named_twice_is_counted_twice() {
+        let gpu = |amount| Resource { name: "gpu".into(), amount };
+        let capacity = Capacity {
+            slots: 8,
+            memory_mib: 1024,
+            resources: vec![gpu(3)],
+            arch: Arch::HERE,
+            libc: None,
+            labels: Vec::new(),
+        };
+        let mut lend = Lend::new(capacity, Policy::default(), Box::new(|_| Verified::Local));
+        let bundle = |resources| Bundle { resources, ..Bundle::default() };
+        assert_eq!(lend.room(&bundle(vec![gpu(1)])).0, 3);
+        assert_eq!(lend.room(&bundle(vec![gpu(2), gpu(2)])).0, 0);
+        assert_eq!(lend.room(&bundle(vec![gpu(u32::MAX), gpu(u32::MAX)])).0, 0);
+        lend.debit(&bundle(vec![gpu(1), gpu(1)]));
+        assert_eq!(lend.room(&bundle(vec![gpu(1)])).0, 1);
     }
 }

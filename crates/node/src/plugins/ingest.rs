@@ -122,7 +122,7 @@ impl Offer {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.keys.iter().map(FileKey::bytes).sum()
+        self.keys.iter().map(FileKey::bytes).fold(0, u64::saturating_add)
     }
 
     /// The manifest, given the contents.

@@ -176,6 +176,12 @@ impl Plugins {
             Ok(offer) => offer,
             Err(why) => return ctx.actions.push(answer(Err(why))),
         };
+        let cache_mib = ctx.config.cache_mib;
+        if offer.bytes() > cache_mib.saturating_mul(1024 * 1024) {
+            let name = &offer.said.name;
+            let why = format!("plugin `{name}` is larger than this node's cache (`cache_mib = {cache_mib}`)");
+            return ctx.actions.push(answer(Err(why)));
+        }
         if let Some(contents) = self.known.all(&offer.keys)
             && let Ok((id, _)) = offer.manifest(&contents)
             && let Some(kept) = self.shelf.find_mut(id).filter(|kept| kept.ready)
