@@ -247,6 +247,28 @@ fn limits_and_cancels() {
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
+/// A call whose argument is in the ring in part only is cancelled without harm to its worker.
+fn cancelled_on_its_way() {
+    let node = Node::start(Plan { here: 1, ring_bytes: 64 * 1024, ..Plan::default() });
+    let pool = open_with(&node, Slots::ByHand);
+    pool.allocate(1).unwrap();
+    // Known as short, so that the next is sent while one runs.
+    for _ in 0..20 {
+        assert_eq!(pool.call(sleep_ms, 0).wait().unwrap(), 0);
+        assert!(pool.call(reverse, Bytes(vec![1, 2])).wait().unwrap().0 == [2, 1]);
+    }
+    let worker = pool.call(pid, ()).wait().unwrap();
+    let running = pool.call(sleep_ms, 300);
+    let large = pool.call(reverse, Bytes(vec![7; 1 << 20]));
+    std::thread::sleep(Duration::from_millis(100));
+    large.cancel();
+    let later = pool.call(square, 6);
+    assert_eq!(kind_of(large.wait().map(|_| ())), CallErrorKind::Cancelled);
+    assert_eq!(running.wait().unwrap(), 300);
+    assert_eq!(later.wait().unwrap(), 36);
+    assert_eq!(pool.call(pid, ()).wait().unwrap(), worker, "it went on");
+}
+
 /// A short call does not stay behind a long one while a slot is free.
 fn short_calls_behind_a_long_one() {
     let node = Node::start(Plan { here: 2, ..Plan::default() });
@@ -623,6 +645,7 @@ fn main() {
         ("many_tiny_calls", many_tiny_calls),
         ("failures_of_operations", failures_of_operations),
         ("limits_and_cancels", limits_and_cancels),
+        ("cancelled_on_its_way", cancelled_on_its_way),
         ("short_calls_behind_a_long_one", short_calls_behind_a_long_one),
         ("other_threads_are_heard_of", other_threads_are_heard_of),
         ("maps_hear_of_closing", maps_hear_of_closing),
