@@ -1,7 +1,7 @@
 //! The daemon of one machine: links, workers, plugins.
 //!
 //! # How the parts fit
-//! [`Node`] owns one loop on one thread ([`daemon`](crate::daemon)). A turn of it reads all that is
+//! [`Node`] owns one loop on one thread (`daemon`). A turn of it reads all that is
 //! ready, feeds it to the part concerned, lets timers fire, then carries out what the parts asked for
 //! and writes each connection once. No part blocks; what would block (files, names, starting
 //! processes) is a job on a helper thread.
