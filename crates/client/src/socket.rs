@@ -37,6 +37,8 @@ pub(crate) struct Socket {
     fd: Arc<OwnedFd>,
     decoder: Decoder,
     scratch: Box<[u8]>,
+    /// The last read took all there was.
+    drained: bool,
     fds: VecDeque<OwnedFd>,
     out: Vec<u8>,
     /// Bytes at the front of `out` that are sent.
@@ -52,6 +54,7 @@ impl Socket {
             fd: Arc::new(fd),
             decoder: Decoder::new(DATA_BODY_MAX),
             scratch: vec![0; READ_BYTES].into(),
+            drained: false,
             fds: VecDeque::new(),
             out: Vec::new(),
             sent: 0,
@@ -76,9 +79,11 @@ impl Socket {
                 other => break other,
             }
         };
+        let mut has_fds = false;
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
                 self.fds.extend(fds);
+                has_fds = true;
             }
         }
         if self.fds.len() > FDS_MAX {
@@ -88,12 +93,19 @@ impl Socket {
             Ok(message) if message.bytes == 0 => Ok(Received::Closed),
             Ok(message) => {
                 self.decoder.push(&self.scratch[..message.bytes]);
+                // Less than was asked for is all there was, except that descriptors end a read early.
+                self.drained = message.bytes < self.scratch.len() && !has_fds;
                 Ok(Received::Some)
             }
             Err(Errno::AGAIN) => Ok(Received::Nothing),
             Err(Errno::CONNRESET | Errno::PIPE) => Ok(Received::Closed),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether the last [`receive`](Self::receive) took all there was to take: another would bring nothing.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained
     }
 
     /// The next whole frame of what was received.

@@ -57,6 +57,8 @@ pub struct Readiness {
     pub readable: bool,
     /// Writing.
     pub writable: bool,
+    /// The other side writes no more, or there is an error: reading will meet the end.
+    pub closed: bool,
 }
 
 /// A lease of this node that begins: make it a worker.

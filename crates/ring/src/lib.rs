@@ -50,13 +50,13 @@ mod shm;
 mod spin;
 mod wait;
 
-pub use bell::{Bell, Ringer};
+pub use bell::{Bell, Ringer, SoleBell};
 pub use ends::{CallerEnd, Progress, ProgressReport, WorkerEnd};
 pub use error::Error;
 pub use memory::{CAPACITY_DEFAULT, CAPACITY_MAX, CAPACITY_MIN, RingMemory};
 pub use pipe::{Consumer, Producer, Room};
 pub use spin::{SEATS, Seat, SpinBoard, Spinner};
-pub use wait::{Wake, Wakeable, wait};
+pub use wait::{Wake, Wakeable, wait, wait_solely};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::bell::poll_for;
-use crate::{Bell, Error, Spinner};
+use crate::{Bell, Error, SoleBell, Spinner};
 
 /// What one can wait for with a bell: bytes in a [`Consumer`](crate::Consumer), room in a
 /// [`Producer`](crate::Producer), or any of several things that ring the same bell.
@@ -56,6 +56,32 @@ pub fn wait(
     Ok(wake)
 }
 
+/// As [`wait`], for a process that waits for nothing else.
+pub fn wait_solely(on: &mut impl Wakeable, spinner: &mut Spinner, bell: &SoleBell) -> Result<Wake, Error> {
+    if on.is_ready()? {
+        return Ok(Wake::Ready);
+    }
+    let began = Instant::now();
+    if spinner.spin(|| on.is_ready())? {
+        return Ok(Wake::Ready);
+    }
+    let wake = loop {
+        if on.arm()? {
+            break Wake::Ready;
+        }
+        let rang = bell.hear()?;
+        if on.is_ready()? {
+            break Wake::Ready;
+        }
+        if !rang {
+            break Wake::Gone;
+        }
+    };
+    on.disarm();
+    spinner.note(began.elapsed());
+    Ok(wake)
+}
+
 fn sleep(
     on: &mut impl Wakeable,
     bell: &Bell,
@@ -63,7 +89,6 @@ fn sleep(
     deadline: Option<Instant>,
 ) -> Result<Wake, Error> {
     if others.is_empty() {
-        // The usual case of a worker needs no allocation.
         return sleep_on(on, bell, &mut [PollFd::new(bell, PollFlags::IN)], deadline);
     }
     let others = others.iter().map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN));

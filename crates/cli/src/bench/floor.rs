@@ -181,8 +181,10 @@ impl Floor {
         loop {
             let start = Instant::now();
             let last = start >= begin + span && times_us.len() >= 10;
-            buffer[0] = u8::from(!last);
             for _ in 0..burst {
+                // Made anew each time, as the arguments of calls are.
+                buffer.fill(1);
+                buffer[0] = u8::from(!last);
                 self.stream.write_all(&buffer)?;
             }
             self.stream.flush()?;

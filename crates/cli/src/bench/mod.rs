@@ -15,6 +15,7 @@ use crate::args::Output;
 use crate::output::{put, table};
 use anyhow::Result;
 use serde_json::{Value, json};
+use std::sync::OnceLock;
 
 /// One figure. What does not apply is `None`.
 #[derive(Debug, Default)]
@@ -84,8 +85,11 @@ impl Case {
     }
 }
 
+/// Processors that this program may use, as it was before anything was pinned: those of a pinned thread are
+/// only the one it is kept on.
 fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, Into::into)
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, Into::into))
 }
 
 /// Prints the cases: a table, or a JSON object a line.

@@ -96,7 +96,7 @@ pub(super) struct Core {
     pub(super) unplaced: usize,
     /// When rings were last shown what was written.
     pub(super) shown: Tick,
-    socket_looked: Tick,
+    pub(super) socket_looked: Tick,
     pub(super) socket_ready: bool,
     /// What ended the worker or lease whose end is being told, and where.
     cause: Option<(String, Arc<str>)>,
@@ -112,6 +112,10 @@ pub(super) struct Core {
     pub(super) alarm_at: Option<Tick>,
     pub(super) helper_delay: Duration,
     pub(super) helper_drives: bool,
+    /// Somebody counts on the helper, who will not drive himself.
+    pub(super) helper_wanted: bool,
+    /// How often others than the helper have driven.
+    pub(super) driven: u64,
 }
 
 /// What the ring of a worker that ended says last.
@@ -196,6 +200,8 @@ impl Core {
             alarm_at: None,
             helper_delay: Duration::from_micros(100),
             helper_drives: false,
+            helper_wanted: false,
+            driven: 0,
         }
     }
 
@@ -361,6 +367,7 @@ impl Core {
         self.shown = now;
         let mut broken = Vec::new();
         let mut owed = Vec::new();
+        let sends = self.link.socket.unsent() > 0;
         for (handle, lease) in &mut self.leases {
             match &mut lease.ring {
                 Some(ring) if ring.dirty => {
@@ -370,7 +377,8 @@ impl Core {
                     }
                 }
                 Some(_) => {}
-                None => lease.receipts.due(*handle, true, &mut owed),
+                // Less than enough travels with whatever is sent next: it makes no lender wait.
+                None => lease.receipts.due(*handle, sends, &mut owed),
             }
         }
         for (handle, error) in broken {

@@ -25,7 +25,7 @@ const GATHER: Duration = Duration::from_micros(50);
 /// or when there are so many.
 const GATHER_CALLS: usize = 32;
 /// The helper's first and longest wait before it looks whether somebody drives.
-const HELPER_DELAY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(5));
+const HELPER_DELAY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));
 /// With nothing to do and nobody waiting the helper takes over after so long, to hear what the node says.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -147,10 +147,11 @@ impl Shared {
             return; // It looks again before it sleeps.
         }
         let now = now();
-        if now - core.shown >= GATHER || core.unplaced >= GATHER_CALLS {
+        // Nothing is gained by keeping the only call there is.
+        if core.unfinished() == 1 || now - core.shown >= GATHER || core.unplaced >= GATHER_CALLS {
             core.place(now);
             core.send(now);
-        } else {
+        } else if core.asleep {
             self.set_alarm(core, now + GATHER);
         }
         if core.asleep {
@@ -161,6 +162,7 @@ impl Shared {
             }
         } else {
             let at_once = wants_helper || core.owes_news();
+            core.helper_wanted |= at_once;
             let delay = if at_once { Duration::ZERO } else { core.helper_delay };
             self.set_alarm(core, now + delay);
         }
@@ -173,6 +175,7 @@ impl Shared {
         }
         let before = core.watch_by_task(call, waker);
         if core.driver.is_none() {
+            core.helper_wanted = true;
             self.set_alarm(&mut core, now());
         }
         drop(core);
@@ -216,6 +219,7 @@ impl Shared {
     ) -> Guard<'a> {
         let before = core.driver.replace(thread::current().id());
         let helper_before = std::mem::replace(&mut core.helper_drives, is_helper);
+        core.driven += u64::from(!is_helper);
         loop {
             core.pump();
             core = self.settle(core);
@@ -296,6 +300,10 @@ impl Shared {
         core.asleep = false;
         core.kicked = false;
         core.socket_ready |= socket_ready;
+        if socket.is_some() {
+            // What `poll` has not seen need not be looked for.
+            core.socket_looked = super::core::now();
+        }
         if is_helper {
             clear(&self.alarm);
             core.alarm_at = None;
@@ -389,6 +397,7 @@ impl Shared {
 
     /// The helper thread.
     fn help(&self) {
+        let mut driven = 0;
         loop {
             // An interrupted sleep is a short one.
             let _ = poll(&mut [PollFd::new(&self.alarm, PollFlags::IN)], None);
@@ -404,10 +413,18 @@ impl Shared {
                     let now = now();
                     core.place(now);
                     core.send(now);
-                    drop(self.settle(core));
-                } else {
-                    core.helper_delay = (core.helper_delay * 2).min(HELPER_DELAY.1);
+                    core = self.settle(core);
                 }
+                core.helper_delay = (core.helper_delay * 2).min(HELPER_DELAY.1);
+                continue;
+            }
+            // A program that has driven since the last look is likely to do so again.
+            let wanted = std::mem::take(&mut core.helper_wanted);
+            if std::mem::replace(&mut driven, core.driven) != core.driven && !wanted && core.unfinished() > 0
+            {
+                core.helper_delay = (core.helper_delay * 2).min(HELPER_DELAY.1);
+                let due = now() + core.helper_delay;
+                self.set_alarm(&mut core, due);
                 continue;
             }
             if let Some(quiet_at) = quiet_until(&core, core.last_done).filter(|at| now() < *at) {

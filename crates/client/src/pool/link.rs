@@ -117,7 +117,13 @@ impl Core {
                 return;
             }
             match self.link.socket.receive() {
-                Ok(Received::Some) => self.take_frames(now),
+                Ok(Received::Some) => {
+                    self.take_frames(now);
+                    if self.link.socket.is_drained() {
+                        self.socket_ready = false;
+                        return;
+                    }
+                }
                 Ok(Received::Nothing) => {
                     self.socket_ready = false;
                     return;

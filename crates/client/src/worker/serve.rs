@@ -1,7 +1,7 @@
 //! A worker at work: calls out of the ring, results into it.
 
 use crate::operation::{Failure, OperationEntry};
-use mutirao_ring::{Bell, Consumer, Error as RingError, Spinner, Wake, WorkerEnd, wait};
+use mutirao_ring::{Consumer, Error as RingError, SoleBell, Spinner, Wake, WorkerEnd, wait_solely};
 use mutirao_wire::frame::{Decoder, HEADER_BYTES, Header, flags};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX, TEXT_BYTES_MAX};
@@ -24,7 +24,7 @@ const READ_BYTES: usize = DATA_BODY_MAX + HEADER_BYTES;
 /// What a worker is given.
 pub(super) struct Worker {
     pub(super) end: WorkerEnd,
-    pub(super) bell: Bell,
+    pub(super) bell: SoleBell,
     pub(super) spinner: Spinner,
     /// Closes with this process, which is how the node learns of its end.
     #[allow(dead_code)] // Only held.
@@ -117,7 +117,7 @@ impl Server<'_> {
         }
         self.show()?;
         let Worker { end, bell, spinner, .. } = &mut self.worker;
-        match wait(&mut end.calls, spinner, bell, &[], None)? {
+        match wait_solely(&mut end.calls, spinner, bell)? {
             Wake::Gone => Err(Stop::Gone),
             _ => {
                 take(&mut end.calls, decoder)?;
@@ -247,7 +247,7 @@ impl Server<'_> {
                     let written = end.replies.write(rest)?;
                     rest = &rest[written..];
                     if written == 0
-                        && wait(&mut end.replies.until_room(1), spinner, bell, &[], None)? == Wake::Gone
+                        && wait_solely(&mut end.replies.until_room(1), spinner, bell)? == Wake::Gone
                     {
                         return Err(Stop::Gone);
                     }
@@ -257,7 +257,7 @@ impl Server<'_> {
         }
         while !end.replies.write_parts(&[header.bytes(), body])? {
             let bytes = HEADER_BYTES + body.len();
-            if wait(&mut end.replies.until_room(bytes), spinner, bell, &[], None)? == Wake::Gone {
+            if wait_solely(&mut end.replies.until_room(bytes), spinner, bell)? == Wake::Gone {
                 return Err(Stop::Gone);
             }
         }

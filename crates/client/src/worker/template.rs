@@ -173,7 +173,7 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
     });
     Ok(Outcome::Worker(Box::new(Worker {
         end,
-        bell: Bell::from(call_bell),
+        bell: Bell::from(call_bell).into_sole().map_err(|error| error.to_string())?,
         spinner: seat.map_or_else(Spinner::asleep, Spinner::new),
         life,
     })))

@@ -60,6 +60,8 @@ struct Conn {
     in_fds: VecDeque<OwnedFd>,
     /// Readiness was reported and not yet used up.
     readable: bool,
+    /// The end is near: it is read up to it.
+    ending: bool,
     paused: bool,
     full: bool,
     dirty: bool,
@@ -128,11 +130,13 @@ impl Conns {
         });
         let entry = &mut self.slots[slot as usize];
         let id = ConnId { slot, generation: entry.generation };
-        let interest = Interest::READABLE | Interest::WRITABLE;
         let token = token(Owner::Conn, id.key());
         let registered = match &mut transport {
-            Transport::Tls(tls) => registry.register(tls.stream_mut(), token, interest),
-            Transport::Unix(unix) => registry.register(unix.stream_mut(), token, interest),
+            Transport::Tls(tls) => {
+                registry.register(tls.stream_mut(), token, Interest::READABLE | Interest::WRITABLE)
+            }
+            // A local socket would report each of our messages that is read.
+            Transport::Unix(unix) => registry.register(unix.stream_mut(), token, Interest::READABLE),
         };
         if let Err(error) = registered {
             self.free.push(slot);
@@ -147,6 +151,7 @@ impl Conns {
             written: 0,
             in_fds: VecDeque::new(),
             readable: true,
+            ending: false,
             paused: false,
             full: false,
             dirty: true,
@@ -252,6 +257,7 @@ impl Conns {
         else {
             return Read::Nothing;
         };
+        let fds_before = conn.in_fds.len();
         let read = match &mut conn.transport {
             Transport::Tls(tls) => {
                 let read = tls.read(&mut self.scratch, &mut conn.decoder);
@@ -265,7 +271,12 @@ impl Conns {
         match read {
             Ok(0) => Read::Closed("the connection closed".into()),
             Ok(_) if conn.in_fds.len() > FDS_MAX => Read::Closed("too many descriptors".into()),
-            Ok(_) => Read::Some,
+            Ok(count) => {
+                // Less than was asked for is all there was: what comes later is reported anew. Descriptors
+                // end a read early, though, and the end itself was reported with what came before it.
+                conn.readable = count == SCRATCH || conn.ending || conn.in_fds.len() > fds_before;
+                Read::Some
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 conn.readable = false;
                 Read::Nothing
@@ -302,6 +313,7 @@ impl Conns {
         let id = ConnId { slot: key as u32, generation: slot.generation };
         let conn = slot.conn.as_mut().filter(|_| id.key() == key)?;
         conn.readable |= readiness.readable;
+        conn.ending |= readiness.closed;
         if readiness.writable && !core::mem::replace(&mut conn.dirty, true) {
             self.dirty.push(id);
         }
@@ -309,20 +321,24 @@ impl Conns {
     }
 
     /// Writes what is queued, as far as the other sides take it.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, registry: &Registry) {
         for id in core::mem::take(&mut self.dirty) {
-            self.flush_one(id);
+            self.flush_one(registry, id);
         }
     }
 
-    fn flush_one(&mut self, id: ConnId) {
+    fn flush_one(&mut self, registry: &Registry, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
         conn.dirty = false;
         let before = conn.queued();
         let result = match &mut conn.transport {
             Transport::Tls(tls) => tls.write(&conn.out, &mut conn.out_start),
             Transport::Unix(unix) => {
-                unix.write(&conn.out, &mut conn.out_start, conn.written, &mut conn.out_fds)
+                let written = unix.write(&conn.out, &mut conn.out_start, conn.written, &mut conn.out_fds);
+                written.and_then(|all| {
+                    unix.await_room(registry, token(Owner::Conn, id.key()), !all)?;
+                    Ok(all)
+                })
             }
         };
         conn.written += (before - conn.queued()) as u64;

@@ -1,6 +1,7 @@
 //! A local socket, with descriptors beside the bytes.
 
 use mio::net::UnixStream;
+use mio::{Interest, Registry, Token};
 use mutirao_wire::frame::Decoder;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -17,6 +18,8 @@ const FDS_AT_ONCE: usize = 64;
 /// One end of a local socket.
 pub(crate) struct UnixTransport {
     stream: UnixStream,
+    /// Whether it is reported when there is room to write.
+    awaits_room: bool,
     /// The process at the other end, as the kernel says.
     pub(crate) peer_pid: u32,
     /// Its user.
@@ -29,6 +32,7 @@ impl UnixTransport {
         let peer = rustix::net::sockopt::socket_peercred(&stream)?;
         Ok(UnixTransport {
             stream,
+            awaits_room: false,
             peer_pid: peer.pid.as_raw_nonzero().get() as u32,
             peer_uid: peer.uid.as_raw(),
         })
@@ -36,6 +40,17 @@ impl UnixTransport {
 
     pub(crate) fn stream_mut(&mut self) -> &mut UnixStream {
         &mut self.stream
+    }
+
+    /// Has it reported, or not, when there is room to write: not while nothing waits to be written, for the
+    /// other side's every read makes room.
+    pub(crate) fn await_room(&mut self, registry: &Registry, token: Token, wanted: bool) -> io::Result<()> {
+        if wanted != core::mem::replace(&mut self.awaits_room, wanted) {
+            let interest = Interest::READABLE;
+            let interest = if wanted { interest | Interest::WRITABLE } else { interest };
+            registry.reregister(&mut self.stream, token, interest)?;
+        }
+        Ok(())
     }
 
     /// Reads once; bytes go to `decoder`, descriptors to `fds`. 0 is the end.

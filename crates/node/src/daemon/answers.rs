@@ -135,7 +135,7 @@ impl Daemon {
             return self.failed(text);
         }
         crate::clients::refuse(&mut self.ctx, conn, format!("ended by {}", question.user));
-        self.ctx.conns.flush();
+        self.ctx.conns.flush(&self.ctx.registry);
         self.program_gone(conn, "ended by order");
         self.done(format!("application {name} ended"))
     }

@@ -158,9 +158,11 @@ impl Node {
             }
             daemon.ctx.now = sys::now().max(daemon.ctx.now);
             for event in events.iter() {
+                let closed = event.is_read_closed() || event.is_error();
                 let readiness = Readiness {
-                    readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+                    readable: event.is_readable() || closed,
                     writable: event.is_writable() || event.is_error(),
+                    closed,
                 };
                 if let Some((owner, key)) = owner_and_key(event.token()) {
                     daemon.ready(owner, key, readiness);
@@ -441,7 +443,7 @@ impl Daemon {
     fn settle(&mut self) {
         for _ in 0..ROUNDS_A_TURN {
             self.carry_out();
-            self.ctx.conns.flush();
+            self.ctx.conns.flush(&self.ctx.registry);
             for (conn, why) in self.ctx.conns.take_broken() {
                 self.closed(conn, &why);
             }
@@ -541,7 +543,7 @@ impl Daemon {
     fn end(&mut self) {
         self.lender.leave(&mut self.ctx);
         self.carry_out();
-        self.ctx.conns.flush();
+        self.ctx.conns.flush(&self.ctx.registry);
         if self.only.is_some()
             && let Err(error) = std::fs::remove_dir_all(&self.ctx.paths.state)
         {

@@ -301,6 +301,11 @@ impl Lender {
             WORKER_PROCESS => self.worker_ended(ctx, number),
             WORKER_BELL => {
                 if let Some(worker) = self.workers.get(&number) {
+                    if let Ring::Remote { bell, .. } = &worker.ring
+                        && let Err(error) = bell.drain()
+                    {
+                        tracing::warn!("the bell of a worker cannot be heard: {error}");
+                    }
                     self.dirty.insert(worker.serial);
                 }
             }
@@ -481,8 +486,8 @@ impl Lender {
         let Some(served) = lease.served.as_mut() else { return };
         let worker = lease.worker.and_then(|worker| self.workers.get_mut(&worker));
         let fault = match worker {
-            Some(Worker { ring: Ring::Remote { end, bell }, stage: worker::Stage::Running(_), .. }) => {
-                match served.pump(ctx, serial, end, bell) {
+            Some(Worker { ring: Ring::Remote { end, .. }, stage: worker::Stage::Running(_), .. }) => {
+                match served.pump(ctx, serial, end) {
                     Ok(true) => {
                         self.dirty.insert(serial);
                         None
@@ -755,7 +760,7 @@ impl Lender {
     /// The process of a template has ended.
     fn template_over(&mut self, ctx: &mut Context, number: u64) {
         // What it said and wrote last is still to be read.
-        self.template_speaks(ctx, number, Readiness { readable: true, writable: false });
+        self.template_speaks(ctx, number, Readiness { readable: true, writable: false, closed: true });
         self.read_stderr(ctx.now, key(TEMPLATE_STDERR, number));
         self.unread.remove(&key(TEMPLATE_STDERR, number));
         let Some(template) = self.templates.get_mut(&number) else { return };

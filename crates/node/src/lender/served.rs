@@ -1,7 +1,7 @@
 //! Between the stream of a lease and the ring of its worker: drives `schedule::serve`.
 
 use crate::context::Context;
-use mutirao_ring::{Bell, CallerEnd, Error as RingError};
+use mutirao_ring::{CallerEnd, Error as RingError};
 use mutirao_schedule::serve::{Input, Output, Serve};
 use mutirao_wire::frame::{Decoder, FrameError, HEADER_BYTES, Header, flags};
 use mutirao_wire::kind::Kind;
@@ -114,14 +114,7 @@ impl Served {
 
     /// Moves frames both ways until there is nothing to move, and asks the worker to ring for what
     /// comes next. Returns whether there is more to do at once.
-    pub fn pump(
-        &mut self,
-        ctx: &mut Context,
-        serial: u64,
-        ring: &mut CallerEnd,
-        bell: &Bell,
-    ) -> Result<bool, RingFault> {
-        bell.drain()?;
+    pub fn pump(&mut self, ctx: &mut Context, serial: u64, ring: &mut CallerEnd) -> Result<bool, RingFault> {
         ring.replies.disarm();
         ring.calls.disarm();
         for _ in 0..ROUNDS {

@@ -55,7 +55,8 @@ impl Hold {
         if self.waiting.count() > 0 {
             self.place_waiting(now, out);
         }
-        if self.waiting.count() > 0 || !self.options.copies {
+        // A second copy takes a second lease.
+        if self.waiting.count() > 0 || !self.options.copies || self.leases.len() < 2 {
             self.copies_at = None;
             return;
         }
