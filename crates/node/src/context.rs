@@ -333,7 +333,7 @@ pub(crate) mod tests {
 
         /// All frames that the context has written by now.
         pub(crate) fn frames(&mut self, ctx: &mut Context) -> Vec<(Header, Vec<u8>)> {
-            ctx.conns.flush();
+            ctx.conns.flush(&ctx.registry);
             let mut bytes = vec![0; 1 << 20];
             while let Ok(count) = self.stream.read(&mut bytes) {
                 if count == 0 {

@@ -376,7 +376,7 @@ fn replaced() {
             LeaseChange::Ready => {
                 seen.push("ready");
                 let code = failure::WORKER_ENDED;
-                program.send(mutirao_wire::local::KillWorker { handle: news.handle, code });
+                program.send(mutirao_wire::local::KillWorker { handle: news.handle, call: None, code });
             }
             LeaseChange::WorkerEnded { code, .. } => {
                 assert_eq!(code, failure::WORKER_ENDED);

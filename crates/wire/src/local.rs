@@ -1,7 +1,7 @@
 //! Messages between a program and the node of its machine, on the local socket. Descriptors travel
 //! beside the frame that speaks of them.
 
-use crate::id::{AppId, Epoch, Handle, LeaseId, PluginId, PoolId};
+use crate::id::{AppId, CallId, Epoch, Handle, LeaseId, PluginId, PoolId};
 use crate::kind::messages;
 use crate::lease::LeaseEnd;
 use crate::node::{Arch, NodeRef, Note, Want};
@@ -168,11 +168,13 @@ pub struct LeaseNews {
 }
 
 /// Program to node: end the worker of a local lease, because a call on it was cancelled or ran too
-/// long. The node answers with `WorkerEnded`.
+/// long. The node answers with `WorkerEnded`, or not at all when another call runs by then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KillWorker {
     /// Which lease.
     pub handle: Handle,
+    /// Only while this call runs; `None`: whatever runs.
+    pub call: Option<CallId>,
     /// Why; see [`failure`](crate::stream::failure).
     pub code: u32,
 }

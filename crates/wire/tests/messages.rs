@@ -140,7 +140,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Allocated { sequence: 1, leases: vec![lease], notes: vec![note], more: false, found: 1, free_hint: 3 },
         GiveBack { handles: vec![Handle(1)] },
         LeaseNews { handle: Handle(1), change: LeaseChange::Ended(LeaseEnd::Lapsed) },
-        KillWorker { handle: Handle(1), code: failure::TIME_LIMIT },
+        KillWorker { handle: Handle(1), call: Some(CallId(7)), code: failure::TIME_LIMIT },
         Query { number: 1, question: question() },
         Rows { number: 1, rows: vec![], more: false, missing: 1 },
     );

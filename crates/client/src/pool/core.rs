@@ -472,7 +472,7 @@ impl Core {
     /// A ring cannot be used any more: its worker is ended, and the node gives the lease another.
     fn ring_broken(&mut self, now: Tick, handle: Handle, why: &dyn std::fmt::Display) {
         // A program may give no other reason, and nobody will hear this one: the ring is gone by then.
-        self.say(KillWorker { handle, code: failure::CANCELLED });
+        self.say(KillWorker { handle, call: None, code: failure::CANCELLED });
         self.local_worker_ended(
             now,
             handle,
@@ -572,7 +572,7 @@ impl Core {
                     let ring = self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut());
                     if let Some(ring) = ring.filter(|ring| ring.running() == Some(call)) {
                         ring.killed_for = Some(call);
-                        self.say(KillWorker { handle, code });
+                        self.say(KillWorker { handle, call: Some(call), code });
                     }
                 }
                 Output::Resume { handle, outstanding } => {

@@ -217,7 +217,7 @@ impl Daemon {
         // find out.
         const REASONS: [u32; 3] = [failure::CANCELLED, failure::TIME_LIMIT, failure::WORKER_ENDED];
         if held.lease.lender == self.ctx.me.id && REASONS.contains(&kill.code) {
-            self.lender.kill_worker(&mut self.ctx, held.lease.serial, kill.code);
+            self.lender.kill_worker(&mut self.ctx, held.lease.serial, kill.call, kill.code);
         }
     }
 

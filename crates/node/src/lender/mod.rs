@@ -43,7 +43,7 @@ use mutirao_wire::limits::TEXT_BYTES_MAX;
 use mutirao_wire::query::{Confinement, Row, WorkerRow};
 use mutirao_wire::stream::failure;
 use mutirao_wire::worker::{Exited, Fork, Forked, WorkerMessage};
-use mutirao_wire::{AppId, PluginId, Tick};
+use mutirao_wire::{AppId, CallId, PluginId, Tick};
 use process::{Claim, Process};
 use seats::Seats;
 use starter::{Host, Started, Starter};
@@ -260,10 +260,8 @@ impl Lender {
     }
 
     /// The program wants the worker of its local lease ended (`code`, see `failure`).
-    pub fn kill_worker(&mut self, _ctx: &mut Context, serial: u64, code: u32) {
-        if let Some(worker) = self.leases.get(&serial).and_then(|lease| lease.worker) {
-            self.order_end(worker, code);
-        }
+    pub fn kill_worker(&mut self, ctx: &mut Context, serial: u64, call: Option<CallId>, code: u32) {
+        self.obey(ctx, serial, Order::KillWorker { call, code });
     }
 
     /// A plugin that was asked of `Plugins` is here, or cannot be had.

@@ -221,7 +221,7 @@ impl Served {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutirao_ring::{CAPACITY_DEFAULT, RingMemory, WorkerEnd};
+    use mutirao_ring::{Bell, CAPACITY_DEFAULT, RingMemory, WorkerEnd};
     use mutirao_wire::stream::{CallExtent, StreamMessage, call_header, failure, result_header};
 
     /// A worker that began to answer `shown` of five calls before the caller's eyes, finished
