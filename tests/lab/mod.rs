@@ -218,10 +218,16 @@ impl Lab {
 
     /// Waits until `what` holds.
     #[track_caller]
-    pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub fn until(&self, what: &str, holds: impl FnMut() -> bool) {
+        self.until_within(PATIENCE, what, holds);
+    }
+
+    /// Waits for so long until `what` holds.
+    #[track_caller]
+    pub fn until_within(&self, patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
         let start = Instant::now();
         while !holds() {
-            assert!(start.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+            assert!(start.elapsed() < patience, "{what}: not after {patience:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
