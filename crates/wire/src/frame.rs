@@ -168,7 +168,8 @@ impl Decoder {
     fn compact(&mut self) {
         if self.start == self.buffer.len() {
             self.buffer.clear();
-        } else if self.start >= 64 * 1024 {
+        } else if self.start >= 64 * 1024 && self.pending() <= self.start / 4 {
+            // Little is moved for what is gained.
             self.buffer.drain(..self.start);
         } else {
             return;
