@@ -205,7 +205,7 @@ fn the_local_daemon_is_restarted_under_a_running_program() {
         lab.rows(["ps"]).iter().any(|row| row["node"] == "n3" && row["pid"] != 0)
     });
     std::thread::sleep(Duration::from_millis(200));
-    signal(lab.pid("n1"), rustix::process::Signal::KILL);
+    lab.kill("n1");
     lab.run(["up", "--name", "n1", "--slots", "1", "--listen", "127.0.0.1:0"]).well();
     let said = calls.wait().json();
     assert_eq!(said["results"], 100, "{said}");
