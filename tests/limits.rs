@@ -10,7 +10,6 @@ use mutirao_wire::local::{Allocate, ClientHello, LocalMessage, Query};
 use mutirao_wire::node::{Bundle, Layout, Want};
 use mutirao_wire::query::{Question, Topic};
 use mutirao_wire::{AppId, Epoch};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -41,10 +40,6 @@ fn hold(lab: &Lab, slots: u32) -> Running {
     let held = lab.spawn(command);
     lab.until("the slots are held", || lab.free_slots() + u64::from(slots) == free);
     held
-}
-
-fn signal(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 fn sum(map: &Value) -> u64 {
@@ -472,7 +467,7 @@ fn a_program_deleted_while_it_runs_still_travels() {
     // Only when it is gone does the far node get a slot free for it.
     let held = hold(&lab, 2);
     let mut command = lab.command(&copy);
-    command.env("MUTIRAO_NODE", "n1").args(["calls", "sleep", "60", "20"]);
+    command.env("MUTIRAO_NODE", "n1").args(["calls", "sleep", "100", "30"]);
     let calls = lab.spawn(command);
     lab.until("the program waits", || {
         lab.rows(["apps"]).iter().any(|app| app["name"] == "vanishing" && app["slots"] == 0)
@@ -483,7 +478,7 @@ fn a_program_deleted_while_it_runs_still_travels() {
     std::fs::remove_file(&copy).unwrap();
     drop(held);
     let said = calls.wait().json();
-    assert_eq!(said["results"], 60, "{said}");
+    assert_eq!(said["results"], 100, "{said}");
     assert!(said["nodes"]["n2"].as_u64().is_some_and(|share| share > 0), "{said}");
 }
 
@@ -508,8 +503,8 @@ fn a_program_larger_than_the_cache_is_refused_where_it_is_so() {
     lab.run(["down", "--all"]).well();
     std::fs::write(lab.home().join("nodes/n2/node.toml"), "cache_mib = 1\n").unwrap();
     lab.up_local(2, 1, &[]);
-    let said = run(&lab, &["calls", "sleep", "60", "20"]).json();
-    assert_eq!(said["results"], 60, "{said}");
+    let said = run(&lab, &["calls", "sleep", "100", "30"]).json();
+    assert_eq!(said["results"], 100, "{said}");
     let notes = said["notes"].to_string();
     assert!(notes.contains("n2") && notes.contains("cache"), "{said}");
     lab.until("all slots are free", || lab.free_slots() == 2);
@@ -541,8 +536,8 @@ fn a_disk_that_is_full_is_told_to_the_caller() {
     }
     said.well();
     lab.until("n2 is back", || lab.nodes().len() == 2);
-    let said = run(&lab, &["calls", "sleep", "60", "20"]).json();
-    assert_eq!(said["results"], 60, "{said}");
+    let said = run(&lab, &["calls", "sleep", "100", "30"]).json();
+    assert_eq!(said["results"], 100, "{said}");
     let notes = said["notes"].to_string();
     assert!(notes.contains("n2") && notes.contains("full"), "{said}");
     works(&lab, 2);
@@ -558,7 +553,7 @@ fn up_again(lab: &Lab) {
 fn local_calls_survive_the_death_of_the_daemon_if_it_comes_back() {
     let lab = Lab::with_pool(1, 2);
     let repeatable = start_and_see(&lab, "n1", &["calls", "sleep", "60", "50"]);
-    signal(lab.pid("n1"), Signal::KILL);
+    lab.kill("n1");
     up_again(&lab);
     let said = repeatable.wait().json();
     assert_eq!(said["results"], 60, "{said}");
@@ -566,7 +561,7 @@ fn local_calls_survive_the_death_of_the_daemon_if_it_comes_back() {
     lab.until("all slots are free", || lab.free_slots() == 2);
 
     let once = start_and_see(&lab, "n1", &["calls", "sleep_once", "60", "50"]);
-    signal(lab.pid("n1"), Signal::KILL);
+    lab.kill("n1");
     up_again(&lab);
     let said = once.wait().json();
     let failed = sum(&said["failures"]);
@@ -581,7 +576,7 @@ fn calls_end_with_a_clear_error_when_the_daemon_stays_away() {
     let labs = [Lab::with_pool(1, 1), Lab::with_pool(1, 1)];
     let started = ["sleep", "sleep_once"].iter().zip(&labs).map(|(operation, lab)| {
         let calls = start_and_see(lab, "n1", &["calls", operation, "400", "50"]);
-        signal(lab.pid("n1"), Signal::KILL);
+        lab.kill("n1");
         (calls, Instant::now())
     });
     for (calls, killed) in started.collect::<Vec<_>>() {

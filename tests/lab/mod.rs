@@ -210,6 +210,17 @@ impl Lab {
         pid_in(&self.runtime, node)
     }
 
+    /// Kills a daemon of this place, as with `kill -9`, and waits until it has let go of all it held.
+    #[track_caller]
+    pub fn kill(&self, node: &str) {
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let pid = Pid::from_raw(self.pid(node)).unwrap();
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        pidfd_send_signal(&process, Signal::KILL).unwrap();
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
+    }
+
     /// The local socket of a daemon of this place.
     #[track_caller]
     pub fn socket(&self, node: &str) -> PathBuf {
