@@ -70,11 +70,16 @@ pub fn alloc(output: Output, nodes: u16, rounds: u32, fan_out: u16) -> Result<()
 fn free_again(pool: &mutirao::raw::Pool, nodes: u16) -> Result<()> {
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
-        let free: u32 = pool.nodes()?.iter().map(|row| u32::from(row.slots_free)).sum();
+        let rows = pool.nodes()?;
+        let free: u32 = rows.iter().map(|row| u32::from(row.slots_free)).sum();
         if free == u32::from(nodes) {
             return Ok(());
         }
-        ensure!(Instant::now() < patience, "only {free} of {nodes} slots became free again");
+        ensure!(
+            Instant::now() < patience,
+            "only {free} of {nodes} slots became free again; {} nodes answered",
+            rows.len()
+        );
     }
 }
 
