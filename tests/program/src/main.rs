@@ -81,10 +81,7 @@ fn one(call: impl FnOnce(&Pool) -> Result<Value, Error>) -> Result<Value, Error>
 }
 
 fn limited(pool: &Pool, limit_ms: u64) -> Result<Value, Error> {
-    let options = mutirao::CallOptions {
-        limit: Some(Duration::from_millis(limit_ms)),
-        ..Default::default()
-    };
+    let options = mutirao::CallOptions { limit: Some(Duration::from_millis(limit_ms)), ..Default::default() };
     let done = pool.call_with(sleep_once, (1, 600_000), options).wait()?;
     Ok(json!({"number": done.number}))
 }
