@@ -9,11 +9,12 @@ use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX};
 use mutirao_wire::plugin::Operation;
 use mutirao_wire::worker::{WORKER_ENV, WorkerMessage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -27,14 +28,16 @@ pub fn run(cli: &Cli, args: &CallArgs) -> Result<u8> {
         .program
         .canonicalize()
         .with_context(|| format!("cannot find the program {}", args.program.display()))?;
-    let names = operations_of(&program)?;
+    let Described { names, libraries } = describe(&program)?;
     let Some(operation) = names.iter().position(|name| *name == args.operation) else {
         bail!("{} has no operation `{}`; it has: {}", program.display(), args.operation, names.join(", "));
     };
     let operations = names.into_iter().map(|name| Operation { name, repeatable: false }).collect();
     let pool = Pool::open(Options {
         node: cli.node.clone(),
+        name: program.file_name().map(|name| name.to_string_lossy().into_owned()),
         foreign: Some(ForeignProgram { path: program, operations }),
+        libraries,
         ..Options::default()
     })?;
     let limit = args.limit_ms.map(|ms| Duration::from_millis(ms.into()));
@@ -66,8 +69,16 @@ fn read_argument(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The operations of a program, as it names them itself when it is started as a worker.
-fn operations_of(program: &Path) -> Result<Vec<String>> {
+/// What a program says about itself when it is started as a worker.
+struct Described {
+    /// Its operations.
+    names: Vec<String>,
+    /// Shared objects it has loaded that other machines may lack, under each of their names.
+    libraries: Vec<PathBuf>,
+}
+
+/// Starts a program as a worker to learn what it consists of.
+fn describe(program: &Path) -> Result<Described> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None)?;
     rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::CLOEXEC)?;
     let mut child = Command::new(program)
@@ -77,19 +88,42 @@ fn operations_of(program: &Path) -> Result<Vec<String>> {
         .spawn()
         .with_context(|| format!("cannot run {}", program.display()))?;
     drop(theirs);
-    let hello = read_hello(UnixStream::from(ours));
+    // It ends when this is closed.
+    let mut stream = UnixStream::from(ours);
+    let hello = read_hello(&mut stream);
+    let libraries = loaded_libraries(child.id());
     // It has said what it is asked for, or is no plugin.
     let _ = child.kill();
     let _ = child.wait();
-    hello.with_context(|| {
+    let names = hello.with_context(|| {
         format!(
             "{} did not name its operations: is mutirao_init (in Rust, mutirao::init) the first statement of its main?",
             program.display()
         )
-    })
+    })?;
+    Ok(Described { names, libraries })
 }
 
-fn read_hello(mut stream: UnixStream) -> Result<Vec<String>> {
+/// The shared objects a process has mapped from outside the system's directories. One file often has several
+/// names, and which of them the linker asks for is known to it alone, so all of them are listed.
+fn loaded_libraries(process: u32) -> Vec<PathBuf> {
+    const SYSTEM: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+    let mapped = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let foreign = |path: &&Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(".so") && !SYSTEM.iter().any(|dir| path.starts_with(dir))
+    };
+    let files: BTreeSet<&Path> = mapped.filter(foreign).collect();
+    let names_of = |file: &Path| {
+        let beside = file.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+        let same = |path: &PathBuf| path.canonicalize().is_ok_and(|real| real == file);
+        beside.into_iter().flatten().flatten().map(|entry| entry.path()).filter(same).collect::<Vec<_>>()
+    };
+    files.into_iter().flat_map(names_of).collect()
+}
+
+fn read_hello(stream: &mut UnixStream) -> Result<Vec<String>> {
     stream.set_read_timeout(Some(ENTER))?;
     let mut decoder = Decoder::new(DATA_BODY_MAX);
     let mut buffer = [0; 4096];
