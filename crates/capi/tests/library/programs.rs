@@ -39,6 +39,17 @@ fn square() {
 }
 
 #[test]
+fn the_shared_library_travels_with_a_program_called_from_the_command_line() {
+    let scene = Scene::new();
+    let program = compile(&root().join("examples/c/square.c"), scene.directory.path(), Linking::Shared);
+    let input = scene.directory.path().join("input");
+    std::fs::write(&input, 5i32.to_ne_bytes()).unwrap();
+    let mut command = scene.command(&node(), Some(&node()));
+    command.arg("call").arg(&program).args(["square", "--input"]).arg(&input);
+    assert_eq!(succeed(&mut command, LONG).as_bytes(), 25i32.to_ne_bytes());
+}
+
+#[test]
 fn many() {
     assert!(example("many.c", Linking::Shared, &[]).ends_with("78498 primes below 1000000\n"));
 }
