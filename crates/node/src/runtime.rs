@@ -5,9 +5,9 @@
 //! or two pools never meet by accident.
 
 use crate::error::Error;
+use mutirao_store::lock_exclusively;
 use mutirao_wire::{NodeRef, PoolId};
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -16,10 +16,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How long a daemon that was killed may take to be gone.
-const DYING: Duration = Duration::from_millis(400);
 
 /// Longest path of a socket.
 const SOCKET_PATH_MAX: usize = 107;
@@ -154,16 +150,10 @@ pub(crate) fn lock(path: &Path, name: &str) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
         .map_err(|error| Error::file("cannot open", path)(error.into()))?;
-    // A daemon that was just killed holds its locks until the kernel has taken it down.
-    let patience = Instant::now() + DYING;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::AGAIN) if Instant::now() < patience => std::thread::sleep(DYING / 20),
-            Err(Errno::AGAIN) => return Err(running(name, path.parent().unwrap_or(Path::new("/")))),
-            Err(error) => return Err(Error::file("cannot lock", path)(error.into())),
-        }
+    if !lock_exclusively(&file).map_err(Error::file("cannot lock", path))? {
+        return Err(running(name, path.parent().unwrap_or(Path::new("/"))));
     }
+    Ok(file)
 }
 
 /// Makes `dir`, for this user only, or checks that it is so.

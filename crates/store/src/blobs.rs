@@ -11,21 +11,17 @@
 //! finds.
 
 use crate::error::{Error, at};
+use crate::lock::lock_exclusively;
 use crate::table::{Room, Table, charge};
 use crate::writer::BlobWriter;
 use mutirao_wire::id::BlobHash;
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
-
-/// How long whoever has let go of the lock may seem to hold it.
-const LETTING_GO: Duration = Duration::from_millis(400);
+use std::time::SystemTime;
 
 /// A directory of blobs, shared by the threads of one process. Clones are the same store.
 #[derive(Debug, Clone)]
@@ -88,14 +84,8 @@ impl BlobStore {
         let lock_path = directory.join("lock");
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
         let lock = lock.map_err(at("open", &lock_path))?;
-        // Who was just killed, or a process about to be replaced by another program, lets go within moments.
-        let patience = Instant::now() + LETTING_GO;
-        loop {
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) if Instant::now() < patience => std::thread::sleep(LETTING_GO / 20),
-                Err(Errno::WOULDBLOCK) => return Err(Error::InUse(directory.to_owned())),
-                other => break other.map_err(at("lock", &lock_path))?,
-            }
+        if !lock_exclusively(&lock).map_err(at("lock", &lock_path))? {
+            return Err(Error::InUse(directory.to_owned()));
         }
         for entry in fs::read_dir(&tmp).map_err(at("list", &tmp))? {
             let path = entry.map_err(at("list", &tmp))?.path();

@@ -18,11 +18,13 @@
 mod blobs;
 mod error;
 mod file;
+mod lock;
 mod table;
 mod writer;
 
 pub use blobs::{BlobStore, Pin, Usage};
 pub use error::Error;
 pub use file::{read_limited, write_atomic};
+pub use lock::lock_exclusively;
 pub use mutirao_wire::id::BlobHash;
 pub use writer::BlobWriter;
