@@ -313,7 +313,7 @@ fn hello(app: u128) -> ClientHello {
 
 fn allocate(sequence: u32, count: u32) -> Allocate {
     let want = Want { bundle: Bundle::default(), count, layout: Layout::Near, arch: None };
-    Allocate { sequence, want, at_least: 1, workers: false }
+    Allocate { sequence, want, at_least: 1, workers: false, wait: None }
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
         layout: if args.spread { Layout::Spread } else { Layout::Near },
         arch: None,
         workers: false,
+        wait: None,
     };
     let allocation = pool.allocate(&request)?;
     allocation.notes.iter().for_each(|note| eprintln!("mutirao: {}", note_text(note)));

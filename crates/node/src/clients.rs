@@ -6,6 +6,7 @@ use mutirao_wire::local::{
     Allocate, Allocated, ClientRefused, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, PluginOffered,
 };
 use mutirao_wire::node::{Arch, Asker, Grant, Hindrance, Note, PluginRef};
+use mutirao_wire::wait::WaitEnd;
 use mutirao_wire::{AppId, Epoch, Handle, LeaseId, Tick};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -57,6 +58,17 @@ pub(crate) struct Client {
 pub(crate) struct Held {
     pub lease: LeaseId,
     pub slots: u16,
+}
+
+/// What a request came to, besides its leases.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Leases found.
+    pub found: u32,
+    /// Slots free in the pool.
+    pub free_hint: u32,
+    /// Why it waited in vain.
+    pub waited: Option<WaitEnd>,
 }
 
 /// All programs connected.
@@ -294,7 +306,7 @@ pub(crate) fn put_allocated(
     arch: Arch,
     granted: &[(Handle, Grant)],
     mut notes: Vec<Note>,
-    (found, free_hint): (u32, u32),
+    outcome: Outcome,
 ) {
     let me = ctx.me.id;
     let mut rest = granted;
@@ -313,8 +325,9 @@ pub(crate) fn put_allocated(
             leases: leases.collect(),
             notes: core::mem::take(&mut notes),
             more: !later.is_empty(),
-            found,
-            free_hint,
+            found: outcome.found,
+            free_hint: outcome.free_hint,
+            waited: outcome.waited.clone(),
         };
         put(ctx, conn, message);
         rest = later;
@@ -327,5 +340,5 @@ pub(crate) fn put_allocated(
 /// Tells a program that a request cannot even be searched for.
 pub(crate) fn put_unfit(ctx: &mut Context, conn: ConnId, allocate: &Allocate, why: &str) {
     let note = Note { node: ctx.me.name.clone(), hindrance: Hindrance::Unfit(why.into()) };
-    put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], (0, 0));
+    put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], Outcome::default());
 }

@@ -336,7 +336,7 @@ fn offering(node: &Running, app: u128, path: &Path, operations: Vec<Operation>) 
 /// Asks for a slot with a worker.
 fn one_worker() -> Allocate {
     let want = Want { bundle: Bundle::default(), count: 1, layout: Layout::Near, arch: None };
-    Allocate { sequence: 1, want, at_least: 1, workers: true }
+    Allocate { sequence: 1, want, at_least: 1, workers: true, wait: None }
 }
 
 /// Offers the file at `path` with one operation, asks for a slot with a worker, and returns what the

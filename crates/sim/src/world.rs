@@ -237,7 +237,7 @@ impl World {
     ) -> RequestId {
         let request = RequestId { app: asker.app, sequence, attempt: 0 };
         let budget = Duration::from_secs(2);
-        self.input(index, Input::Request { request, want, at_least, asker, budget });
+        self.input(index, Input::Request { request, want, at_least, asker, budget, wait: None });
         request
     }
 

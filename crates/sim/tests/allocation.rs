@@ -163,7 +163,7 @@ fn grants_that_come_too_late_are_handed_back() {
     let request = RequestId { app, sequence: 1, attempt: 0 };
     let budget = Duration::from_millis(50);
     let wanted = Want { count: 4, ..want() };
-    world.input(0, Input::Request { request, want: wanted, at_least: 0, asker, budget });
+    world.input(0, Input::Request { request, want: wanted, at_least: 0, asker, budget, wait: None });
     world.run(Duration::from_millis(51));
     assert_eq!(world.nodes[0].apps[&app].found[&request].1.len(), 1);
     assert_eq!(world.nodes[1].core().slots().0, 0, "granted, and on its way");

@@ -87,7 +87,7 @@ impl Core {
             Input::Tree { from, message } => self.tree(from, message, out),
             Input::Lease { from, message } => self.lease(from, message, out),
             Input::Join { to, here } => self.join(to, here, out),
-            Input::Request { request, want, at_least, asker, budget } => {
+            Input::Request { request, want, at_least, asker, budget, wait: _ } => {
                 self.request(request, want, at_least, asker, budget, out);
             }
             Input::CancelRequest(request) => self.cancel_request(request, out),
@@ -228,6 +228,12 @@ impl Core {
             TreeMessage::SearchCancel(m) => self.on_search_cancel(from, m.request, out),
             TreeMessage::Ask(m) => self.on_ask(from, m, out),
             TreeMessage::Answer(m) => self.on_answer(from, m, out),
+            TreeMessage::Present(_)
+            | TreeMessage::Turned(_)
+            | TreeMessage::Withdraw(_)
+            | TreeMessage::Reserve(_)
+            | TreeMessage::Unreserve(_)
+            | TreeMessage::Gathered(_) => {}
         }
     }
 

@@ -7,6 +7,7 @@ use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::{Arch, Asker, Bundle, Grant, Note, Resource, Want};
 use mutirao_wire::query::{Question, Row};
 use mutirao_wire::tree::{AskId, TreeMessage};
+use mutirao_wire::wait::{Wait, WaitEnd};
 use mutirao_wire::{AppId, Epoch, LeaseId, NodeId, NodeRef, PluginId, RequestId};
 
 /// What happens to a node, one thing at a time.
@@ -42,8 +43,8 @@ pub enum Input {
         /// Exactly one of these, never one of their children instead.
         here: bool,
     },
-    /// A local application wants slots. Answered by one [`Output::Found`]; the same request again by
-    /// the same answer.
+    /// A local application wants slots. Answered by one [`Output::Found`], at once or, if it may wait,
+    /// when it was served or its wait is over; the same request again by the same answer.
     Request {
         /// Names the request; its application need not be known before.
         request: RequestId,
@@ -53,8 +54,10 @@ pub enum Input {
         at_least: u32,
         /// Who asks. Its home must be this node.
         asker: Asker,
-        /// How long the answer may take.
+        /// How long one search may take.
         budget: Duration,
+        /// How it waits when it is not served at once, and when it was made, milliseconds since 1970.
+        wait: Option<(Wait, u64)>,
     },
     /// The local application no longer waits for the answer: whatever was found is handed back.
     CancelRequest(RequestId),
@@ -154,6 +157,8 @@ pub enum Output {
         found: u32,
         /// Slots free in the pool, as far as known here.
         free_hint: u32,
+        /// Of a request that may wait: why it ended without slots.
+        waited: Option<WaitEnd>,
     },
     /// To a local application: what happened to one of its leases.
     News {

@@ -131,7 +131,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let free_hint = self.summarise().slots_free;
-        out.push(Output::Found { request, grants, notes, found, free_hint });
+        out.push(Output::Found { request, grants, notes, found, free_hint, waited: None });
     }
 
     #[allow(clippy::too_many_arguments)] // They are the fields of the job.

@@ -35,6 +35,13 @@ pub enum Kind {
     Ask = 0x010d,
     Answer = 0x010e,
 
+    Present = 0x0120,
+    Turned = 0x0121,
+    Withdraw = 0x0122,
+    Reserve = 0x0123,
+    Unreserve = 0x0124,
+    Gathered = 0x0125,
+
     Confirm = 0x0201,
     Confirmed = 0x0202,
     Release = 0x0203,

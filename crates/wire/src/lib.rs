@@ -16,6 +16,7 @@ pub mod query;
 pub mod stream;
 pub mod tick;
 pub mod tree;
+pub mod wait;
 pub mod worker;
 
 pub use id::{

@@ -7,6 +7,7 @@ use crate::lease::LeaseEnd;
 use crate::node::{Arch, NodeRef, Note, Want};
 use crate::plugin::Operation;
 use crate::query::{Question, Row};
+use crate::wait::{Wait, WaitEnd};
 use serde::{Deserialize, Serialize};
 
 /// Program to node, first of all.
@@ -90,6 +91,8 @@ pub struct Allocate {
     pub at_least: u32,
     /// Whether workers are to serve the plugin on them; otherwise they are slots only.
     pub workers: bool,
+    /// How it waits when it cannot be served at once; `None`: not at all.
+    pub wait: Option<Wait>,
 }
 
 /// A lease as the program knows it.
@@ -124,6 +127,8 @@ pub struct Allocated {
     pub found: u32,
     /// Slots free in the pool when the search ended, as far as known here.
     pub free_hint: u32,
+    /// Of a request that may wait: why it ended without slots.
+    pub waited: Option<WaitEnd>,
 }
 
 /// Program to node: these leases are no longer needed.

@@ -1,7 +1,7 @@
 //! Questions to a whole pool or to one node by name, and the rows that answer them.
 
-use crate::id::{AppId, BlobHash, PluginId};
-use crate::node::{Arch, NodeRef};
+use crate::id::{AppId, BlobHash, PluginId, RequestId};
+use crate::node::{Arch, NodeRef, Want};
 use serde::{Deserialize, Serialize};
 
 /// What is asked or ordered.
@@ -45,6 +45,13 @@ pub enum Topic {
         /// `NODE/WORKER`.
         worker: String,
     },
+    /// Each waiting request's [`Row::Waiting`], from its arbiter.
+    Queue,
+    /// About one waiting request: its [`Row::Waiting`], and a [`Row::Stand`] of each node concerned.
+    Explain {
+        /// The request's name: see [`request_name`].
+        request: String,
+    },
     /// End what is named: an application or one worker.
     Kill {
         /// Beginning of the application's id, or `NODE/WORKER`.
@@ -55,7 +62,15 @@ pub enum Topic {
 impl Topic {
     /// Whether not everybody may ask this: where it comes from another node it has to be a signed order.
     pub fn needs_order(&self) -> bool {
-        !matches!(self, Topic::Nodes | Topic::Apps | Topic::Workers | Topic::Plugins)
+        !matches!(
+            self,
+            Topic::Nodes
+                | Topic::Apps
+                | Topic::Workers
+                | Topic::Plugins
+                | Topic::Queue
+                | Topic::Explain { .. }
+        )
     }
 }
 
@@ -220,6 +235,78 @@ pub struct PluginRow {
     pub leases: u32,
 }
 
+/// How people call a request: the first digits of its application's id, and its number there.
+pub fn request_name(request: RequestId) -> String {
+    format!("{}.{}", &request.app.to_string()[..8], request.sequence)
+}
+
+/// A request that waits, from its arbiter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingRow {
+    /// Its name in the pool.
+    pub request: RequestId,
+    /// The application's name.
+    pub app_name: String,
+    /// Whose it is.
+    pub user: String,
+    /// Its home's name.
+    pub home: String,
+    /// What it wants.
+    pub want: Want,
+    /// Leases it needs, all at once.
+    pub need: u32,
+    /// Its priority.
+    pub priority: i8,
+    /// What its user was granted lately, on the scale of [`Rank`](crate::wait::Rank).
+    pub share: u16,
+    /// Milliseconds since it was made.
+    pub waited_ms: u64,
+    /// Its place in the arbiter's queue, from 1.
+    pub place: u32,
+    /// Those just before it in that queue, nearest first; at most three.
+    pub before: Vec<RequestId>,
+    /// The node that decides when it is served.
+    pub arbiter: String,
+    /// Leases kept for it.
+    pub held: u32,
+    /// Leases that could be granted to it if nothing were lent, as far as the arbiter knows.
+    pub able: u32,
+    /// Milliseconds until it is served at the latest, as far as time limits tell.
+    pub start_ms: Option<u64>,
+}
+
+/// Slots lent, as a waiting request sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// To whom.
+    pub user: String,
+    /// How many.
+    pub slots: u32,
+    /// Milliseconds until they come back, where a limit says so.
+    pub for_ms: Option<u64>,
+}
+
+/// One node's word on a waiting request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandRow {
+    /// The node's name.
+    pub node: String,
+    /// Which request.
+    pub request: RequestId,
+    /// Leases it could have here now.
+    pub held: u32,
+    /// Leases it could have here if nothing were lent.
+    pub able: u32,
+    /// Slots that are not lent.
+    pub slots_free: u16,
+    /// Of these, slots kept for requests before it.
+    pub slots_kept: u16,
+    /// Why it gets nothing here, ever.
+    pub hindrance: Option<String>,
+    /// What is lent here; a bounded selection.
+    pub taken: Vec<Taken>,
+}
+
 /// One answer of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Row {
@@ -231,6 +318,10 @@ pub enum Row {
     Worker(WorkerRow),
     /// To [`Topic::Plugins`].
     Plugin(PluginRow),
+    /// To [`Topic::Queue`] and [`Topic::Explain`].
+    Waiting(WaitingRow),
+    /// To [`Topic::Explain`].
+    Stand(StandRow),
     /// An order was carried out; the text says what was done.
     Done {
         /// The node's name.

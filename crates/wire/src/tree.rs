@@ -4,6 +4,7 @@ use crate::id::{NodeId, RequestId};
 use crate::kind::messages;
 use crate::node::{Arch, Asker, Grant, NodeRef, Note, Want};
 use crate::query::{Question, Row};
+use crate::wait::{Gathered, Present, Reserve, Turned, Unreserve, Withdraw};
 use serde::{Deserialize, Serialize};
 
 /// Joiner to candidate: take me, the root of a tree of `size` nodes, as your child.
@@ -196,5 +197,6 @@ messages! {
     TreeMessage {
         Attach, Redirect, AttachRefused, Climb, Verdict, Attached, Detach, Lineage, Summary,
         Search, SearchReply, SearchCancel, Ask, Answer,
+        Present, Turned, Withdraw, Reserve, Unreserve, Gathered,
     }
 }

@@ -10,6 +10,7 @@ use mutirao_wire::plugin::*;
 use mutirao_wire::query::*;
 use mutirao_wire::stream::*;
 use mutirao_wire::tree::*;
+use mutirao_wire::wait::*;
 use mutirao_wire::worker::*;
 use mutirao_wire::*;
 use proptest::prelude::*;
@@ -97,6 +98,15 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Ask { id, question: question(), budget_ms: 1000 },
         Answer { id, rows: vec![Row::Done { node: "node1".into(), text: "done".into() }], more: true, missing: 0 },
     );
+    let rank = Rank { priority: 3, share: 40, born_unix_ms: 1_700_000_000_000 };
+    sample!(TreeMessage:
+        Present { request: request(), want: want(), need: 4, asker: asker(), priority: -3, born_unix_ms: 1, waited_ms: 9 },
+        Turned { request: request(), turn: Turn::Over(WaitEnd::Never { needs: 4, has: 3 }) },
+        Withdraw { request: request(), slot_s: 600 },
+        Reserve { request: request(), rank, want: want(), asker: asker(), start_ms: Some(300) },
+        Unreserve { request: request() },
+        Gathered { request: request(), held: 2, able: 4, soon: vec![(300, 1)] },
+    );
     sample!(LeaseMessage:
         Confirm { app: AppId(5), epoch: Epoch(1), serials: vec![3, 4] },
         Confirmed { app: AppId(5), refused: vec![4] },
@@ -136,8 +146,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ClientRefused { text: "no".into() },
         OfferPlugin { name: "demo".into(), version: String::new(), operations: vec![], files: vec!["demo".into()] },
         PluginOffered { plugin: Err("no".into()) },
-        Allocate { sequence: 1, want: want(), at_least: 1, workers: true },
-        Allocated { sequence: 1, leases: vec![lease], notes: vec![note], more: false, found: 1, free_hint: 3 },
+        Allocate { sequence: 1, want: want(), at_least: 1, workers: true, wait: Some(Wait { priority: 3, patience_ms: Some(500) }) },
+        Allocated { sequence: 1, leases: vec![lease], notes: vec![note], more: false, found: 1, free_hint: 3, waited: Some(WaitEnd::Full("node3".into())) },
         GiveBack { handles: vec![Handle(1)] },
         LeaseNews { handle: Handle(1), change: LeaseChange::Ended(LeaseEnd::Lapsed) },
         KillWorker { handle: Handle(1), call: Some(CallId(7)), code: failure::TIME_LIMIT },

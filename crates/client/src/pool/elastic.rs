@@ -102,6 +102,7 @@ impl Core {
             want: request.want(),
             at_least: request.at_least,
             workers: request.workers,
+            wait: request.wait,
         });
         if self.link.is_up() {
             message.put(self.link.socket.out());

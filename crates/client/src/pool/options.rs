@@ -2,6 +2,7 @@
 
 use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Want};
 use mutirao_wire::plugin::Operation;
+use mutirao_wire::wait::Wait;
 use mutirao_wire::{Handle, LeaseId};
 use std::path::PathBuf;
 
@@ -82,6 +83,8 @@ pub struct Request {
     pub arch: Option<Arch>,
     /// Whether this program's operations are to run on them; otherwise they are slots only.
     pub workers: bool,
+    /// How it waits in the pool's queue when it cannot be served at once; `None`: not at all.
+    pub wait: Option<Wait>,
 }
 
 impl Request {
@@ -94,6 +97,7 @@ impl Request {
             layout: Layout::Near,
             arch: None,
             workers: true,
+            wait: None,
         }
     }
 

@@ -310,6 +310,7 @@ impl State {
             more: false,
             found: granted.len() as u32,
             free_hint: if self.plan.refuses { 8 } else { 0 },
+            waited: None,
         });
         for (handle, local) in granted {
             if !allocate.workers {

@@ -35,6 +35,7 @@ impl Daemon {
                     Err(text) => vec![self.failed(text)],
                 }
             }
+            Topic::Queue | Topic::Explain { .. } => Vec::new(),
             Topic::Stderr { worker } => {
                 self.one_worker(id, question, worker, |daemon, serial| daemon.lender.stderr(serial))
             }

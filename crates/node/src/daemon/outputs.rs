@@ -1,7 +1,7 @@
 //! Between the core and the rest: what it says is done here.
 
 use super::Daemon;
-use crate::clients;
+use crate::clients::{self, Outcome};
 use crate::context::Assignment;
 use crate::streams::NewStream;
 use mutirao_tree::{LeaseRecord, NodeMessage, Output, Policy};
@@ -30,8 +30,8 @@ impl Daemon {
                     links.idle(self.ctx.now, node);
                 }
             }
-            Output::Found { request, grants, notes, found, free_hint } => {
-                self.found(request, grants, notes, found, free_hint);
+            Output::Found { request, grants, notes, found, free_hint, waited } => {
+                self.found(request, grants, notes, Outcome { found, free_hint, waited });
             }
             Output::News { app: _, lease, change } => self.news(lease, change),
             Output::Approved { app, plugin: _ } => self.approved(app),
@@ -67,14 +67,7 @@ impl Daemon {
         }
     }
 
-    fn found(
-        &mut self,
-        request: RequestId,
-        grants: Vec<Grant>,
-        notes: Vec<Note>,
-        found: u32,
-        free_hint: u32,
-    ) {
+    fn found(&mut self, request: RequestId, grants: Vec<Grant>, notes: Vec<Note>, outcome: Outcome) {
         let asked = self
             .clients
             .by_app(request.app)
@@ -88,7 +81,7 @@ impl Daemon {
         let built_for = plugin.filter(|_| allocate.workers).map(|plugin| plugin.arch);
         let arch = allocate.want.arch.or(built_for).unwrap_or(Arch::Other);
         let granted: Vec<(Handle, Grant)> = handles.into_iter().zip(grants).collect();
-        clients::put_allocated(&mut self.ctx, conn, &allocate, arch, &granted, notes, (found, free_hint));
+        clients::put_allocated(&mut self.ctx, conn, &allocate, arch, &granted, notes, outcome);
         for (handle, grant) in granted {
             if !allocate.workers || grant.lender.id == self.ctx.me.id {
                 continue;

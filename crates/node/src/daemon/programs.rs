@@ -5,6 +5,7 @@ use crate::authority::{self, TOKEN_MS};
 use crate::clients::{self, Client, Offer};
 use crate::conn::{ConnId, Transport};
 use crate::streams::NewStream;
+use crate::sys;
 use mutirao_tree::Input;
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::lease::LeaseEnd;
@@ -72,7 +73,7 @@ impl Daemon {
         let user = if same_user {
             self.rights.local_user.clone()
         } else {
-            format!("{}@{}", crate::sys::user_name(uid), ctx.me.name)
+            format!("{}@{}", sys::user_name(uid), ctx.me.name)
         };
         let mut client = Client::new(hello.app, hello.name, user, pid, hello.epoch, ctx.now);
         if let Some(identity) = self.user.as_ref().filter(|_| same_user) {
@@ -197,8 +198,9 @@ impl Daemon {
             let why = "too many requests are under way, or two of one number";
             return clients::put_unfit(&mut self.ctx, conn, &allocate, why);
         }
+        let wait = allocate.wait.map(|wait| (wait, sys::unix_ms()));
         let (want, at_least) = (allocate.want, allocate.at_least);
-        self.tell_core(Input::Request { request, want, at_least, asker, budget: SEARCH });
+        self.tell_core(Input::Request { request, want, at_least, asker, budget: SEARCH, wait });
     }
 
     fn give_back(&mut self, conn: ConnId, handles: Vec<mutirao_wire::Handle>) {

@@ -270,7 +270,7 @@ impl Program {
     pub fn allocate(&mut self, count: u32, at_least: u32) -> Allocated {
         self.sequence += 1;
         let want = Want { bundle: Bundle::default(), count, layout: Layout::Near, arch: None };
-        self.send(Allocate { sequence: self.sequence, want, at_least, workers: false });
+        self.send(Allocate { sequence: self.sequence, want, at_least, workers: false, wait: None });
         let mut all: Option<Allocated> = None;
         loop {
             match self.next().unwrap() {
