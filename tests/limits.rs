@@ -7,7 +7,7 @@ use mutirao_wire::frame::{Decoder, HEADER_BYTES, Header, flags};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX, HANDSHAKE, PROTOCOL};
 use mutirao_wire::local::{Allocate, ClientHello, LocalMessage, Query};
-use mutirao_wire::node::{Bundle, Layout, Want};
+use mutirao_wire::node::Want;
 use mutirao_wire::query::{Question, Topic};
 use mutirao_wire::{AppId, Epoch};
 use serde_json::Value;
@@ -312,7 +312,7 @@ fn hello(app: u128) -> ClientHello {
 }
 
 fn allocate(sequence: u32, count: u32) -> Allocate {
-    let want = Want { bundle: Bundle::default(), count, layout: Layout::Near, arch: None };
+    let want = Want { count, ..Want::default() };
     Allocate { sequence, want, at_least: 1, workers: false, wait: None }
 }
 

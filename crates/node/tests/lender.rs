@@ -10,7 +10,7 @@ use common::{PATIENCE, Pool as Lab, Program, Running};
 use mutirao::raw::{self, CallOptions, Failure, OperationEntry, Options, Pool, Request, Slots};
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{Allocate, LeaseChange, LeaseNews, LocalMessage, OfferPlugin};
-use mutirao_wire::node::{Bundle, Layout, Want};
+use mutirao_wire::node::Want;
 use mutirao_wire::plugin::Operation;
 use mutirao_wire::query::{Row, Topic};
 use mutirao_wire::stream::failure;
@@ -335,7 +335,7 @@ fn offering(node: &Running, app: u128, path: &Path, operations: Vec<Operation>) 
 
 /// Asks for a slot with a worker.
 fn one_worker() -> Allocate {
-    let want = Want { bundle: Bundle::default(), count: 1, layout: Layout::Near, arch: None };
+    let want = Want::default();
     Allocate { sequence: 1, want, at_least: 1, workers: true, wait: None }
 }
 

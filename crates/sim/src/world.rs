@@ -595,12 +595,7 @@ impl World {
 
 /// One single slot, as near as there is one.
 pub fn want() -> Want {
-    Want {
-        bundle: mutirao_wire::node::Bundle::default(),
-        count: 1,
-        layout: mutirao_wire::node::Layout::Near,
-        arch: None,
-    }
+    Want::default()
 }
 
 /// A plugin without needs, told apart by a number.

@@ -4,7 +4,7 @@ use crate::policy::Policy;
 use core::time::Duration;
 use mutirao_wire::lease::{LeaseEnd, LeaseMessage, WorkerState};
 use mutirao_wire::local::LeaseChange;
-use mutirao_wire::node::{Arch, Asker, Bundle, Grant, Note, Resource, Want};
+use mutirao_wire::node::{Arch, Asker, Bundle, Grant, Instances, Note, Resource, Want};
 use mutirao_wire::query::{Question, Row};
 use mutirao_wire::tree::{AskId, TreeMessage};
 use mutirao_wire::wait::{Wait, WaitEnd};
@@ -294,6 +294,8 @@ pub struct LeaseRecord {
     pub user: String,
     /// What it holds; for an exclusive bundle, `slots` are those of the whole node.
     pub bundle: Bundle,
+    /// Which instances of the named resources it holds.
+    pub instances: Vec<Instances>,
     /// In which order of homes.
     pub epoch: Epoch,
     /// When it was granted.

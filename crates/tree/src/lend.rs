@@ -3,13 +3,15 @@
 //! Slots count as taken from the grant until the worker is gone, so that none is ever held twice.
 
 use crate::core::{Core, Timer};
+use crate::fit::{self, Taken};
 use crate::io::{Capacity, LeaseRecord, Output};
 use crate::policy::{Judgement, Policy, Verifier, user_of};
 use mutirao_wire::lease::{
     Confirm, Confirmed, LeaseEnd, PluginApproved, Release, Revoked, WorkerNews, WorkerState,
 };
-use mutirao_wire::node::{Arch, Asker, Bundle, Grant, Hindrance, Layout, Note, Resource, Want};
-use mutirao_wire::tree::Summary;
+use mutirao_wire::limits::{LABELS_MAX, RESOURCE_AMOUNT_MAX, RESOURCES_MAX};
+use mutirao_wire::node::{Asker, Bundle, Grant, Hindrance, Layout, Note, Want};
+use mutirao_wire::tree::{LabelSum, MemorySum, ResourceSum, Summary, name_hash};
 use mutirao_wire::{AppId, Epoch, NodeId, NodeRef, PluginId, RequestId, Tick};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,9 +26,7 @@ pub(crate) struct Lend {
     verify: Verifier,
     leases: BTreeMap<u64, Lease>,
     serial: u64,
-    slots: u32,
-    memory_mib: u64,
-    resources: BTreeMap<String, u32>,
+    taken: Taken,
     waiting: VecDeque<Waiting>,
     /// Homes to be told of approvals as soon as they are linked.
     approvals: BTreeMap<NodeId, Vec<PluginId>>,
@@ -64,9 +64,7 @@ impl Lend {
             verify,
             leases: BTreeMap::new(),
             serial: 0,
-            slots: 0,
-            memory_mib: 0,
-            resources: BTreeMap::new(),
+            taken: Taken::default(),
             waiting: VecDeque::new(),
             approvals: BTreeMap::new(),
         }
@@ -77,7 +75,7 @@ impl Lend {
     }
 
     pub(crate) fn free(&self) -> u16 {
-        u32::from(self.capacity.slots).saturating_sub(self.slots) as u16
+        self.taken.slots_free(&self.capacity)
     }
 
     pub(crate) fn record(&self, serial: u64) -> Option<&LeaseRecord> {
@@ -105,84 +103,51 @@ impl Lend {
     }
 
     /// This node alone, as its parent is told.
-    pub(crate) fn summary(&self) -> Summary {
-        let free = if self.draining { 0 } else { self.free() };
+    pub(crate) fn summary(&self, name: &str) -> Summary {
+        let (here, lends) = (&self.capacity, !self.draining);
+        let free = if lends { self.free() } else { 0 };
+        let memory = if lends { self.taken.memory_free_mib(here) } else { 0 };
+        let resources = here.resources.iter().take(RESOURCES_MAX).map(|resource| {
+            let total = resource.amount.min(RESOURCE_AMOUNT_MAX);
+            let free = if lends { self.taken.resource_free(here, &resource.name) } else { 0 };
+            ResourceSum { name: resource.name.clone(), total, free, largest: total, largest_free: free }
+        });
+        let labels = here.labels.iter().take(LABELS_MAX).map(|label| LabelSum {
+            label: label.clone(),
+            total: here.slots.into(),
+            free: free.into(),
+        });
         Summary {
             nodes: 1,
             depth: 0,
-            slots_total: self.capacity.slots.into(),
+            slots_total: here.slots.into(),
             slots_free: free.into(),
+            largest: here.slots,
             largest_free: free,
             idle_nodes: (self.leases.is_empty() && free > 0).into(),
-            archs: vec![self.capacity.arch],
-            labels: self.capacity.labels.clone(),
-            other_labels: false,
+            archs: vec![here.arch],
+            memory: MemorySum {
+                free_mib: memory.into(),
+                largest_mib: here.memory_mib,
+                largest_free_mib: memory,
+            },
+            resources: resources.collect(),
+            other_resources: here.resources.len() > RESOURCES_MAX,
+            labels: labels.collect(),
+            other_labels: here.labels.len() > LABELS_MAX,
+            names: vec![name_hash(name)],
+            other_names: false,
         }
     }
 
     /// How many more of `bundle` fit, and the slots of one.
     fn room(&self, bundle: &Bundle) -> (u32, u16) {
-        let memory = u64::from(self.capacity.memory_mib).saturating_sub(self.memory_mib);
-        let mut most = match bundle.memory_mib {
-            0 => u32::MAX,
-            each => (memory / u64::from(each)).min(u32::MAX.into()) as u32,
-        };
-        for Resource { name, .. } in &bundle.resources {
-            // One that is named twice is wanted twice.
-            let named = bundle.resources.iter().filter(|resource| resource.name == *name);
-            let amount = named.fold(0u32, |sum, resource| sum.saturating_add(resource.amount));
-            let all = self.capacity.resources.iter().find(|r| r.name == *name).map_or(0, |r| r.amount);
-            let left = all.saturating_sub(self.resources.get(name).copied().unwrap_or(0));
-            most = most.min(left.checked_div(amount).unwrap_or(u32::MAX));
-        }
-        if bundle.exclusive {
-            let fits = self.leases.is_empty() && bundle.slots <= self.capacity.slots;
-            return (most.min((fits && self.capacity.slots > 0).into()), self.capacity.slots);
-        }
-        let slots = bundle.slots.max(1);
-        (most.min(u32::from(self.free() / slots)), slots)
-    }
-
-    /// Whether the plugin, and what else is wanted, can be served by this machine at all.
-    fn unfit(&self, want: &Want, asker: &Asker) -> Option<Hindrance> {
-        let plugin = asker.plugin.as_ref()?;
-        let here = &self.capacity;
-        if plugin.arch != here.arch {
-            return Some(Hindrance::Unfit(format!("it is built for {}, this is {}", plugin.arch, here.arch)));
-        }
-        if want.arch.is_some_and(|arch: Arch| arch != here.arch) {
-            return None;
-        }
-        let (major, minor) = plugin.libc?;
-        match here.libc {
-            Some(libc) if libc >= (major, minor) => None,
-            Some((a, b)) => Some(Hindrance::Unfit(format!(
-                "it needs libc {major}.{minor}, here is {a}.{b}; build it on an older system or statically"
-            ))),
-            None => Some(Hindrance::Unfit(format!("it needs libc {major}.{minor}, here is none"))),
-        }
-    }
-
-    fn debit(&mut self, bundle: &Bundle) {
-        self.slots += u32::from(bundle.slots);
-        self.memory_mib += u64::from(bundle.memory_mib);
-        for Resource { name, amount } in &bundle.resources {
-            *self.resources.entry(name.clone()).or_default() += amount;
-        }
+        self.taken.room(&self.capacity, bundle, self.leases.is_empty())
     }
 
     fn remove(&mut self, serial: u64) {
-        let Some(lease) = self.leases.remove(&serial) else { return };
-        let bundle = &lease.record.bundle;
-        self.slots -= u32::from(bundle.slots);
-        self.memory_mib -= u64::from(bundle.memory_mib);
-        for Resource { name, amount } in &bundle.resources {
-            if let Some(used) = self.resources.get_mut(name) {
-                *used -= amount;
-                if *used == 0 {
-                    self.resources.remove(name);
-                }
-            }
+        if let Some(Lease { record, .. }) = self.leases.remove(&serial) {
+            self.taken.give_back(&record.bundle, &record.instances);
         }
     }
 
@@ -209,10 +174,10 @@ impl Core {
         let lend = &self.lend;
         let count =
             if want.layout == Layout::Spread { count.min(1u32.saturating_sub(already)) } else { count };
-        if count == 0 || lend.draining || want.arch.is_some_and(|arch| arch != lend.capacity.arch) {
+        if count == 0 || lend.draining || !fit::admits(&lend.capacity, want) {
             return (Vec::new(), None);
         }
-        if let Some(hindrance) = lend.unfit(want, asker) {
+        if let Some(hindrance) = fit::unfit(&lend.capacity, asker) {
             return (Vec::new(), note(hindrance));
         }
         let (room, slots) = lend.room(&want.bundle);
@@ -239,16 +204,18 @@ impl Core {
         for _ in 0..count.min(room) {
             self.lend.serial += 1;
             let serial = self.lend.serial;
+            let bundle = Bundle { slots, ..want.bundle.clone() };
+            let instances = self.lend.taken.take(&self.lend.capacity, &bundle);
             let record = LeaseRecord {
                 serial,
                 request,
                 asker: asker.clone(),
                 user: user.clone(),
-                bundle: Bundle { slots, ..want.bundle.clone() },
+                bundle,
+                instances,
                 epoch: Epoch(0),
                 granted: self.now,
             };
-            self.lend.debit(&record.bundle);
             self.lend.leases.insert(serial, Lease { record, state: State::Granted { until } });
             self.arm(until, Timer::Lease(serial));
             if let Some(limit_s) = want.bundle.limit_s {
@@ -473,31 +440,5 @@ impl Core {
     pub(crate) fn lend_leaves(&mut self, out: &mut Vec<Output>) {
         let serials: Vec<u64> = self.lend.leases.keys().copied().collect();
         self.revoke(serials, &LeaseEnd::Leaving, out);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Verified;
-
-    #[test]
-    fn a_resource_named_twice_is_counted_twice() {
-        let gpu = |amount| Resource { name: "gpu".into(), amount };
-        let capacity = Capacity {
-            slots: 8,
-            memory_mib: 1024,
-            resources: vec![gpu(3)],
-            arch: Arch::HERE,
-            libc: None,
-            labels: Vec::new(),
-        };
-        let mut lend = Lend::new(capacity, Policy::default(), Box::new(|_| Verified::Local));
-        let bundle = |resources| Bundle { resources, ..Bundle::default() };
-        assert_eq!(lend.room(&bundle(vec![gpu(1)])).0, 3);
-        assert_eq!(lend.room(&bundle(vec![gpu(2), gpu(2)])).0, 0);
-        assert_eq!(lend.room(&bundle(vec![gpu(u32::MAX), gpu(u32::MAX)])).0, 0);
-        lend.debit(&bundle(vec![gpu(1), gpu(1)]));
-        assert_eq!(lend.room(&bundle(vec![gpu(1)])).0, 1);
     }
 }

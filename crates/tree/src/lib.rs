@@ -9,6 +9,8 @@
 mod ask;
 mod attach;
 mod core;
+mod fit;
+mod hint;
 mod home;
 mod io;
 mod lend;

@@ -1,7 +1,9 @@
 //! Searches for slots: here, then below, and only for what is then missing above.
 
 use crate::core::{Core, Timer};
+use crate::hint;
 use crate::io::{Output, Table};
+use crate::summary::Child;
 use core::time::Duration;
 use mutirao_wire::limits::{GRANTS_A_REPLY, SEARCH, WANT_MAX};
 use mutirao_wire::node::{Asker, Grant, Hindrance, NodeRef, Note, Want};
@@ -49,6 +51,17 @@ struct Job {
     notes: Vec<Note>,
 }
 
+/// Where a node is, seen from the only subtree that will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// In it, and not its top; or any subtree will do.
+    Inside,
+    /// Its top.
+    Top,
+    /// Elsewhere.
+    Outside,
+}
+
 /// A neighbour asked.
 struct Edge {
     /// The round it is asked in, or was.
@@ -64,21 +77,31 @@ struct Edge {
 
 impl Job {
     fn note(&mut self, mut note: Note) {
-        let (Hindrance::Refused(text) | Hindrance::Unfit(text)) = &mut note.hindrance else {
-            // An approval that may come is worth more to the asker than a refusal.
-            if self.notes.len() >= NOTES_MAX {
-                self.notes.pop();
-            }
-            self.notes.insert(0, note);
-            return;
-        };
-        if text.len() > NOTE_BYTES_MAX {
-            let cut = (0..=NOTE_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(cut);
+        match &mut note.hindrance {
+            Hindrance::AwaitsApproval => {}
+            Hindrance::Refused(text)
+            | Hindrance::Unfit(text)
+            | Hindrance::Lacking(text)
+            | Hindrance::Busy(text) => text.truncate(text.floor_char_boundary(NOTE_BYTES_MAX)),
         }
-        if self.notes.len() < NOTES_MAX {
+        // An approval that may come is worth more to the asker than a refusal, and so is what the whole
+        // pool lacks.
+        let first = note.hindrance == Hindrance::AwaitsApproval || sums_up(&note);
+        if first && self.notes.len() >= NOTES_MAX {
+            self.notes.pop();
+        }
+        if first {
+            self.notes.insert(0, note);
+        } else if self.notes.len() < NOTES_MAX {
             self.notes.push(note);
         }
+    }
+
+    /// Whether the top of the only subtree that will do has said that it has no more.
+    fn met_its_top(&self) -> bool {
+        let top = self.want.below.as_ref();
+        let is_top = |note: &Note| matches!(note.hindrance, Hindrance::Lacking(_)) && Some(&note.node) == top;
+        top.is_some() && self.notes.iter().any(is_top)
     }
 }
 
@@ -98,6 +121,10 @@ impl Core {
                 self.found(request, grants, notes, out);
             }
             return;
+        }
+        if let Err(text) = want.check() {
+            let note = Note { node: self.me.name.clone(), hindrance: Hindrance::Lacking(text) };
+            return self.found(request, Vec::new(), vec![note], out);
         }
         let room = self.held_room().min(WANT_MAX as usize) as u32;
         if room < want.count.min(WANT_MAX) {
@@ -181,6 +208,7 @@ impl Core {
         let deadline = self.now + budget;
         // What concerns this node's own applications never comes from outside.
         let foreign = m.asker.home.id != self.me.id && m.asker.app == m.request.app && !self.leaving;
+        let foreign = foreign && m.want.check().is_ok();
         let job = match self.searches.jobs.remove(&m.request) {
             Some(job) if job.from != Some(from) => {
                 self.searches.jobs.insert(m.request, job);
@@ -225,7 +253,9 @@ impl Core {
     /// Takes what is here, then asks around.
     fn run(&mut self, request: RequestId, mut job: Job, out: &mut Vec<Output>) {
         let (asker, want) = (job.asker.clone(), job.want.clone());
-        let (grants, note) = self.grant(request, &asker, &want, job.missing, job.here, out);
+        let inside = self.scope(&want) != Scope::Outside;
+        let missing = if inside { job.missing } else { 0 };
+        let (grants, note) = self.grant(request, &asker, &want, missing, job.here, out);
         job.here += grants.len() as u32;
         job.missing = job.missing.saturating_sub(grants.len() as u32);
         job.grants.extend(grants);
@@ -243,13 +273,14 @@ impl Core {
         }
         let left = job.deadline - self.now;
         let budget = (left * 9 / 10).saturating_sub(LEAST_BUDGET);
-        if job.missing > 0 && budget >= LEAST_BUDGET {
+        let scope = self.scope(&job.want);
+        if job.missing > 0 && budget >= LEAST_BUDGET && job.want.hops != Some(0) && !job.met_its_top() {
             let mut shares = Vec::new();
             if job.rounds < self.settings.rounds_max {
                 job.rounds += 1;
-                shares = self.share_out(&job);
+                shares = self.share_out(&job, scope);
             }
-            if shares.is_empty() {
+            if shares.is_empty() && scope != Scope::Top {
                 let parent = self.place.parent.as_ref().map(|parent| parent.id);
                 if let Some(parent) = parent.filter(|id| !job.asked_parent && job.from != Some(*id)) {
                     job.asked_parent = true;
@@ -267,8 +298,57 @@ impl Core {
         self.finish_search(request, job, out);
     }
 
-    /// Splits what is missing over the children that probably have it.
-    fn share_out(&self, job: &Job) -> Vec<(NodeId, u32)> {
+    fn scope(&self, want: &Want) -> Scope {
+        match &want.below {
+            None => Scope::Inside,
+            Some(top) if *top == self.me.name => Scope::Top,
+            Some(top) if self.place.lineage.ancestors.iter().any(|above| above.name == *top) => Scope::Inside,
+            Some(_) => Scope::Outside,
+        }
+    }
+
+    /// What to tell the asker of a search that found too little.
+    fn shortfall(&self, job: &Job) -> Option<Note> {
+        if job.missing == 0 || job.met_its_top() {
+            return None;
+        }
+        let near =
+            |hops| Hindrance::Busy(format!("within {hops} hops of {} no more was found", self.me.name));
+        let hops = job.want.hops.filter(|_| job.from.is_none() && !job.notes.iter().any(sums_up));
+        let hindrance = self.end_of_search(job).or_else(|| hops.map(near))?;
+        Some(Note { node: self.me.name.clone(), hindrance })
+    }
+
+    /// What this node knows of all there is, if the search went no further because it is the top of the
+    /// tree or of the only subtree that will do.
+    fn end_of_search(&self, job: &Job) -> Option<Hindrance> {
+        let want = &job.want;
+        let below = |top, summary| {
+            let lack = hint::lack(summary, want).unwrap_or_else(|| Hindrance::Busy("no more is free".into()));
+            Some(prefixed(&format!("below {top}"), lack))
+        };
+        let from_above = job.from.is_some_and(|from| self.place.is_parent(from));
+        match &want.below {
+            Some(top) if self.scope(want) == Scope::Top => below(top, &self.summarise()),
+            _ if from_above || self.place.parent.is_some() => None,
+            Some(top) => {
+                let mut children = self.place.children.values();
+                if let Some(child) = children.clone().find(|child| child.knows(top) == Some(true)) {
+                    return below(top, child.summary());
+                }
+                let anywhere = children.any(|child| child.knows(top).is_none());
+                let none = || Hindrance::Lacking(format!("no node called `{top}` was found"));
+                (want.hops.is_none() || !anywhere).then(none)
+            }
+            // Where hops are counted, what is free somewhere need not be near enough.
+            None => hint::lack(&self.summarise(), want)
+                .filter(|lack| want.hops.is_none() || matches!(lack, Hindrance::Lacking(_))),
+        }
+    }
+
+    /// Splits what is missing over the children that probably have it. On the way down to the only
+    /// subtree that will do, those that certainly know of it come before those that may.
+    fn share_out(&self, job: &Job, scope: Scope) -> Vec<(NodeId, u32)> {
         let split = |estimates: Vec<(u32, NodeId)>| {
             let mut order = estimates;
             order.retain(|(estimate, _)| *estimate > 0);
@@ -285,23 +365,29 @@ impl Core {
             }
             shares
         };
-        let able = || {
-            self.place.children.iter().filter(|(id, _)| {
-                job.from != Some(**id) && job.edges.get(id).is_none_or(|edge| !edge.exhausted)
+        let way = job.want.below.as_deref().filter(|_| scope == Scope::Outside);
+        let able = |certain: bool| {
+            self.place.children.iter().filter(move |(id, child)| {
+                job.from != Some(**id)
+                    && job.edges.get(id).is_none_or(|edge| !edge.exhausted)
+                    && way.is_none_or(|top| child.knows(top) == certain.then_some(true))
             })
         };
-        let shares = split(able().map(|(id, child)| (child.estimate(&job.want), *id)).collect());
-        if !shares.is_empty() {
-            return shares;
+        for certain in [true, false] {
+            let shares = split(able(certain).map(|(id, child)| (child.estimate(&job.want), *id)).collect());
+            if !shares.is_empty() {
+                return shares;
+            }
+            let possible = |(id, child): (&NodeId, &Child)| {
+                let had = job.edges.get(id).map_or(0, |edge| edge.total);
+                (child.possible(&job.want, self.now, self.settings.settle).saturating_sub(had), *id)
+            };
+            let shares = split(able(certain).map(possible).collect());
+            if !shares.is_empty() || way.is_none() {
+                return shares;
+            }
         }
-        split(
-            able()
-                .map(|(id, child)| {
-                    let had = job.edges.get(id).map_or(0, |edge| edge.total);
-                    (child.possible(&job.want, self.now, self.settings.settle).saturating_sub(had), *id)
-                })
-                .collect(),
-        )
+        Vec::new()
     }
 
     fn ask_edge(
@@ -328,9 +414,15 @@ impl Core {
         if let Some(child) = self.place.children.get_mut(&id) {
             child.debit(&job.want.bundle, quota);
         }
+        let mut want = Want { count: quota, ..job.want.clone() };
+        want.hops = want.hops.map(|hops| hops.saturating_sub(1));
+        if !self.place.is_parent(id) && self.scope(&want) != Scope::Outside {
+            // All that is below is in the only subtree that will do; it need not know how far up that goes.
+            want.below = None;
+        }
         let search = Search {
             request,
-            want: Want { count: quota, ..job.want.clone() },
+            want,
             asker: job.asker.clone(),
             budget_ms: budget.as_millis().min(u32::MAX.into()) as u32,
             round: edge.round,
@@ -398,6 +490,9 @@ impl Core {
 
     fn finish_search(&mut self, request: RequestId, mut job: Job, out: &mut Vec<Output>) {
         self.give_up_edges(&mut job);
+        if let Some(note) = self.shortfall(&job) {
+            job.note(note);
+        }
         job.done = true;
         job.until = self.now + self.settings.first_life;
         self.arm(job.until, Timer::Search(request));
@@ -529,6 +624,19 @@ impl Core {
         {
             self.finish_search(request, job, out);
         }
+    }
+}
+
+/// Whether the note speaks of more than one node.
+fn sums_up(note: &Note) -> bool {
+    matches!(note.hindrance, Hindrance::Lacking(_) | Hindrance::Busy(_))
+}
+
+fn prefixed(place: &str, hindrance: Hindrance) -> Hindrance {
+    match hindrance {
+        Hindrance::Lacking(text) => Hindrance::Lacking(format!("{place}, {text}")),
+        Hindrance::Busy(text) => Hindrance::Busy(format!("{place}, {text}")),
+        other => other,
     }
 }
 

@@ -1,14 +1,19 @@
 //! What is free in a subtree: gathered from below, told upwards.
 
 use crate::core::{Core, Timer};
+use crate::hint;
 use crate::io::Output;
 use mutirao_wire::node::{Bundle, Grant, Layout, Want};
-use mutirao_wire::tree::Summary;
+use mutirao_wire::tree::{LabelSum, ResourceSum, Summary, name_hash};
 use mutirao_wire::{NodeId, NodeRef, Tick};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels named in a summary.
 const LABELS_MAX: usize = 32;
+/// Resources named in a summary.
+const RESOURCES_MAX: usize = 16;
+/// Names of nodes in a summary.
+const NAMES_MAX: usize = 64;
 
 /// A child, and what it said about its subtree.
 pub(crate) struct Child {
@@ -50,6 +55,11 @@ impl Child {
         self.summary.nodes
     }
 
+    /// What it said of its subtree.
+    pub(crate) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
     fn free(&self) -> u32 {
         self.summary.slots_free.saturating_sub(self.asked).saturating_sub(self.granted)
     }
@@ -60,36 +70,22 @@ impl Child {
 
     /// Bundles that are probably free there.
     pub(crate) fn estimate(&self, want: &Want) -> u32 {
-        if !self.may_fit(want) {
-            return 0;
-        }
-        let bundles = if want.bundle.exclusive {
-            self.idle()
-        } else if want.bundle.slots > self.summary.largest_free {
-            0
-        } else {
-            self.free() / u32::from(want.bundle.slots.max(1))
-        };
-        self.spread(want, bundles)
+        self.spread(want, hint::free(&self.summary, want, self.free(), self.idle()))
     }
 
     /// Bundles that could be there if all that is lent came back. Only while the last summary is
     /// young: what just came free is not known yet.
     pub(crate) fn possible(&self, want: &Want, now: Tick, settle: core::time::Duration) -> u32 {
         let unsettled = now - self.summary_at < settle || self.granted > 0;
-        if !unsettled || !self.may_fit(want) {
-            return 0;
-        }
-        let bundles = if want.bundle.exclusive {
-            self.summary.nodes
-        } else {
-            self.summary.slots_total / u32::from(want.bundle.slots.max(1))
-        };
-        self.spread(want, bundles)
+        if unsettled { self.spread(want, hint::in_all(&self.summary, want)) } else { 0 }
     }
 
-    fn may_fit(&self, want: &Want) -> bool {
-        want.arch.is_none_or(|arch| self.summary.archs.is_empty() || self.summary.archs.contains(&arch))
+    /// Whether a node of this name is there: certainly, perhaps (and then `None`), or not.
+    pub(crate) fn knows(&self, name: &str) -> Option<bool> {
+        if self.node.name == name || self.summary.names.contains(&name_hash(name)) {
+            return Some(true);
+        }
+        if self.summary.other_names { None } else { Some(false) }
     }
 
     fn spread(&self, want: &Want, bundles: u32) -> u32 {
@@ -116,6 +112,22 @@ fn slots_of(bundle: &Bundle, count: u32) -> u32 {
     count.saturating_mul(u32::from(bundle.slots.max(1)))
 }
 
+fn add_resource<'a>(sums: &mut BTreeMap<&'a str, ResourceSum>, more: &'a ResourceSum) {
+    let empty = || ResourceSum { name: more.name.clone(), ..ResourceSum::default() };
+    let sum = sums.entry(&more.name).or_insert_with(empty);
+    sum.total = sum.total.saturating_add(more.total);
+    sum.free = sum.free.saturating_add(more.free);
+    sum.largest = sum.largest.max(more.largest);
+    sum.largest_free = sum.largest_free.max(more.largest_free);
+}
+
+fn add_label<'a>(sums: &mut BTreeMap<&'a str, LabelSum>, more: &'a LabelSum) {
+    let empty = || LabelSum { label: more.label.clone(), ..LabelSum::default() };
+    let sum = sums.entry(&more.label).or_insert_with(empty);
+    sum.total = sum.total.saturating_add(more.total);
+    sum.free = sum.free.saturating_add(more.free);
+}
+
 /// What the parent was told.
 #[derive(Default)]
 pub(crate) struct Upward {
@@ -137,26 +149,50 @@ impl Upward {
 impl Core {
     /// What is in this node's subtree.
     pub(crate) fn summarise(&self) -> Summary {
-        let mut sum = self.lend.summary();
+        let mut sum = self.lend.summary(&self.me.name);
+        let own = (core::mem::take(&mut sum.resources), core::mem::take(&mut sum.labels));
         let mut archs: BTreeSet<_> = sum.archs.iter().copied().collect();
-        let mut labels: BTreeSet<String> = sum.labels.drain(..).collect();
+        let mut resources: BTreeMap<&str, ResourceSum> = BTreeMap::new();
+        let mut labels: BTreeMap<&str, LabelSum> = BTreeMap::new();
+        own.0.iter().for_each(|resource| add_resource(&mut resources, resource));
+        own.1.iter().for_each(|label| add_label(&mut labels, label));
         for child in self.place.children.values() {
             let below = &child.summary;
             sum.nodes = sum.nodes.saturating_add(below.nodes);
             sum.depth = sum.depth.max(below.depth.saturating_add(1));
             sum.slots_total = sum.slots_total.saturating_add(below.slots_total);
             sum.slots_free = sum.slots_free.saturating_add(child.free());
+            sum.largest = sum.largest.max(below.largest);
             sum.largest_free =
                 sum.largest_free.max(below.largest_free.min(child.free().min(u16::MAX.into()) as u16));
             sum.idle_nodes = sum.idle_nodes.saturating_add(child.idle());
+            sum.memory.free_mib = sum.memory.free_mib.saturating_add(below.memory.free_mib);
+            sum.memory.largest_mib = sum.memory.largest_mib.max(below.memory.largest_mib);
+            sum.memory.largest_free_mib = sum.memory.largest_free_mib.max(below.memory.largest_free_mib);
+            sum.other_resources |= below.other_resources;
             sum.other_labels |= below.other_labels;
             archs.extend(below.archs.iter().copied());
-            labels.extend(below.labels.iter().cloned());
+            below.resources.iter().for_each(|resource| add_resource(&mut resources, resource));
+            below.labels.iter().for_each(|label| add_label(&mut labels, label));
         }
+        sum.other_resources |= resources.len() > RESOURCES_MAX;
         sum.other_labels |= labels.len() > LABELS_MAX;
         sum.archs = archs.into_iter().collect();
-        sum.labels = labels.into_iter().take(LABELS_MAX).collect();
+        sum.resources = resources.into_values().take(RESOURCES_MAX).collect();
+        sum.labels = labels.into_values().take(LABELS_MAX).collect();
+        self.add_names(&mut sum);
         sum
+    }
+
+    /// The names below: of all children their first, which is their own, then of all their second.
+    fn add_names(&self, sum: &mut Summary) {
+        let below = || self.place.children.values().map(|child| &child.summary);
+        let longest = below().map(|summary| summary.names.len()).max().unwrap_or(0);
+        let in_turn = (0..longest).flat_map(|at| below().filter_map(move |summary| summary.names.get(at)));
+        let room = NAMES_MAX.saturating_sub(sum.names.len());
+        sum.names.extend(in_turn.take(room));
+        let all: usize = 1 + below().map(|summary| summary.names.len()).sum::<usize>();
+        sum.other_names = all > NAMES_MAX || below().any(|summary| summary.other_names);
     }
 
     pub(crate) fn on_summary(&mut self, from: NodeId, mut summary: Summary, out: &mut Vec<Output>) {
@@ -167,6 +203,10 @@ impl Core {
         summary.other_labels |= summary.labels.len() > LABELS_MAX;
         summary.labels.truncate(LABELS_MAX);
         summary.archs.truncate(8);
+        summary.other_resources |= summary.resources.len() > RESOURCES_MAX;
+        summary.resources.truncate(RESOURCES_MAX);
+        summary.other_names |= summary.names.len() > NAMES_MAX;
+        summary.names.truncate(NAMES_MAX);
         child.expected = child.expected.saturating_sub(summary.nodes.saturating_sub(child.summary.nodes));
         child.summary = summary;
         child.summary_at = now;

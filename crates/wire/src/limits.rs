@@ -48,6 +48,14 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const OPERATIONS_MAX: usize = 96;
 /// Files of one plugin.
 pub const PLUGIN_FILES_MAX: usize = 48;
+/// Labels, resources and excluded labels in one request, each.
+pub const CONSTRAINTS_MAX: usize = 16;
+/// Labels of one node.
+pub const LABELS_MAX: usize = 32;
+/// Named resources of one node.
+pub const RESOURCES_MAX: usize = 16;
+/// Most of one named resource that a node can have: each instance has a number.
+pub const RESOURCE_AMOUNT_MAX: u32 = 4096;
 /// Bundles in one request.
 pub const WANT_MAX: u32 = 100_000;
 /// Grants in one reply message; more follow in further messages.

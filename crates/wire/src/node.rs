@@ -1,6 +1,7 @@
 //! What is said about nodes, resources and requests, in more than one family of messages.
 
 use crate::id::{AppId, Incarnation, LeaseId, NodeId, PluginId};
+use crate::limits::{CONSTRAINTS_MAX, NAME_BYTES_MAX};
 use core::fmt;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,59 @@ pub struct Want {
     pub layout: Layout,
     /// The only architecture that will do, if one.
     pub arch: Option<Arch>,
+    /// Labels that every lender must have.
+    pub labels: Vec<String>,
+    /// Labels that no lender may have.
+    pub without: Vec<String>,
+    /// Name of a node: only it, and the nodes below it in the tree, will do.
+    pub below: Option<String>,
+    /// How many edges of the tree the search may go from where it starts; `None`: as far as need be.
+    pub hops: Option<u8>,
+}
+
+impl Default for Want {
+    /// One bundle of one slot, as near as there is one.
+    fn default() -> Self {
+        Want {
+            bundle: Bundle::default(),
+            count: 1,
+            layout: Layout::Near,
+            arch: None,
+            labels: Vec::new(),
+            without: Vec::new(),
+            below: None,
+            hops: None,
+        }
+    }
+}
+
+impl Want {
+    /// Whether it keeps to the limits of a request; if not, what is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let lists = [
+            ("labels", self.labels.len()),
+            ("excluded labels", self.without.len()),
+            ("resources", self.bundle.resources.len()),
+        ];
+        if let Some((what, _)) = lists.iter().find(|(_, count)| *count > CONSTRAINTS_MAX) {
+            return Err(format!("a request may name {CONSTRAINTS_MAX} {what} at most"));
+        }
+        let resources = self.bundle.resources.iter().map(|resource| &resource.name);
+        let mut names = self.labels.iter().chain(&self.without).chain(&self.below).chain(resources);
+        match names.find(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+            Some(name) => Err(format!("`{name}` is no name: a name has 1 to {NAME_BYTES_MAX} bytes")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which instances of a named resource a lease holds, such as graphics cards 0 and 3.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Instances {
+    /// The owner's name for the resource.
+    pub name: String,
+    /// The instances, counted from 0, in order.
+    pub numbers: Vec<u32>,
 }
 
 /// The plugin a request is for, as far as a lender needs it to judge.
@@ -181,6 +235,11 @@ pub enum Hindrance {
     Refused(String),
     /// The plugin cannot run there; the text says why.
     Unfit(String),
+    /// Said by the node where a search went no further, for all that it knows of: no node there has what
+    /// is wanted, lent or not. The text says what there is at best.
+    Lacking(String),
+    /// Said likewise: nodes there have what is wanted, but not free. The text says what is free at best.
+    Busy(String),
 }
 
 /// What one node has to say about a request it did not serve.

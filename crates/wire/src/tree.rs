@@ -110,16 +110,71 @@ pub struct Summary {
     pub slots_total: u32,
     /// Slots free.
     pub slots_free: u32,
+    /// Slots of the node that has most.
+    pub largest: u16,
     /// Free slots of the node that has most.
     pub largest_free: u16,
     /// Nodes with nobody on them.
     pub idle_nodes: u32,
     /// Architectures to be found, sorted.
     pub archs: Vec<Arch>,
+    /// Memory.
+    pub memory: MemorySum,
+    /// Named resources to be found, sorted by name; a bounded selection.
+    pub resources: Vec<ResourceSum>,
+    /// There are resources that are not listed.
+    pub other_resources: bool,
     /// Labels to be found, sorted; a bounded selection.
-    pub labels: Vec<String>,
+    pub labels: Vec<LabelSum>,
     /// There are labels that are not listed.
     pub other_labels: bool,
+    /// [`name_hash`] of the names of nodes, near ones before far ones; a bounded selection.
+    pub names: Vec<u32>,
+    /// There are nodes whose names are not listed.
+    pub other_names: bool,
+}
+
+/// The memory in a subtree, MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemorySum {
+    /// Not set aside for anybody, on all nodes together.
+    pub free_mib: u64,
+    /// Of the node that has most.
+    pub largest_mib: u32,
+    /// Not set aside, of the node that has most of it.
+    pub largest_free_mib: u32,
+}
+
+/// One named resource in a subtree.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ResourceSum {
+    /// Its name.
+    pub name: String,
+    /// On all nodes together.
+    pub total: u32,
+    /// Free on all nodes together.
+    pub free: u32,
+    /// Of the node that has most.
+    pub largest: u32,
+    /// Free on the node that has most free.
+    pub largest_free: u32,
+}
+
+/// One label in a subtree.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LabelSum {
+    /// The label.
+    pub label: String,
+    /// Slots of the nodes that have it.
+    pub total: u32,
+    /// Those of them that are free.
+    pub free: u32,
+}
+
+/// What stands for a node's name in a [`Summary`]: equal names have equal ones, and others rarely.
+pub fn name_hash(name: &str) -> u32 {
+    // FNV-1a.
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// A search for slots, going down to children or up to the parent.

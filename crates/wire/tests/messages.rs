@@ -46,7 +46,14 @@ fn plugin() -> PluginRef {
 }
 
 fn want() -> Want {
-    Want { bundle: Bundle::default(), count: 4, layout: Layout::Spread, arch: None }
+    Want {
+        count: 4,
+        layout: Layout::Spread,
+        labels: vec!["ssd".into()],
+        below: Some("rack2".into()),
+        hops: Some(3),
+        ..Want::default()
+    }
 }
 
 fn request() -> RequestId {
@@ -91,7 +98,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Attached { nonce: 1, lineage: lineage.clone() },
         Detach {},
         lineage,
-        Summary { nodes: 2, slots_total: 8, slots_free: 300, archs: vec![Arch::X86_64], ..Summary::default() },
+        Summary { nodes: 2, slots_total: 8, slots_free: 300, archs: vec![Arch::X86_64],
+            resources: vec![ResourceSum { name: "gpu".into(), total: 4, free: 3, largest: 2, largest_free: 1 }],
+            labels: vec![LabelSum { label: "ssd".into(), total: 8, free: 300 }],
+            names: vec![name_hash("rack2")], ..Summary::default() },
         Search { request: request(), want: want(), asker: asker(), budget_ms: 2000, round: 1 },
         SearchReply { request: request(), round: 1, grants: vec![grant], notes: vec![note.clone()], more: false },
         SearchCancel { request: request() },

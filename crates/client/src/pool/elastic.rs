@@ -122,7 +122,8 @@ impl Core {
         self.elastic.asking = None;
         if answer.leases.is_empty() {
             // Free slots that nobody grants, and nobody who might yet: asking again brings nothing.
-            let refused = |note: &Note| note.hindrance != Hindrance::AwaitsApproval;
+            let refused =
+                |note: &Note| !matches!(note.hindrance, Hindrance::AwaitsApproval | Hindrance::Busy(_));
             self.elastic.hopeless =
                 answer.free_hint > 0 && !answer.notes.is_empty() && answer.notes.iter().all(refused);
             self.elastic.put_off(now);

@@ -102,7 +102,13 @@ impl Request {
     }
 
     pub(crate) fn want(&self) -> Want {
-        Want { bundle: self.bundle.clone(), count: self.count, layout: self.layout, arch: self.arch }
+        Want {
+            bundle: self.bundle.clone(),
+            count: self.count,
+            layout: self.layout,
+            arch: self.arch,
+            ..Want::default()
+        }
     }
 }
 
@@ -171,5 +177,6 @@ pub fn note_text(note: &Note) -> String {
         ),
         Hindrance::Refused(why) => format!("node {} refuses: {why}", note.node),
         Hindrance::Unfit(why) => format!("node {} cannot run this program: {why}", note.node),
+        Hindrance::Lacking(why) | Hindrance::Busy(why) => why.clone(),
     }
 }

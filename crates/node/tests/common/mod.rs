@@ -4,7 +4,7 @@ use mutirao_node::{JoinTarget, Node, Options, Stop};
 use mutirao_trust::{Authority, Home, Name, Role, Validity};
 use mutirao_wire::frame::Decoder;
 use mutirao_wire::local::{Allocate, Allocated, ClientHello, ClientWelcome, HeldLease, LocalMessage, Query};
-use mutirao_wire::node::{Bundle, Layout, Want};
+use mutirao_wire::node::Want;
 use mutirao_wire::query::{NodeRow, Question, Row, Topic};
 use mutirao_wire::{AppId, Epoch, NodeRef, PoolId};
 use std::io::{Read, Write};
@@ -269,7 +269,7 @@ impl Program {
     /// Asks for `count` leases of one slot, slots only; all messages about it, merged.
     pub fn allocate(&mut self, count: u32, at_least: u32) -> Allocated {
         self.sequence += 1;
-        let want = Want { bundle: Bundle::default(), count, layout: Layout::Near, arch: None };
+        let want = Want { count, ..Want::default() };
         self.send(Allocate { sequence: self.sequence, want, at_least, workers: false, wait: None });
         let mut all: Option<Allocated> = None;
         loop {
