@@ -14,8 +14,6 @@ pub struct App {
     pub epoch: Epoch,
     /// The leases it holds, and their lenders.
     pub leases: BTreeMap<LeaseId, NodeRef>,
-    /// How many answers to each request are due at most.
-    pub(crate) open: BTreeMap<RequestId, u32>,
     /// What came of each request, and when.
     pub found: BTreeMap<RequestId, (Tick, Vec<Grant>, Vec<Note>)>,
     /// What it was told of its leases, in order.
@@ -31,7 +29,6 @@ impl App {
             id,
             epoch: Epoch(1),
             leases: BTreeMap::new(),
-            open: BTreeMap::new(),
             found: BTreeMap::new(),
             news: Vec::new(),
             approved: Vec::new(),

@@ -44,7 +44,8 @@ impl World {
         self.check_edges(&up)?;
         let mut free = 0;
         for &index in &up {
-            free += u32::from(self.nodes[index].core().slots().0);
+            let core = self.nodes[index].core();
+            free += u32::from(core.slots().0 - core.kept());
         }
         let summary = self.nodes[root].core().summary();
         if summary.nodes as usize != up.len() {

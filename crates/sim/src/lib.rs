@@ -8,26 +8,14 @@
 
 mod app;
 mod check;
-mod clock;
-mod event;
-mod faults;
-mod links;
-mod load;
-mod nemesis;
 mod net;
 mod node;
-mod outputs;
-mod programs;
 mod random;
 mod scenario;
-mod trace;
 mod world;
 
 pub use app::App;
-pub use clock::Clock;
 pub use node::Node;
-pub use programs::{plugin, want};
 pub use random::Random;
 pub use scenario::{Plan, run_faults};
-pub use trace::Sent;
-pub use world::{Options, World};
+pub use world::{Options, World, plugin, want};

@@ -4,11 +4,14 @@ use crate::ask::Questions;
 use crate::attach::Place;
 use crate::home::Home;
 use crate::io::{Capacity, Input, LeaseRecord, NodeMessage, Output};
+use crate::keep::Keeps;
 use crate::lend::Lend;
 use crate::policy::{Policy, Verifier};
+use crate::queue::Queue;
 use crate::search::Searches;
 use crate::settings::Settings;
 use crate::summary::Upward;
+use crate::wait::{Asked, Waits};
 use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::tree::{AskId, Detach, Lineage, Summary, TreeMessage};
 use mutirao_wire::{AppId, LeaseId, NodeId, NodeRef, RequestId, Tick};
@@ -25,6 +28,8 @@ pub(crate) enum Timer {
     Lease(u64),
     Held(LeaseId),
     Redial(NodeId),
+    Queue,
+    Wait(RequestId),
 }
 
 /// All that one node decides about the tree and about leases.
@@ -42,6 +47,9 @@ pub struct Core {
     pub(crate) questions: Questions,
     pub(crate) lend: Lend,
     pub(crate) home: Home,
+    pub(crate) waits: Waits,
+    pub(crate) queue: Queue,
+    pub(crate) keeps: Keeps,
     pub(crate) leaving: bool,
     left: bool,
 }
@@ -55,6 +63,7 @@ impl Core {
         policy: Policy,
         verify: Verifier,
     ) -> Core {
+        let queue = Queue::new(&settings);
         Core {
             me,
             settings,
@@ -68,6 +77,9 @@ impl Core {
             questions: Questions::default(),
             lend: Lend::new(capacity, policy, verify),
             home: Home::default(),
+            waits: Waits::default(),
+            queue,
+            keeps: Keeps::default(),
             leaving: false,
             left: false,
         }
@@ -87,8 +99,8 @@ impl Core {
             Input::Tree { from, message } => self.tree(from, message, out),
             Input::Lease { from, message } => self.lease(from, message, out),
             Input::Join { to, here } => self.join(to, here, out),
-            Input::Request { request, want, at_least, asker, budget, wait: _ } => {
-                self.request(request, want, at_least, asker, budget, out);
+            Input::Request { request, want, at_least, asker, budget, wait } => {
+                self.request(Asked { request, want, at_least, asker, budget }, wait, out);
             }
             Input::CancelRequest(request) => self.cancel_request(request, out),
             Input::Held { app, epoch, plugin, leases } => self.hold_again(app, epoch, plugin, leases, out),
@@ -99,14 +111,19 @@ impl Core {
             Input::End { serial, end } => self.end_lease(serial, end, out),
             Input::Ask { number, question, budget } => self.ask(number, question, budget, out),
             Input::Answered { id, rows } => self.answered(id, rows, out),
-            Input::Policy(policy) => self.set_policy(policy, out),
+            Input::Policy(policy) => {
+                self.set_policy(policy, out);
+                self.judge_keeps(out);
+            }
             Input::Capacity(capacity) => {
                 self.lend.capacity = capacity;
                 self.upward.touched = true;
+                self.judge_keeps(out);
             }
             Input::Drain(draining) => {
                 self.lend.draining = draining;
                 self.upward.touched = true;
+                self.judge_keeps(out);
             }
             Input::Leave => self.leave(out),
             Input::Time => self.time(out),
@@ -228,12 +245,12 @@ impl Core {
             TreeMessage::SearchCancel(m) => self.on_search_cancel(from, m.request, out),
             TreeMessage::Ask(m) => self.on_ask(from, m, out),
             TreeMessage::Answer(m) => self.on_answer(from, m, out),
-            TreeMessage::Present(_)
-            | TreeMessage::Turned(_)
-            | TreeMessage::Withdraw(_)
-            | TreeMessage::Reserve(_)
-            | TreeMessage::Unreserve(_)
-            | TreeMessage::Gathered(_) => {}
+            TreeMessage::Present(m) => self.on_present(from, m, out),
+            TreeMessage::Turned(m) => self.on_turned(from, m, out),
+            TreeMessage::Withdraw(m) => self.on_withdraw(from, m, out),
+            TreeMessage::Reserve(m) => self.on_reserve(from, m, out),
+            TreeMessage::Unreserve(m) => self.on_unreserve(from, m, out),
+            TreeMessage::Gathered(m) => self.on_gathered(from, m),
         }
     }
 
@@ -266,6 +283,8 @@ impl Core {
                 Timer::Lease(serial) => self.lease_time(serial, out),
                 Timer::Held(lease) => self.held_time(lease, out),
                 Timer::Redial(node) => self.redial(node, out),
+                Timer::Queue => self.queue.touched = true,
+                Timer::Wait(request) => self.wait_time(request, out),
             }
         }
     }
@@ -276,6 +295,7 @@ impl Core {
         }
         self.leaving = true;
         self.lend.draining = true;
+        self.judge_keeps(out);
         self.home_leaves(out);
         self.lend_leaves(out);
         self.place_leaves(out);
@@ -284,6 +304,7 @@ impl Core {
 
     /// What follows from the state as a whole, after each input.
     fn settle(&mut self, out: &mut Vec<Output>) {
+        self.mind_queue(out);
         self.tell_lineage(out);
         self.tell_summary(out);
         for id in core::mem::take(&mut self.touched) {

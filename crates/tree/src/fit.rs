@@ -6,7 +6,7 @@ use mutirao_wire::node::{Asker, Bundle, Hindrance, Instances, Want};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What leases hold of a node's capacity. They may hold more than there is, when it shrank since.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Taken {
     slots: u32,
     memory_mib: u64,

@@ -242,6 +242,10 @@ pub enum Table {
     Apps,
     /// Leases held through this node.
     Held,
+    /// Requests that wait, here or decided about here.
+    Queue,
+    /// Reservations for requests that wait.
+    Keeps,
 }
 
 /// A message to another node.

@@ -5,7 +5,8 @@
 use crate::core::{Core, Timer};
 use crate::fit::{self, Taken};
 use crate::io::{Capacity, LeaseRecord, Output};
-use crate::policy::{Judgement, Policy, Verifier, user_of};
+use crate::policy::{Judgement, Policy, Verified, Verifier, user_of};
+use core::time::Duration;
 use mutirao_wire::lease::{
     Confirm, Confirmed, LeaseEnd, PluginApproved, Release, Revoked, WorkerNews, WorkerState,
 };
@@ -74,6 +75,27 @@ impl Lend {
         self.leases.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    pub(crate) fn taken(&self) -> &Taken {
+        &self.taken
+    }
+
+    /// What the asker's token proves.
+    pub(crate) fn verified(&self, asker: &Asker) -> Verified {
+        (self.verify)(asker)
+    }
+
+    /// When the leases end that have a limit, in no order.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (Tick, u64)> {
+        self.leases.values().filter_map(|Lease { record, .. }| {
+            let limit = Duration::from_secs(record.bundle.limit_s?.into());
+            Some((record.granted + limit, record.serial))
+        })
+    }
+
     pub(crate) fn free(&self) -> u16 {
         self.taken.slots_free(&self.capacity)
     }
@@ -102,10 +124,10 @@ impl Lend {
         self.approvals.remove(&id);
     }
 
-    /// This node alone, as its parent is told.
-    pub(crate) fn summary(&self, name: &str) -> Summary {
+    /// This node alone, as its parent is told. Free slots that are kept for somebody are not free for all.
+    pub(crate) fn summary(&self, name: &str, kept: u16) -> Summary {
         let (here, lends) = (&self.capacity, !self.draining);
-        let free = if lends { self.free() } else { 0 };
+        let free = if lends { self.free().saturating_sub(kept) } else { 0 };
         let memory = if lends { self.taken.memory_free_mib(here) } else { 0 };
         let resources = here.resources.iter().take(RESOURCES_MAX).map(|resource| {
             let total = resource.amount.min(RESOURCE_AMOUNT_MAX);
@@ -124,7 +146,7 @@ impl Lend {
             slots_free: free.into(),
             largest: here.slots,
             largest_free: free,
-            idle_nodes: (self.leases.is_empty() && free > 0).into(),
+            idle_nodes: (self.leases.is_empty() && kept == 0 && free > 0).into(),
             archs: vec![here.arch],
             memory: MemorySum {
                 free_mib: memory.into(),
@@ -141,7 +163,7 @@ impl Lend {
     }
 
     /// How many more of `bundle` fit, and the slots of one.
-    fn room(&self, bundle: &Bundle) -> (u32, u16) {
+    pub(crate) fn room(&self, bundle: &Bundle) -> (u32, u16) {
         self.taken.room(&self.capacity, bundle, self.leases.is_empty())
     }
 
@@ -180,25 +202,16 @@ impl Core {
         if let Some(hindrance) = fit::unfit(&lend.capacity, asker) {
             return (Vec::new(), note(hindrance));
         }
-        let (room, slots) = lend.room(&want.bundle);
+        let (room, slots) = self.room_for(request, asker, want);
         if room == 0 {
             return (Vec::new(), None);
         }
-        let user = match user_of(asker, (lend.verify)(asker)) {
+        let user = match self.judge(asker, out) {
             Ok(user) => user,
-            Err(why) => return (Vec::new(), note(Hindrance::Refused(why))),
-        };
-        let local = asker.home.id == self.me.id;
-        let plugin = asker.plugin.as_ref().map(|plugin| plugin.id);
-        match lend.policy.judge(&user, local, plugin) {
-            Judgement::Accept => {}
-            Judgement::Refuse(why) => return (Vec::new(), note(Hindrance::Refused(why))),
-            Judgement::Wait => {
-                let note = note(Hindrance::AwaitsApproval);
-                self.remember_waiting(asker, user, out);
-                return (Vec::new(), note);
+            Err(hindrance) => {
+                return (Vec::new(), Some(Note { node: self.me.name.clone(), hindrance }));
             }
-        }
+        };
         let until = self.now + self.settings.first_life;
         let mut grants = Vec::new();
         for _ in 0..count.min(room) {
@@ -219,13 +232,28 @@ impl Core {
             self.lend.leases.insert(serial, Lease { record, state: State::Granted { until } });
             self.arm(until, Timer::Lease(serial));
             if let Some(limit_s) = want.bundle.limit_s {
-                let limit = core::time::Duration::from_secs(limit_s.into());
+                let limit = Duration::from_secs(limit_s.into());
                 self.arm(self.now + limit, Timer::Lease(serial));
             }
             grants.push(Grant { serial, lender: self.me.clone(), slots });
         }
         self.upward.touched = true;
         (grants, None)
+    }
+
+    /// Whether the owner lends to this asker: the user it is, or what is in the way.
+    pub(crate) fn judge(&mut self, asker: &Asker, out: &mut Vec<Output>) -> Result<String, Hindrance> {
+        let user = user_of(asker, self.lend.verified(asker)).map_err(Hindrance::Refused)?;
+        let local = asker.home.id == self.me.id;
+        let plugin = asker.plugin.as_ref().map(|plugin| plugin.id);
+        match self.lend.policy.judge(&user, local, plugin) {
+            Judgement::Accept => Ok(user),
+            Judgement::Refuse(why) => Err(Hindrance::Refused(why)),
+            Judgement::Wait => {
+                self.remember_waiting(asker, user, out);
+                Err(Hindrance::AwaitsApproval)
+            }
+        }
     }
 
     fn remember_waiting(&mut self, asker: &Asker, user: String, out: &mut Vec<Output>) {
@@ -406,8 +434,7 @@ impl Core {
             State::Ending => return,
             _ => {
                 let limit = lease.record.bundle.limit_s;
-                let over =
-                    |s: u32| self.now - lease.record.granted >= core::time::Duration::from_secs(s.into());
+                let over = |s: u32| self.now - lease.record.granted >= Duration::from_secs(s.into());
                 if !limit.is_some_and(over) {
                     return;
                 }

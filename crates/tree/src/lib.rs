@@ -13,11 +13,15 @@ mod fit;
 mod hint;
 mod home;
 mod io;
+mod keep;
 mod lend;
 mod policy;
+mod queue;
+mod rank;
 mod search;
 mod settings;
 mod summary;
+mod wait;
 
 pub use self::core::Core;
 pub use io::{Capacity, Input, LeaseRecord, NodeMessage, Output, Table};

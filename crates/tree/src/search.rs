@@ -4,10 +4,12 @@ use crate::core::{Core, Timer};
 use crate::hint;
 use crate::io::{Output, Table};
 use crate::summary::Child;
+use crate::wait::Asked;
 use core::time::Duration;
 use mutirao_wire::limits::{GRANTS_A_REPLY, SEARCH, WANT_MAX};
 use mutirao_wire::node::{Asker, Grant, Hindrance, NodeRef, Note, Want};
 use mutirao_wire::tree::{Search, SearchCancel, SearchReply};
+use mutirao_wire::wait::{Wait, WaitEnd};
 use mutirao_wire::{AppId, NodeId, RequestId, Tick};
 use std::collections::BTreeMap;
 
@@ -26,7 +28,9 @@ pub(crate) struct Searches {
 }
 
 /// One search, as seen from one node.
+#[derive(Clone)]
 struct Job {
+    request: RequestId,
     /// Who asked; `None`: a local application.
     from: Option<NodeId>,
     asker: Asker,
@@ -53,7 +57,7 @@ struct Job {
 
 /// Where a node is, seen from the only subtree that will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+pub(crate) enum Scope {
     /// In it, and not its top; or any subtree will do.
     Inside,
     /// Its top.
@@ -63,6 +67,7 @@ enum Scope {
 }
 
 /// A neighbour asked.
+#[derive(Clone)]
 struct Edge {
     /// The round it is asked in, or was.
     round: u8,
@@ -106,15 +111,11 @@ impl Job {
 }
 
 impl Core {
-    pub(crate) fn request(
-        &mut self,
-        request: RequestId,
-        mut want: Want,
-        at_least: u32,
-        asker: Asker,
-        budget: Duration,
-        out: &mut Vec<Output>,
-    ) {
+    pub(crate) fn request(&mut self, asked: Asked, wait: Option<(Wait, u64)>, out: &mut Vec<Output>) {
+        let request = asked.request;
+        if self.waits_for(request) {
+            return;
+        }
         if let Some(job) = self.searches.jobs.get(&request) {
             if job.done {
                 let (grants, notes) = (job.grants.clone(), job.notes.clone());
@@ -122,10 +123,29 @@ impl Core {
             }
             return;
         }
-        if let Err(text) = want.check() {
+        let hops = || match asked.want.hops.and(wait) {
+            Some(_) => Err("a request that may wait goes as far as need be: give no limit of hops".into()),
+            None => Ok(()),
+        };
+        if let Err(text) = asked.want.check().and_then(|()| hops()) {
             let note = Note { node: self.me.name.clone(), hindrance: Hindrance::Lacking(text) };
             return self.found(request, Vec::new(), vec![note], out);
         }
+        if let Some(wait) = wait
+            && !self.wait_begin(&asked, wait, out)
+        {
+            let waited = Some(WaitEnd::Full(self.me.name.clone()));
+            return self.tell_found(request, Vec::new(), Vec::new(), 0, waited, out);
+        }
+        if !self.search(asked, out) {
+            self.wait_cancelled(request, out);
+            self.found(request, Vec::new(), Vec::new(), out);
+        }
+    }
+
+    /// Begins a search for a local application; `false` if it cannot be.
+    pub(crate) fn search(&mut self, asked: Asked, out: &mut Vec<Output>) -> bool {
+        let Asked { request, mut want, at_least, asker, budget } = asked;
         let room = self.held_room().min(WANT_MAX as usize) as u32;
         if room < want.count.min(WANT_MAX) {
             out.push(Output::Full(Table::Held));
@@ -134,18 +154,19 @@ impl Core {
         let plugin = asker.plugin.as_ref().map(|plugin| plugin.id);
         let known = self.know_app(request.app, plugin, out);
         if !known || self.leaving || want.count == 0 || asker.home.id != self.me.id {
-            return self.found(request, Vec::new(), Vec::new(), out);
+            return false;
         }
         let deadline = self.now + budget;
         match self.new_job(None, asker, want, at_least, 0, deadline, request, out) {
             Some(job) => self.run(request, job, out),
-            None => self.found(request, Vec::new(), Vec::new(), out),
+            None => return false,
         }
+        true
     }
 
     fn found(&self, request: RequestId, grants: Vec<Grant>, notes: Vec<Note>, out: &mut Vec<Output>) {
         let found = grants.len() as u32;
-        self.tell_found(request, grants, notes, found, out);
+        self.tell_found(request, grants, notes, found, None, out);
     }
 
     /// `found` leases were found, of which `grants` are kept.
@@ -155,10 +176,11 @@ impl Core {
         grants: Vec<Grant>,
         notes: Vec<Note>,
         found: u32,
+        waited: Option<WaitEnd>,
         out: &mut Vec<Output>,
     ) {
         let free_hint = self.summarise().slots_free;
-        out.push(Output::Found { request, grants, notes, found, free_hint, waited: None });
+        out.push(Output::Found { request, grants, notes, found, free_hint, waited });
     }
 
     #[allow(clippy::too_many_arguments)] // They are the fields of the job.
@@ -181,6 +203,7 @@ impl Core {
         want.bundle.slots = want.bundle.slots.max(1);
         self.arm(deadline, Timer::Search(request));
         Some(Job {
+            request,
             from,
             asker,
             missing: want.count,
@@ -298,7 +321,7 @@ impl Core {
         self.finish_search(request, job, out);
     }
 
-    fn scope(&self, want: &Want) -> Scope {
+    pub(crate) fn scope(&self, want: &Want) -> Scope {
         match &want.below {
             None => Scope::Inside,
             Some(top) if *top == self.me.name => Scope::Top,
@@ -374,7 +397,12 @@ impl Core {
             })
         };
         for certain in [true, false] {
-            let shares = split(able(certain).map(|(id, child)| (child.estimate(&job.want), *id)).collect());
+            let hope = |(id, child): (&NodeId, &Child)| {
+                let had = job.edges.get(id).map_or(0, |edge| edge.total);
+                let kept = self.kept_below(job.request, &job.want, *id).saturating_sub(had);
+                (child.estimate(&job.want).max(kept), *id)
+            };
+            let shares = split(able(certain).map(hope).collect());
             if !shares.is_empty() {
                 return shares;
             }
@@ -506,13 +534,24 @@ impl Core {
             }
             None => {
                 let found = job.grants.len() as u32;
-                if found < job.at_least {
+                let waits = self.waits_by(request);
+                let enough = found >= job.at_least.max(waits.is_some().into());
+                if !enough {
                     job.grants.clear();
                     self.cancel_edges(request, &job, out);
                     self.take_back(request, out);
                 }
-                self.tell_found(request, job.grants.clone(), job.notes.clone(), found, out);
-                self.take_grants(request.app, &job.grants, out);
+                if waits.is_some() && !enough {
+                    self.wait_goes_on(request, found, job.notes.clone(), out);
+                } else {
+                    let name = waits.unwrap_or(request);
+                    self.tell_found(name, job.grants.clone(), job.notes.clone(), found, None, out);
+                    self.take_grants(request.app, &job.grants, out);
+                    self.wait_served(request, &job.grants, out);
+                    // Asked again under its own name, the request gets this answer.
+                    self.searches.jobs.insert(name, job.clone());
+                    self.arm(job.until, Timer::Search(name));
+                }
             }
         }
         self.searches.jobs.insert(request, job);
@@ -554,6 +593,9 @@ impl Core {
     }
 
     pub(crate) fn cancel_request(&mut self, request: RequestId, out: &mut Vec<Output>) {
+        if self.wait_cancelled(request, out) {
+            return;
+        }
         let Some(job) = self.searches.jobs.get(&request).filter(|job| job.from.is_none()) else { return };
         let leases = job.grants.iter().map(Grant::lease).collect();
         self.give_back(request.app, leases, out);
@@ -561,7 +603,7 @@ impl Core {
     }
 
     /// Takes back what was granted here and is not confirmed, and has it taken back further on.
-    fn cancel_search(&mut self, request: RequestId, out: &mut Vec<Output>) {
+    pub(crate) fn cancel_search(&mut self, request: RequestId, out: &mut Vec<Output>) {
         let Some(mut job) = self.searches.jobs.remove(&request) else { return };
         self.cancel_edges(request, &job, out);
         self.take_back(request, out);
@@ -584,6 +626,7 @@ impl Core {
     }
 
     pub(crate) fn cancel_requests_of(&mut self, app: AppId, out: &mut Vec<Output>) {
+        self.waits_of_cancelled(app, out);
         let theirs: Vec<RequestId> = (self.searches.jobs.iter())
             .filter(|(request, job)| request.app == app && job.from.is_none())
             .map(|(request, _)| *request)

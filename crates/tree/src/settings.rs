@@ -39,6 +39,21 @@ pub struct Settings {
     pub apps_max: usize,
     /// Leases held through this node.
     pub held_max: usize,
+    /// A waiting request that its arbiter could not serve for this long climbs on to the parent's queue.
+    pub climb: Duration,
+    /// A waiting request that the whole pool is too small for is told so after this long: the pool may be
+    /// about to heal.
+    pub short: Duration,
+    /// Requests, first ones first, that an arbiter has slots kept for.
+    pub keep_first: usize,
+    /// Waiting requests remembered that are decided about here or passed through here.
+    pub queue_max: usize,
+    /// Waiting requests at home here.
+    pub waits_max: usize,
+    /// Reservations remembered.
+    pub keeps_max: usize,
+    /// What a user was granted counts for half after this long.
+    pub share_half_life: Duration,
 }
 
 impl Default for Settings {
@@ -60,6 +75,13 @@ impl Default for Settings {
             questions_max: 256,
             apps_max: 4096,
             held_max: 2 * limits::WANT_MAX as usize,
+            climb: Duration::from_millis(500),
+            short: Duration::from_secs(3),
+            keep_first: 32,
+            queue_max: 4096,
+            waits_max: 1024,
+            keeps_max: 4096,
+            share_half_life: Duration::from_secs(3600),
         }
     }
 }

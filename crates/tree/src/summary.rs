@@ -80,6 +80,11 @@ impl Child {
         if unsettled { self.spread(want, hint::in_all(&self.summary, want)) } else { 0 }
     }
 
+    /// Bundles that could be there if all that is lent came back.
+    pub(crate) fn in_all(&self, want: &Want) -> u32 {
+        self.spread(want, hint::in_all(&self.summary, want))
+    }
+
     /// Whether a node of this name is there: certainly, perhaps (and then `None`), or not.
     pub(crate) fn knows(&self, name: &str) -> Option<bool> {
         if self.node.name == name || self.summary.names.contains(&name_hash(name)) {
@@ -149,7 +154,7 @@ impl Upward {
 impl Core {
     /// What is in this node's subtree.
     pub(crate) fn summarise(&self) -> Summary {
-        let mut sum = self.lend.summary(&self.me.name);
+        let mut sum = self.lend.summary(&self.me.name, self.kept());
         let own = (core::mem::take(&mut sum.resources), core::mem::take(&mut sum.labels));
         let mut archs: BTreeSet<_> = sum.archs.iter().copied().collect();
         let mut resources: BTreeMap<&str, ResourceSum> = BTreeMap::new();
