@@ -1,14 +1,8 @@
-//! A topology file: one tree, or an error that names the line.
+//! A topology file of either form: one tree, which both forms give back, or an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-
-/// The daemon's own module, taken by itself, so that the daemon need not be built.
-#[path = "../../crates/node/src/topology.rs"]
-#[allow(dead_code)]
-mod topology;
-
-use topology::Topology;
+use mutirao_topology::{Topology, columns, document, draw};
 
 fuzz_target!(|text: &str| {
     match Topology::parse(text) {
@@ -21,6 +15,9 @@ fuzz_target!(|text: &str| {
                     None => assert_eq!(node, tree.root()),
                 }
             }
+            assert_eq!(columns::parse(&columns::write(&tree)).as_ref(), Ok(&tree));
+            assert_eq!(document::parse(&document::write(&tree)).as_ref(), Ok(&tree));
+            assert!(draw::svg(&tree).ends_with("</svg>\n"));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -38,7 +38,6 @@ mod plugins;
 mod runtime;
 mod streams;
 mod sys;
-pub mod topology;
 
 pub use daemon::{Node, Stop};
 pub use error::Error;
