@@ -1,5 +1,8 @@
 //! The command line, as clap reads it.
 
+use crate::hosts::args::HostsArgs;
+use crate::service::ServiceCommand;
+use crate::topology::TopologyCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -71,6 +74,12 @@ pub enum Command {
     Plugin(PluginCommand),
     /// Call one operation of a program
     Call(CallArgs),
+    /// Make, check, draw and convert topology files
+    #[command(subcommand)]
+    Topology(TopologyCommand),
+    /// Let systemd keep this machine's node running
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// Measure this machine, each figure beside its floor
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -90,6 +99,9 @@ pub enum Command {
     /// Confine this process and become a plugin (started by a node)
     #[command(hide = true)]
     Worker,
+    /// Obey one order that comes over ssh (started by `up --hosts`)
+    #[command(hide = true)]
+    Remote,
     /// Serve one program as a private node (started by the library)
     #[command(hide = true)]
     Embedded,
@@ -175,7 +187,8 @@ Examples:
   mutirao up --parent lab1:7117           below the node that listens there
   mutirao up --join lab1:7117             in the same tree, wherever there is room
   mutirao up --local 4 --slots 1          four nodes on this machine
-  mutirao up --local 7 --topology t.txt   seven, wired as the file says (`parent child child`, a line a parent)")]
+  mutirao up --local 7 --topology t.txt   seven, wired as the file says (`mutirao topology --help`)
+  mutirao up --hosts lab.hosts            the machines of a file, over ssh, in the tree of this one")]
 pub struct UpArgs {
     /// The node to attach to: HOST:PORT, or the name of a node on this machine; repeat for more
     #[arg(long, value_name = "NODE", conflicts_with = "topology")]
@@ -184,16 +197,16 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub topology: Option<PathBuf>,
     /// Name of the node; the one it was given at `init` or `join` unless said
-    #[arg(long, value_name = "NAME", conflicts_with = "local")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["local", "hosts"])]
     pub name: Option<String>,
     /// Slots to lend; as many as there are cores unless said (with --local: each)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub slots: Option<u16>,
     /// Address to listen on; any free port of every interface unless said (with --local: loopback)
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "hosts")]
     pub listen: Option<std::net::SocketAddr>,
     /// Start N nodes on this machine
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", conflicts_with = "hosts", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub local: Option<u16>,
     /// Children of a node before newcomers are passed down
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -202,23 +215,32 @@ pub struct UpArgs {
     #[arg(long)]
     pub no_spin: bool,
     /// Stay in the foreground and log to standard error
-    #[arg(long, conflicts_with = "local")]
+    #[arg(long, conflicts_with_all = ["local", "hosts"])]
     pub foreground: bool,
-    /// File with the passphrase of the authority's key, should --local need further identities
+    /// File with the passphrase of the authority's key, should --local or --hosts need further identities
     #[arg(long, value_name = "FILE", env = "MUTIRAO_PASSPHRASE_FILE")]
     pub passphrase_file: Option<PathBuf>,
     /// A node to join wherever there is room in its tree; repeat for more
     #[arg(long, value_name = "NODE", conflicts_with_all = ["parent", "topology", "local"])]
     pub join: Vec<String>,
+    /// Nodes of other machines.
+    #[command(flatten)]
+    pub remote: HostsArgs,
 }
 
 /// Options of `down`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: mutirao down --all")]
+#[command(after_help = "\
+Examples:
+  mutirao down --all
+  mutirao down --hosts lab.hosts     the nodes of the machines of a file, over ssh")]
 pub struct DownArgs {
     /// Every node of yours on this machine
-    #[arg(long)]
+    #[arg(long, conflicts_with = "hosts")]
     pub all: bool,
+    /// Nodes of other machines.
+    #[command(flatten)]
+    pub remote: HostsArgs,
 }
 
 /// Options of `kill`.

@@ -6,10 +6,13 @@ mod args;
 mod bench;
 mod call;
 mod doctor;
+mod hosts;
 mod list;
 mod membership;
 mod orders;
 mod output;
+mod service;
+mod topology;
 mod up;
 
 use anyhow::{Context, Result};
@@ -51,8 +54,16 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Init(args) => membership::init(args)?,
         Command::Join(args) => membership::join(args)?,
         Command::Invite(args) => membership::invite(args)?,
-        Command::Up(args) => up::up(args, output)?,
-        Command::Down(args) => up::down(args, cli.node.as_deref())?,
+        Command::Up(args) => match &args.remote.hosts {
+            Some(file) => return hosts::up(args, file, output),
+            None => up::up(args, output)?,
+        },
+        Command::Down(args) => match &args.remote.hosts {
+            Some(file) => return hosts::down(args, file, output),
+            None => up::down(args, cli.node.as_deref())?,
+        },
+        Command::Topology(command) => topology::run(cli, command)?,
+        Command::Service(command) => return service::run(command, output),
         Command::Nodes => list::nodes(&open(cli)?, output)?,
         Command::Tree => list::tree(&open(cli)?, output)?,
         Command::Apps => list::apps(&open(cli)?, output)?,
@@ -69,6 +80,7 @@ fn run(cli: &Cli) -> Result<u8> {
         }
         Command::Man => man()?,
         Command::Worker => mutirao_confine::worker_main(),
+        Command::Remote => hosts::agent::obey()?,
         Command::Embedded => up::embedded()?,
         Command::FloorPeer { carrier, place, home } => bench::floor_peer(carrier, place, home)?,
     }
@@ -76,7 +88,7 @@ fn run(cli: &Cli) -> Result<u8> {
 }
 
 /// The pool through this machine's node, for questions and slots: this program has no operations.
-fn open(cli: &Cli) -> Result<Pool> {
+pub(crate) fn open(cli: &Cli) -> Result<Pool> {
     let options = Options {
         name: Some(application_name(&cli.command)),
         node: cli.node.clone(),

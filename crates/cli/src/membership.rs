@@ -198,7 +198,7 @@ fn config_path(home: &Home) -> PathBuf {
 }
 
 /// Writes down whose plugins run here, unless the owner has already written a configuration.
-fn write_owner(home: &Home, owner: &Name) -> Result<()> {
+pub fn write_owner(home: &Home, owner: &Name) -> Result<()> {
     let path = config_path(home);
     let text = format!(
         "# Settings of the nodes of this directory; the guide lists them all.\n\

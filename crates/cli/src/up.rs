@@ -6,7 +6,7 @@ use crate::output::put;
 use anyhow::{Context, Result, bail};
 use mutirao_node::{JoinTarget, LocalNode, Node, Options, Ready};
 use mutirao_topology::Topology;
-use mutirao_trust::{Home, Name, Role, Validity, random_passphrase};
+use mutirao_trust::{Home, Name, Pool, Role, Validity, random_passphrase};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
@@ -218,7 +218,7 @@ fn log_to_stderr() {
 }
 
 /// The node's name: as given, or the only one that has an identity here.
-fn own_name(home: &Home, given: Option<&str>) -> Result<Name> {
+pub fn own_name(home: &Home, given: Option<&str>) -> Result<Name> {
     if let Some(name) = given {
         return Ok(Name::new(name)?);
     }
@@ -246,7 +246,8 @@ fn parent_in(path: &Path, name: &Name) -> Result<Vec<String>> {
     Ok(topology.parent(name.as_str()).map(target).into_iter().collect())
 }
 
-fn read_topology(path: &Path) -> Result<Topology> {
+/// Reads a topology file of either form.
+pub fn read_topology(path: &Path) -> Result<Topology> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Topology::parse(&text).with_context(|| path.display().to_string())
 }
@@ -343,15 +344,18 @@ pub fn start_all(home: &Home, runtime: &Path, plans: &[Plan]) -> Result<Vec<Valu
     Ok(ready)
 }
 
+/// The nodes of the pool that run on this machine, by name.
+pub fn alive_nodes(pool: &Pool) -> Vec<LocalNode> {
+    let mut nodes = mutirao_node::local_nodes(&runtime());
+    nodes.retain(|node| node.pool == pool.id().to_string() && is_alive(node));
+    nodes
+}
+
 /// `mutirao down`
 pub fn down(args: &DownArgs, name: Option<&str>) -> Result<()> {
     let pool = home()?.load_pool()?;
-    let mut nodes: Vec<LocalNode> = mutirao_node::local_nodes(&runtime())
-        .into_iter()
-        .filter(|node| node.pool == pool.id().to_string())
-        .filter(|node| args.all || name.is_none_or(|name| node.name == name))
-        .filter(is_alive)
-        .collect();
+    let mut nodes = alive_nodes(&pool);
+    nodes.retain(|node| args.all || name.is_none_or(|name| node.name == name));
     if nodes.is_empty() {
         bail!("no node of pool `{}` runs on this machine", pool.name());
     }
@@ -361,8 +365,17 @@ pub fn down(args: &DownArgs, name: Option<&str>) -> Result<()> {
     }
     // Children before parents would be kinder to the tree, but all are about to go.
     nodes.reverse();
-    let mut leaving = Vec::new();
+    stop(&nodes)?;
     for node in &nodes {
+        eprintln!("node `{}` is down", node.name);
+    }
+    Ok(())
+}
+
+/// Makes nodes of this machine leave, and waits until they have.
+pub fn stop(nodes: &[LocalNode]) -> Result<()> {
+    let mut leaving = Vec::new();
+    for node in nodes {
         let pid = Pid::from_raw(node.pid.cast_signed()).context("a node's description names no process")?;
         let process = pidfd_open(pid, PidfdFlags::empty())
             .with_context(|| format!("cannot reach node `{}`", node.name))?;
@@ -374,7 +387,6 @@ pub fn down(args: &DownArgs, name: Option<&str>) -> Result<()> {
         if !has_ended(&process)? {
             bail!("node `{}` (process {}) did not leave in {} s", node.name, node.pid, LEAVE.as_secs());
         }
-        eprintln!("node `{}` is down", node.name);
     }
     Ok(())
 }
