@@ -19,7 +19,7 @@ fn main() {
         world.sent.clear();
         let start = world.now();
         let grants = world.allocate(0, app, sequence, 205);
-        println!("round {sequence}: {} slots in {:?}, {:?}", grants.len(), world.now() - start, world.sent);
+        println!("round {sequence}: {} slots in {:?}, {}", grants.len(), world.now() - start, world.sent);
         world.run(Duration::from_secs(1));
         world.close(0, app);
         world.run(Duration::from_secs(1));

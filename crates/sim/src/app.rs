@@ -14,6 +14,8 @@ pub struct App {
     pub epoch: Epoch,
     /// The leases it holds, and their lenders.
     pub leases: BTreeMap<LeaseId, NodeRef>,
+    /// How many answers to each request are due at most.
+    pub(crate) open: BTreeMap<RequestId, u32>,
     /// What came of each request, and when.
     pub found: BTreeMap<RequestId, (Tick, Vec<Grant>, Vec<Note>)>,
     /// What it was told of its leases, in order.
@@ -29,6 +31,7 @@ impl App {
             id,
             epoch: Epoch(1),
             leases: BTreeMap::new(),
+            open: BTreeMap::new(),
             found: BTreeMap::new(),
             news: Vec::new(),
             approved: Vec::new(),

@@ -8,14 +8,26 @@
 
 mod app;
 mod check;
+mod clock;
+mod event;
+mod faults;
+mod links;
+mod load;
+mod nemesis;
 mod net;
 mod node;
+mod outputs;
+mod programs;
 mod random;
 mod scenario;
+mod trace;
 mod world;
 
 pub use app::App;
+pub use clock::Clock;
 pub use node::Node;
+pub use programs::{plugin, want};
 pub use random::Random;
 pub use scenario::{Plan, run_faults};
-pub use world::{Options, World, plugin, want};
+pub use trace::Sent;
+pub use world::{Options, World};

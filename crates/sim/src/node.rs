@@ -1,12 +1,16 @@
 //! One simulated machine: its node, the node's workers, the programs at home there.
 
 use crate::app::App;
-use crate::world::Event;
+use crate::clock::Clock;
+use crate::event::Event;
+use core::time::Duration;
 use mutirao_tree::{Capacity, Core, Policy, Settings};
+use mutirao_wire::link::Me;
 use mutirao_wire::node::{Arch, NodeRef};
 use mutirao_wire::query::Row;
 use mutirao_wire::{AppId, Incarnation, NodeId, Tick};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// One simulated machine.
 pub struct Node {
@@ -34,12 +38,39 @@ pub struct Node {
     pub awaits: Vec<String>,
     /// It has left.
     pub left: bool,
+    /// How its clock goes.
+    pub clock: Clock,
+    /// How much longer than on others what is sent to it takes: it is slow.
+    pub lag: Duration,
+    /// It runs an older version, and skips what is marked as optional.
+    pub older: bool,
+    /// After a restart the programs at home here come back.
+    pub returning: bool,
     /// It does nothing before this time.
     pub stalled: Tick,
     /// What waits until it goes on.
     pub(crate) inbox: Vec<Event>,
+    /// As whom it introduces itself, if connections are simulated that far.
+    pub(crate) identity: Option<Rc<Me>>,
     /// When it is to be told the time next.
     pub(crate) woken_for: Option<Tick>,
+}
+
+/// Spreads numbers over all ids; odd, so that it can be undone.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Undoes it.
+const GATHER: u64 = inverse(SPREAD);
+
+/// The number whose product with `odd` is 1.
+const fn inverse(odd: u64) -> u64 {
+    let mut x = odd;
+    let mut step = 0;
+    // Each step doubles the bits that are right; the first three are from the start.
+    while step < 5 {
+        x = x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x)));
+        step += 1;
+    }
+    x
 }
 
 /// The id of the node with number `index`.
@@ -47,10 +78,17 @@ pub(crate) fn id_of(index: usize) -> NodeId {
     let mut x = index as u64 + 1;
     let mut bytes = [0; 32];
     for chunk in bytes.chunks_mut(8) {
-        x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (x >> 29);
+        x = x.wrapping_mul(SPREAD) ^ (x >> 29);
         chunk.copy_from_slice(&x.to_le_bytes());
     }
     NodeId(bytes)
+}
+
+/// The number of the node with this id, if there can be one.
+pub(crate) fn index_of(id: NodeId) -> Option<usize> {
+    let first = u64::from_le_bytes(*id.0.first_chunk()?);
+    let index = first.wrapping_mul(GATHER).checked_sub(1)? as usize;
+    (id_of(index) == id).then_some(index)
 }
 
 impl Node {
@@ -90,8 +128,13 @@ impl Node {
             refusals: Vec::new(),
             awaits: Vec::new(),
             left: false,
+            clock: Clock::default(),
+            lag: Duration::ZERO,
+            older: false,
+            returning: false,
             stalled: Tick(0),
             inbox: Vec::new(),
+            identity: None,
             woken_for: None,
         }
     }
@@ -102,5 +145,18 @@ impl Node {
     /// If the node is down.
     pub fn core(&self) -> &Core {
         self.core.as_ref().unwrap_or_else(|| panic!("{} is down", self.me.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_ids_belong_together() {
+        for index in (0..1000).chain([1 << 20, 10_000_000]) {
+            assert_eq!(index_of(id_of(index)), Some(index));
+        }
+        assert_eq!(index_of(NodeId([3; 32])), None);
     }
 }

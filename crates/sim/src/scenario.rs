@@ -1,12 +1,20 @@
 //! Pools under faults: nodes crash and return, links are cut, nodes stall, while programs come, ask,
-//! give back and go. Then the faults stop, and everything must settle.
+//! give back and go. Then the faults stop, and everything must settle by a deadline.
 
+use crate::clock::Clock;
 use crate::random::Random;
-use crate::world::{Options, World, want};
+use crate::world::{Options, World};
+use crate::{load, nemesis};
 use core::time::Duration;
-use mutirao_tree::{Input, Settings};
-use mutirao_wire::AppId;
-use mutirao_wire::node::{Bundle, Layout, Want};
+use mutirao_tree::{Accept, Input, Settings};
+use mutirao_wire::Tick;
+
+/// By when a pool must have settled after the last fault. The longest pause before a node tries to join
+/// again is five seconds, and a lease lapses after at most ten and the margin of three.
+const QUIET_BY: Duration = Duration::from_secs(90);
+
+/// How much longer at most a message to a slow node takes.
+const SLOW: Duration = Duration::from_millis(80);
 
 /// What happens in one run; follows from the seed.
 #[derive(Debug, Clone)]
@@ -15,35 +23,90 @@ pub struct Plan {
     pub seed: u64,
     /// Machines.
     pub nodes: usize,
-    /// Children before joiners are passed down.
-    pub fan_out: usize,
-    /// Steps of trouble.
+    /// Steps of trouble and work.
     pub steps: usize,
     /// How often a step is a fault, per cent.
     pub faults: usize,
-    /// The longest time of a message on a link.
-    pub latency: Duration,
-    /// An attach not completed for this long is void. When messages take about as long, each answer
-    /// may come too late.
-    pub commit: Duration,
-    /// Whether the trace is kept as text.
-    pub keep_trace: bool,
+    /// The longest pause between two steps.
+    pub pause: Duration,
+    /// The network, and the nodes' settings.
+    pub options: Options,
+    /// How much faster or slower than the world clocks run at most, parts in a million.
+    pub drift_ppm: i32,
+    /// Nodes that are slow, per cent.
+    pub slow: usize,
+    /// Nodes that run an older version, per cent.
+    pub older: usize,
+    /// Nodes that lend to their own users only, per cent.
+    pub private: usize,
 }
 
 impl Plan {
     /// The plan that follows from a seed.
     pub fn new(seed: u64) -> Plan {
         let mut random = Random::new(seed.wrapping_mul(31));
-        Plan {
+        let us = Duration::from_micros;
+        let ms = Duration::from_millis;
+        let mut any = |of: &[u64]| of[random.below(of.len())];
+        let settings = Settings {
+            fan_out: 2 + any(&[0, 1, 2, 4, 14]) as usize,
+            // When messages take about as long, each answer may come too late.
+            commit: ms(any(&[2000, 2000, 300, 70])),
+            coalesce: ms(any(&[20, 20, 2, 60])),
+            lapse: ms(any(&[10_000, 10_000, 4000])),
+            rounds_max: any(&[16, 16, 2, 1]) as u8,
+            ..Settings::default()
+        };
+        let options = Options {
             seed,
-            nodes: 2 + random.below(14),
-            fan_out: 2 + random.below(5),
-            steps: 40 + random.below(80),
-            faults: [0, 5, 15, 30][random.below(4)],
-            latency: Duration::from_millis([2, 2, 30][random.below(3)]),
-            commit: Duration::from_millis([2000, 150, 70][random.below(3)]),
-            keep_trace: false,
+            latency: (us(30), us(any(&[60, 2000, 2000, 30_000]))),
+            rack: any(&[0, 0, 4, 8]) as usize,
+            loss_permille: any(&[0, 0, 2, 20]) as usize,
+            beats: any(&[0, 0, 1]) == 1,
+            settings,
+            ..Options::default()
+        };
+        let slow = any(&[0, 0, 10]) as usize;
+        let nodes = any(&[7, 7, 12, 12, 20, 20, 33, 50]) as usize;
+        let mut plan = Plan {
+            seed,
+            nodes: nodes + if nodes < 50 { any(&[0, 1, 2, 3]) as usize } else { 0 },
+            steps: any(&[40, 60, 80, 120]) as usize,
+            faults: any(&[0, 5, 15, 30]) as usize,
+            pause: ms(any(&[20, 200, 400])),
+            options,
+            drift_ppm: any(&[0, 0, 100, 50_000]) as i32,
+            slow,
+            older: any(&[0, 0, 50]) as usize,
+            private: any(&[0, 0, 0, 30]) as usize,
+        };
+        // What can never be completed in time need not be.
+        let least = plan.slowest_message() * 12;
+        plan.options.settings.commit = plan.options.settings.commit.max(least);
+        plan
+    }
+
+    /// The longest that a message takes that is not lost.
+    fn slowest_message(&self) -> Duration {
+        let mut levels = 1;
+        let mut racks = self.nodes;
+        while self.options.rack > 1 && racks > self.options.rack {
+            racks = racks.div_ceil(self.options.rack);
+            levels += 1;
         }
+        self.options.latency.1 * levels + if self.slow > 0 { SLOW } else { Duration::ZERO }
+    }
+
+    /// Whether a search has the time and the rounds to ask everybody.
+    fn searches_everywhere(&self) -> bool {
+        self.options.settings.rounds_max >= 16
+            && self.options.loss_permille == 0
+            && self.slowest_message() <= Duration::from_millis(6)
+    }
+
+    /// The one command that runs this plan again.
+    pub fn replay(&self) -> String {
+        format!("MUTIRAO_SEED={} cargo test -p mutirao-sim --test faults", self.seed)
     }
 }
 
@@ -52,17 +115,41 @@ impl Plan {
 /// # Panics
 /// When something that must always hold does not.
 pub fn run_faults(plan: &Plan) -> Result<World, String> {
-    let settings = Settings { fan_out: plan.fan_out, commit: plan.commit, ..Settings::default() };
-    let mut world = World::new(Options {
-        seed: plan.seed,
-        latency: (Duration::from_micros(30), plan.latency),
-        settings,
-        keep_trace: plan.keep_trace,
-        ..Options::default()
-    });
+    let mut world = World::new(plan.options.clone());
+    found(plan, &mut world);
+    let mut sequence = 0;
+    for _ in 0..plan.steps {
+        let pause = world.random.between(Duration::ZERO, plan.pause);
+        world.run(pause);
+        if world.random.chance(plan.faults) {
+            nemesis::fault(&mut world);
+        } else {
+            sequence += 1;
+            load::work(&mut world, sequence);
+        }
+    }
+    quiet(&mut world)?;
+    if plan.searches_everywhere() {
+        load::all_slots_can_be_had(&mut world)?;
+    }
+    Ok(world)
+}
+
+/// Makes the machines and starts most of them; each knows the first and some other.
+fn found(plan: &Plan, world: &mut World) {
     for index in 0..plan.nodes {
         let slots = 1 + world.random.below(4) as u16;
         world.add(slots);
+        let drift = world.random.below(2 * plan.drift_ppm as usize + 1) as i32 - plan.drift_ppm;
+        let origin = Tick(world.random.below(1 << 40) as u64);
+        world.set_clock(index, Clock::new(world.now(), origin, drift));
+        if world.random.chance(plan.slow) {
+            world.nodes[index].lag = world.random.between(Duration::from_millis(1), SLOW);
+        }
+        world.nodes[index].older = world.random.chance(plan.older);
+        if world.random.chance(plan.private) {
+            world.nodes[index].policy.accept = Accept::Own;
+        }
         if index > 0 {
             let first = world.nodes[0].me.clone();
             let other = world.random.below(index);
@@ -70,141 +157,41 @@ pub fn run_faults(plan: &Plan) -> Result<World, String> {
             world.nodes[index].join = Some((vec![other, first], false));
         }
     }
+    // The others come together, later.
+    let late = [0, 0, plan.nodes / 2][world.random.below(3)];
     for index in 0..plan.nodes {
-        world.start(index);
-    }
-    let mut sequence = 0;
-    for _ in 0..plan.steps {
-        let pause = world.random.between(Duration::ZERO, Duration::from_millis(400));
-        world.run(pause);
-        if world.random.chance(plan.faults) {
-            fault(&mut world);
+        if index < plan.nodes - late {
+            world.start(index);
         } else {
-            sequence += 1;
-            work(&mut world, sequence);
+            world.start_after(index, Duration::from_secs(2));
         }
     }
-    // All shall find one another in the end, whatever they were told to join meanwhile.
+}
+
+/// The faults stop. All shall find one another, whatever they were told to join meanwhile, and settle.
+fn quiet(world: &mut World) -> Result<(), String> {
+    world.mend();
     let first = world.nodes[0].me.clone();
-    for index in 0..plan.nodes {
+    for index in 0..world.nodes.len() {
         let to = if index > 0 { vec![first.clone()] } else { Vec::new() };
         world.nodes[index].join = Some((to.clone(), false));
-        world.input(index, Input::Join { to, here: false });
         if world.nodes[index].core.is_none() {
             world.start_after(index, Duration::ZERO);
+        } else {
+            world.tell(index, Input::Join { to, here: false });
         }
     }
-    world.run(Duration::from_secs(60));
-    world.check_quiet().map(|()| world)
-}
-
-fn fault(world: &mut World) {
-    let count = world.nodes.len();
-    let (a, b) = (world.random.below(count), world.random.below(count));
-    let long = world.random.between(Duration::from_millis(10), Duration::from_secs(15));
-    match world.random.below(8) {
-        6 | 7 => {
-            // Owners change their minds, several at a time.
-            for _ in 0..1 + world.random.below(4) {
-                let (a, b) = (world.random.below(count), world.random.below(count));
-                let to = vec![world.nodes[b].me.clone()];
-                let here = world.random.chance(70);
-                world.nodes[a].join = Some((to.clone(), here));
-                world.input(a, Input::Join { to, here });
-                let pause = world.random.between(Duration::ZERO, Duration::from_millis(60));
-                world.run(pause);
-            }
-        }
-        0 | 1 if world.nodes[a].core.is_some() => {
-            let silently = world.random.chance(50);
-            // A node that dies takes its programs' connection with it; some come back, some do not.
-            if world.random.chance(50) {
-                world.nodes[a].apps.clear();
-            }
-            world.crash(a, silently);
-            world.start_after(a, long);
-            if !world.nodes[a].apps.is_empty() {
-                return_apps(world, a, long);
-            }
-        }
-        2 => {
-            // A part is cut off.
-            let within: Vec<bool> = (0..count).map(|_| world.random.chance(40)).collect();
-            for a in 0..count {
-                for b in a + 1..count {
-                    if within[a] != within[b] {
-                        world.cut(a, b, long);
-                    }
-                }
-            }
-        }
-        3 => world.stall(a, long.min(Duration::from_millis(1200))),
-        4 | 5 if a != b => world.cut(a, b, long),
-        _ => {}
-    }
-}
-
-/// The programs of a node that was restarted come back to it and name what they held.
-fn return_apps(world: &mut World, index: usize, after: Duration) {
-    world.run(after + Duration::from_millis(1));
-    if world.nodes[index].core.is_none() {
-        return;
-    }
-    let ids: Vec<AppId> = world.nodes[index].apps.keys().copied().collect();
-    for id in ids {
-        let Some(app) = world.nodes[index].apps.get_mut(&id) else { continue };
-        app.epoch.0 += 1;
-        let epoch = app.epoch;
-        let leases = app.leases.iter().map(|(lease, lender)| (lease.serial, lender.clone())).collect();
-        world.input(index, Input::Held { app: id, epoch, plugin: None, leases });
-    }
-}
-
-fn work(world: &mut World, sequence: u32) {
-    let count = world.nodes.len();
-    let index = world.random.below(count);
-    if world.nodes[index].core.is_none() {
-        return;
-    }
-    let apps: Vec<AppId> = world.nodes[index].apps.keys().copied().collect();
-    let some = apps.get(world.random.below(apps.len().max(1))).copied();
-    match (world.random.below(10), some) {
-        (0, Some(app)) => world.close(index, app),
-        (1 | 2, Some(app)) => {
-            let mut leases: Vec<_> = world.nodes[index].apps[&app].leases.keys().copied().collect();
-            leases.truncate(1 + world.random.below(3));
-            world.give_back(index, app, leases);
-        }
-        (3, Some(app)) => {
-            let last = world.nodes[index].apps[&app].found.keys().next_back().copied();
-            if let Some(request) = last {
-                if let Some(app) = world.nodes[index].apps.get_mut(&app) {
-                    for grant in app.found.get(&request).map(|f| f.1.clone()).unwrap_or_default() {
-                        app.leases.remove(&grant.lease());
-                    }
-                }
-                world.input(index, Input::CancelRequest(request));
-                if let Some((_, grants, _)) =
-                    world.nodes[index].apps.get_mut(&app).and_then(|app| app.found.get(&request).cloned())
-                {
-                    let leases = grants.iter().map(|grant| grant.lease()).collect();
-                    world.give_back(index, app, leases);
-                }
-            }
-        }
-        (_, app) => {
-            let app = app.filter(|_| world.random.chance(60)).unwrap_or_else(|| world.open(index));
-            let asker = world.asker(index, app, None);
-            let layout = if world.random.chance(30) { Layout::Spread } else { Layout::Near };
-            let bundle = Bundle {
-                slots: 1 + world.random.below(2) as u16,
-                exclusive: world.random.chance(10),
-                limit_s: world.random.chance(20).then_some(2),
-                ..Bundle::default()
-            };
-            let count = 1 + world.random.below(8) as u32;
-            let at_least = if world.random.chance(20) { count } else { 0 };
-            world.request(index, asker, sequence, Want { bundle, count, layout, ..want() }, at_least);
+    let by = world.now() + QUIET_BY;
+    let mut settled = Duration::ZERO;
+    while world.now() < by {
+        world.run(Duration::from_secs(1));
+        settled = match world.check_quiet() {
+            Ok(()) => settled + Duration::from_secs(1),
+            Err(_) => Duration::ZERO,
+        };
+        if settled > Duration::from_secs(3) {
+            return Ok(());
         }
     }
+    world.check_quiet()
 }

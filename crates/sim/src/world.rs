@@ -1,20 +1,18 @@
-//! Time, events, and what the nodes say.
+//! Time, events, and what the nodes are told.
 
-use crate::app::App;
+use crate::clock::Clock;
+use crate::event::{Event, Queue};
 use crate::net::Net;
-use crate::node::Node;
+use crate::node::{Node, index_of};
 use crate::random::Random;
+use crate::trace::{Digest, Sent};
 use core::time::Duration;
-use mutirao_tree::{Core, Input, NodeMessage, Output, Settings, Verified};
-use mutirao_wire::frame::Decoder;
-use mutirao_wire::lease::LeaseMessage;
-use mutirao_wire::limits::{CONTROL_BODY_MAX, HANDSHAKE, SILENCE};
-use mutirao_wire::local::LeaseChange;
-use mutirao_wire::node::{Asker, Grant, NodeRef, PluginRef, Want};
-use mutirao_wire::query::{Question, Row, Topic};
-use mutirao_wire::tree::TreeMessage;
-use mutirao_wire::{AppId, Incarnation, LeaseId, NodeId, PluginId, RequestId, Tick};
+use mutirao_tree::{Core, Input, Settings, Verified};
+use mutirao_wire::link::Me;
+use mutirao_wire::node::Asker;
+use mutirao_wire::{AppId, Incarnation, LeaseId, NodeId, PoolId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// What a world is like.
 #[derive(Debug, Clone)]
@@ -23,11 +21,22 @@ pub struct Options {
     pub seed: u64,
     /// Time of a message on a link, least and most.
     pub latency: (Duration, Duration),
+    /// Nodes of one rack follow one another; between racks of this size a message takes as long again
+    /// for each power of the size that separates them. 0: distance does not matter.
+    pub rack: usize,
+    /// Messages lost on the way, of a thousand. The transport sends such a message again, so that it and
+    /// those behind it arrive late.
+    pub loss_permille: usize,
     /// Time a worker takes to end, least and most.
     pub worker_end: (Duration, Duration),
     /// Settings of the nodes.
     pub settings: Settings,
-    /// Whether the trace is kept as text, or only its hash.
+    /// Whether each end of a connection runs the link machine, with handshakes and beats. Otherwise
+    /// connections stand at once and their loss is told after the time that silence would take.
+    pub beats: bool,
+    /// Whether what must always hold is checked after each step.
+    pub check: bool,
+    /// Whether the trace is kept as text, or only its fingerprint.
     pub keep_trace: bool,
 }
 
@@ -36,32 +45,23 @@ impl Default for Options {
         Options {
             seed: 1,
             latency: (Duration::from_micros(50), Duration::from_micros(80)),
+            rack: 0,
+            loss_permille: 0,
             worker_end: (Duration::from_micros(200), Duration::from_millis(3)),
             settings: Settings::default(),
+            beats: false,
+            check: true,
             keep_trace: false,
         }
     }
-}
-
-/// Something that is to happen.
-pub(crate) enum Event {
-    Input(usize, Incarnation, Box<Input>),
-    Deliver { link: u64, from: usize, to: usize, bytes: Vec<u8> },
-    Connect { from: usize, to: usize },
-    DialFailed { from: usize, to: usize },
-    Down { at: usize, to: usize, link: u64 },
-    Wake(usize, Incarnation, Tick),
-    Start(usize),
-    Resume(usize),
-    Idle { at: usize, to: usize, link: u64 },
 }
 
 /// Many nodes on a virtual network.
 pub struct World {
     /// The nodes, by number.
     pub nodes: Vec<Node>,
-    /// Messages sent between nodes so far, by kind.
-    pub sent: BTreeMap<String, u64>,
+    /// Messages sent between nodes so far.
+    pub sent: Sent,
     /// The trace, if it is kept.
     pub trace: Vec<String>,
     /// Chance, for scenarios too.
@@ -69,13 +69,12 @@ pub struct World {
     pub(crate) net: Net,
     /// Which application was ever given which lease.
     pub(crate) given: BTreeMap<LeaseId, AppId>,
-    index: BTreeMap<NodeId, usize>,
-    options: Options,
-    now: Tick,
-    queue: BTreeMap<(Tick, u64), Event>,
-    events: u64,
-    hash: u64,
-    questions: u64,
+    pub(crate) options: Options,
+    pub(crate) now: Tick,
+    pub(crate) digest: Digest,
+    pub(crate) questions: u64,
+    pub(crate) buffer: Vec<u8>,
+    queue: Queue,
 }
 
 impl World {
@@ -83,27 +82,25 @@ impl World {
     pub fn new(options: Options) -> World {
         World {
             nodes: Vec::new(),
-            sent: BTreeMap::new(),
+            sent: Sent::default(),
             trace: Vec::new(),
             random: Random::new(options.seed),
             net: Net::default(),
             given: BTreeMap::new(),
-            index: BTreeMap::new(),
             options,
             now: Tick(1_000_000),
-            queue: BTreeMap::new(),
-            events: 0,
-            hash: 0xcbf2_9ce4_8422_2325,
+            digest: Digest::default(),
             questions: 0,
+            buffer: Vec::new(),
+            queue: Queue::default(),
         }
     }
 
     /// Adds a machine, still down.
     pub fn add(&mut self, slots: u16) -> usize {
         let index = self.nodes.len();
-        let node = Node::new(index, slots, self.options.settings.clone());
-        self.index.insert(node.me.id, index);
-        self.nodes.push(node);
+        self.nodes.push(Node::new(index, slots, self.options.settings.clone()));
+        self.net.add_node();
         index
     }
 
@@ -121,7 +118,7 @@ impl World {
         }
     }
 
-    /// Starts a node that is down.
+    /// Starts a node that is down. Programs at home there come back to it and name what they held.
     pub fn start(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         assert!(node.core.is_none(), "{} is up already", node.me.name);
@@ -139,61 +136,43 @@ impl World {
         ));
         node.left = false;
         node.woken_for = None;
+        if self.options.beats {
+            node.identity = Some(Rc::new(Me {
+                node: node.me.clone(),
+                pool: PoolId([7; 32]),
+                machine: [index as u8; 16],
+                protocol: mutirao_wire::limits::PROTOCOL,
+            }));
+        }
         if let Some((to, here)) = node.join.clone() {
             self.input(index, Input::Join { to, here });
         }
     }
 
-    /// The node dies, its workers with it; its programs are told nothing. The others notice at once
-    /// (its machine still answers) or, `silently`, by its silence.
-    pub fn crash(&mut self, index: usize, silently: bool) {
-        self.note(|| format!("crash n{index}"));
-        let node = &mut self.nodes[index];
-        node.core = None;
-        node.workers.clear();
-        node.inbox.clear();
-        node.me.incarnation = Incarnation(node.me.incarnation.0 + 1);
-        for (to, link) in self.net.links_of(index) {
-            self.net.forget(index, to, link);
-            self.net.kill(link);
-            let delay = if silently { self.silence() } else { self.latency() };
-            self.at(delay, Event::Down { at: to, to: index, link });
-        }
-    }
-
     /// Starts a node that is down, later.
     pub fn start_after(&mut self, index: usize, delay: Duration) {
-        self.at(delay, Event::Start(index));
+        self.at(delay, Event::Start(index as u32));
     }
 
-    /// Nothing passes between the two for a while. A cut shorter than the silence a link bears only
-    /// delays what is under way.
-    pub fn cut(&mut self, a: usize, b: usize, time: Duration) {
-        self.note(|| format!("cut n{a} n{b} {time:?}"));
-        self.net.cut(a, b, self.now + time);
-        if time < SILENCE {
-            return;
-        }
-        for (at, to) in [(a, b), (b, a)] {
-            if let Some(link) = self.net.link(at, to) {
-                self.net.kill(link);
-                let delay = self.silence();
-                self.at(delay, Event::Down { at, to, link });
-            }
-        }
+    /// Tells a node something now; one that stalls, once it goes on.
+    pub fn tell(&mut self, index: usize, input: Input) {
+        let life = self.nodes[index].me.incarnation;
+        self.happen(Event::Input(index as u32, life, Box::new(input)));
     }
 
-    /// The node does nothing for a while; what comes meanwhile waits.
-    pub fn stall(&mut self, index: usize, time: Duration) {
-        self.nodes[index].stalled = self.now + time;
-        self.at(time, Event::Resume(index));
-    }
-
-    /// Tells a node something now.
+    /// Tells a node something now, whether it stalls or not.
     pub fn input(&mut self, index: usize, input: Input) {
-        let now = self.now;
-        if let Input::Gone { serial } = &input {
-            self.nodes[index].workers.remove(serial);
+        let now = self.local(index);
+        match &input {
+            Input::Gone { serial } => {
+                self.nodes[index].workers.remove(serial);
+            }
+            Input::Request { request, .. } => {
+                if let Some(app) = self.nodes[index].apps.get_mut(&request.app) {
+                    *app.open.entry(*request).or_default() += 1;
+                }
+            }
+            _ => {}
         }
         let Some(core) = self.nodes[index].core.as_mut() else { return };
         let mut out = Vec::new();
@@ -201,80 +180,24 @@ impl World {
         for output in out {
             self.output(index, output);
         }
-        self.check_step(index);
+        if self.options.check {
+            self.check_step(index);
+        }
         self.arm(index);
     }
 
-    /// Adds a program to a node.
-    pub fn open(&mut self, index: usize) -> AppId {
-        let id = AppId(u128::from(self.random.draw()) << 64 | u128::from(self.random.draw()));
-        self.nodes[index].apps.insert(id, App::new(id));
-        id
+    /// The node's clock jumps ahead.
+    pub fn step_clock(&mut self, index: usize, by: Duration) {
+        self.note(|| format!("n{index}'s clock jumps by {by:?}"));
+        self.nodes[index].clock.step(self.now, by);
+        self.arm(index);
+        self.arm_links_of(index);
     }
 
-    /// The program ends.
-    pub fn close(&mut self, index: usize, app: AppId) {
-        self.note(|| format!("close {app:?} on n{index}"));
-        self.nodes[index].apps.remove(&app);
-        self.input(index, Input::AppGone(app));
-    }
-
-    /// Who asks, for a program on a node.
-    pub fn asker(&self, index: usize, app: AppId, plugin: Option<PluginRef>) -> Asker {
-        let home = self.nodes[index].me.clone();
-        let local_user = format!("user@{}", home.name);
-        Asker { app, app_name: "app".into(), local_user, token: Vec::new(), home, plugin }
-    }
-
-    /// The program asks for slots.
-    pub fn request(
-        &mut self,
-        index: usize,
-        asker: Asker,
-        sequence: u32,
-        want: Want,
-        at_least: u32,
-    ) -> RequestId {
-        let request = RequestId { app: asker.app, sequence, attempt: 0 };
-        let budget = Duration::from_secs(2);
-        self.input(index, Input::Request { request, want, at_least, asker, budget, wait: None });
-        request
-    }
-
-    /// The program asks for `count` single slots and waits for the answer, at most three seconds.
-    pub fn allocate(&mut self, index: usize, app: AppId, sequence: u32, count: u32) -> Vec<Grant> {
-        let asker = self.asker(index, app, None);
-        let request = self.request(index, asker, sequence, Want { count, ..want() }, 0);
-        self.answer(index, request)
-    }
-
-    /// Waits for the answer to a request, at most three seconds.
-    pub fn answer(&mut self, index: usize, request: RequestId) -> Vec<Grant> {
-        self.run_until(Duration::from_secs(3), |world| {
-            world.nodes[index].apps.get(&request.app).is_none_or(|app| app.found.contains_key(&request))
-        });
-        let app = self.nodes[index].apps.get(&request.app);
-        app.and_then(|app| app.found.get(&request)).map(|found| found.1.clone()).unwrap_or_default()
-    }
-
-    /// The program gives leases back.
-    pub fn give_back(&mut self, index: usize, app: AppId, leases: Vec<LeaseId>) {
-        if let Some(app) = self.nodes[index].apps.get_mut(&app) {
-            for lease in &leases {
-                app.leases.remove(lease);
-            }
-        }
-        self.input(index, Input::GiveBack { app, leases });
-    }
-
-    /// A user of the node asks every node for its row; the number of the question is returned.
-    pub fn ask(&mut self, index: usize, budget: Duration) -> u64 {
-        self.questions += 1;
-        let number = self.questions;
-        self.nodes[index].rows.insert(number, (Vec::new(), None));
-        let question = Question { to: None, user: "user".into(), order: Vec::new(), topic: Topic::Nodes };
-        self.input(index, Input::Ask { number, question, budget });
-        number
+    /// Gives the node another clock. Its node must be down, since no clock goes back.
+    pub fn set_clock(&mut self, index: usize, clock: Clock) {
+        assert!(self.nodes[index].core.is_none(), "n{index} is up");
+        self.nodes[index].clock = clock;
     }
 
     /// Virtual time.
@@ -282,14 +205,19 @@ impl World {
         self.now
     }
 
+    /// The time as a node sees it.
+    pub(crate) fn local(&self, index: usize) -> Tick {
+        self.nodes[index].clock.read(self.now)
+    }
+
     /// Messages sent between nodes so far.
     pub fn messages(&self) -> u64 {
-        self.sent.values().sum()
+        self.sent.messages()
     }
 
     /// A fingerprint of all that has happened.
     pub fn fingerprint(&self) -> u64 {
-        self.hash
+        self.digest.value()
     }
 
     /// Lets time pass.
@@ -301,24 +229,28 @@ impl World {
     pub fn run_until(&mut self, time: Duration, done: impl Fn(&World) -> bool) -> bool {
         let end = self.now + time;
         while !done(self) {
-            match self.queue.first_key_value() {
-                Some((&(at, _), _)) if at <= end => {
-                    let Some(((at, _), event)) = self.queue.pop_first() else { break };
-                    self.now = at;
-                    self.happen(event);
-                }
-                _ => {
-                    self.now = end;
-                    return done(self);
-                }
+            if self.queue.next_at().is_none_or(|at| at > end) {
+                self.now = end;
+                return done(self);
+            }
+            if let Some((at, event)) = self.queue.pop() {
+                self.now = at;
+                self.happen(event);
             }
         }
         true
     }
 
     /// The number of the node with this id.
+    ///
+    /// # Panics
+    /// If there is none.
     pub fn number(&self, id: NodeId) -> usize {
-        self.index[&id]
+        self.find(id).unwrap_or_else(|| panic!("{id:?} is no node of this world"))
+    }
+
+    pub(crate) fn find(&self, id: NodeId) -> Option<usize> {
+        index_of(id).filter(|index| *index < self.nodes.len())
     }
 
     /// The number of a node's parent.
@@ -331,280 +263,101 @@ impl World {
         self.net.stands(a, b)
     }
 
-    fn happen(&mut self, event: Event) {
+    /// Nodes that are up.
+    pub fn up(&self) -> BTreeSet<usize> {
+        (0..self.nodes.len()).filter(|index| self.nodes[*index].core.is_some()).collect()
+    }
+
+    pub(crate) fn happen(&mut self, event: Event) {
         match event {
             Event::Input(index, life, input) => {
+                let index = index as usize;
                 if !self.alive(index, life) {
                     return;
                 }
                 if self.stalled(index) {
-                    return self.nodes[index].inbox.push(Event::Input(index, life, input));
+                    return self.nodes[index].inbox.push(Event::Input(index as u32, life, input));
                 }
                 self.input(index, *input);
             }
-            Event::Wake(index, life, at) => {
-                if !self.alive(index, life) || self.nodes[index].woken_for != Some(at) {
-                    return;
-                }
-                if self.stalled(index) {
-                    // After a pause what arrived meanwhile comes first.
-                    let delay = (self.nodes[index].stalled - self.now) + Duration::from_micros(1);
-                    return self.at(delay, Event::Wake(index, life, at));
-                }
-                self.nodes[index].woken_for = None;
-                self.input(index, Input::Time);
-            }
+            Event::Wake(index, life, at) => self.wake(index as usize, life, at),
+            Event::LinkTime { link, side, due } => self.link_time(link, side, due),
             Event::Deliver { link, from, to, bytes } => {
-                if self.net.link(to, from) != Some(link) || self.net.is_dead(link) {
-                    return;
+                if self.stalled(to as usize) {
+                    return self.nodes[to as usize].inbox.push(Event::Deliver { link, from, to, bytes });
                 }
-                if self.stalled(to) {
-                    return self.nodes[to].inbox.push(Event::Deliver { link, from, to, bytes });
+                self.deliver(link, from as usize, to as usize, &bytes);
+            }
+            Event::Closed { link, at, to } => {
+                if self.stalled(at as usize) {
+                    return self.nodes[at as usize].inbox.push(Event::Closed { link, at, to });
                 }
-                self.deliver(from, to, &bytes);
+                self.closed(link, at as usize, to as usize);
             }
             Event::Resume(index) => {
+                let index = index as usize;
                 if self.nodes[index].stalled <= self.now {
                     for event in core::mem::take(&mut self.nodes[index].inbox) {
                         self.happen(event);
                     }
                 }
             }
-            Event::Idle { at, to, link } => {
-                let needed =
-                    self.nodes[at].core.as_ref().is_some_and(|core| core.needs(self.nodes[to].me.id));
-                if !needed && self.net.forget(at, to, link) {
-                    self.note(|| format!("idle n{at} n{to}"));
-                    self.net.kill(link);
-                    let delay = self.latency();
-                    self.at(delay, Event::Down { at: to, to: at, link });
-                    self.input(at, Input::LinkDown(self.nodes[to].me.id));
-                }
-            }
-            Event::Connect { from, to } => self.connect(from, to),
+            Event::Idle { at, to, link } => self.close_idle(at as usize, to as usize, link),
+            Event::Connect { from, to } => self.connect(from as usize, to as usize),
             Event::DialFailed { from, to } => {
                 self.net.dials.remove(&(from, to));
-                if !self.net.stands(from, to) {
-                    self.input(from, Input::DialFailed(self.nodes[to].me.id));
+                if !self.net.stands(from as usize, to as usize) {
+                    self.tell(from as usize, Input::DialFailed(self.nodes[to as usize].me.id));
                 }
             }
-            Event::Down { at, to, link } => {
-                if self.net.forget(at, to, link) {
-                    self.note(|| format!("down n{at} to n{to}"));
-                    self.input(at, Input::LinkDown(self.nodes[to].me.id));
-                }
-            }
-            Event::Start(index) => {
-                if self.nodes[index].core.is_none() {
-                    self.note(|| format!("start n{index}"));
-                    self.start(index);
-                }
-            }
+            Event::Start(index) => self.start_again(index as usize),
         }
     }
 
-    fn connect(&mut self, from: usize, to: usize) {
-        self.net.dials.remove(&(from, to));
-        if self.nodes[from].core.is_none() || self.net.stands(from, to) {
+    fn wake(&mut self, index: usize, life: Incarnation, at: Tick) {
+        if !self.alive(index, life) || self.nodes[index].woken_for != Some(at) {
             return;
         }
-        if self.nodes[to].core.is_none() {
-            return self.input(from, Input::DialFailed(self.nodes[to].me.id));
+        if self.stalled(index) {
+            // After a pause what arrived meanwhile comes first.
+            let delay = (self.nodes[index].stalled - self.now) + Duration::from_micros(1);
+            return self.at(delay, Event::Wake(index as u32, life, at));
         }
-        self.note(|| format!("link n{from} n{to}"));
-        self.net.connect(from, to);
-        let (a, b) = (self.nodes[from].me.clone(), self.nodes[to].me.clone());
-        self.input(to, Input::LinkUp(a));
-        self.input(from, Input::LinkUp(b));
+        self.nodes[index].woken_for = None;
+        self.input(index, Input::Time);
     }
 
-    fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) {
-        let mut decoder = Decoder::new(CONTROL_BODY_MAX);
-        decoder.push(bytes);
-        let id = self.nodes[from].me.id;
-        let (header, body) = decoder.next_frame().expect("a sound frame").expect("a whole frame");
-        let input = if TreeMessage::has_kind(header.kind.get()) {
-            Input::Tree { from: id, message: TreeMessage::read(&header, body).expect("a tree message") }
-        } else {
-            Input::Lease { from: id, message: LeaseMessage::read(&header, body).expect("a lease message") }
-        };
-        self.input(to, input);
-    }
-
-    fn output(&mut self, index: usize, output: Output) {
-        self.note(|| format!("n{index} {output:?}"));
-        let me = self.nodes[index].me.clone();
-        match output {
-            Output::Send { to, message } => self.send(index, self.index[&to], &message),
-            Output::Dial(node) => self.dial(index, node),
-            Output::Found { request, grants, notes, .. } => self.found(index, request, grants, notes),
-            Output::News { app, lease, change } => {
-                let now = self.now;
-                let Some(app) = self.nodes[index].apps.get_mut(&app) else {
-                    panic!("n{index} has news of {lease:?} for an application that is gone");
-                };
-                app.news.push((now, lease, change.clone()));
-                assert!(app.leases.contains_key(&lease), "news {change:?} of a lease not held: {lease:?}");
-                if matches!(change, LeaseChange::Ended(_)) {
-                    app.leases.remove(&lease);
-                }
-            }
-            Output::Approved { app, plugin } => {
-                if let Some(app) = self.nodes[index].apps.get_mut(&app) {
-                    app.approved.push(plugin);
-                }
-            }
-            Output::Begin(record) => {
-                let before = self.nodes[index].workers.insert(record.serial, record.bundle.slots);
-                assert!(before.is_none(), "n{index} began lease {} twice", record.serial);
-            }
-            Output::Finish { serial, .. } => {
-                assert!(self.nodes[index].workers.contains_key(&serial), "n{index} ended {serial} unbegun");
-                let (least, most) = self.options.worker_end;
-                let delay = self.random.between(least, most);
-                self.at(delay, Event::Input(index, me.incarnation, Box::new(Input::Gone { serial })));
-            }
-            Output::Answer { id, .. } => {
-                let text = "here".into();
-                let rows = vec![Row::Done { node: me.name, text }];
-                self.at(
-                    Duration::ZERO,
-                    Event::Input(index, me.incarnation, Box::new(Input::Answered { id, rows })),
-                );
-            }
-            Output::Rows { number, rows, more, missing } => {
-                if let Some((all, end)) = self.nodes[index].rows.get_mut(&number) {
-                    assert!(end.is_none(), "rows after the last");
-                    all.extend(rows);
-                    *end = (!more).then_some(missing);
-                }
-            }
-            Output::Awaits { user, .. } => self.nodes[index].awaits.push(user),
-            Output::JoinRefused { by, refusal } => self.nodes[index].refusals.push((by.id, refusal)),
-            Output::Left => self.nodes[index].left = true,
-            Output::Idle(id) => {
-                let to = self.index[&id];
-                if let Some(link) = self.net.link(index, to) {
-                    self.at(Duration::from_millis(500), Event::Idle { at: index, to, link });
-                }
-            }
-            Output::Joined(_) | Output::Root | Output::Full(_) => {}
-        }
-    }
-
-    fn found(
-        &mut self,
-        index: usize,
-        request: RequestId,
-        grants: Vec<Grant>,
-        notes: Vec<mutirao_wire::node::Note>,
-    ) {
-        let now = self.now;
-        let Some(app) = self.nodes[index].apps.get_mut(&request.app) else {
-            panic!("n{index} found something for an application that is gone");
-        };
-        let again = app.found.contains_key(&request);
-        for grant in &grants {
-            let lease = grant.lease();
-            if !again {
-                app.leases.insert(lease, grant.lender.clone());
-                let other = self.given.insert(lease, request.app);
-                assert!(other.is_none(), "{lease:?} was given twice");
-            }
-        }
-        app.found.insert(request, (now, grants, notes));
-    }
-
-    fn send(&mut self, from: usize, to: usize, message: &NodeMessage) {
-        let kind = match message {
-            NodeMessage::Tree(message) => message.kind(),
-            NodeMessage::Lease(message) => message.kind(),
-        };
-        *self.sent.entry(format!("{kind:?}")).or_default() += 1;
-        let link = self.net.link(from, to).expect("a node sends over links that it has only");
-        let mut bytes = Vec::new();
-        message.put(&mut bytes);
-        let start = self.net.is_cut(from, to, self.now).unwrap_or(self.now);
-        let at = start + self.latency();
-        let at = self.net.in_order(from, to, at);
-        self.at(at - self.now, Event::Deliver { link, from, to, bytes });
-    }
-
-    fn dial(&mut self, from: usize, node: NodeRef) {
-        let Some(&to) = self.index.get(&node.id) else { return };
-        if self.net.stands(from, to) || !self.net.dials.insert((from, to)) {
-            return;
-        }
-        if self.net.is_cut(from, to, self.now).is_some() {
-            return self.at(HANDSHAKE, Event::DialFailed { from, to });
-        }
-        let delay = self.latency() * 3;
-        self.at(delay, Event::Connect { from, to });
-    }
-
-    fn arm(&mut self, index: usize) {
+    /// Plans the next time at which the node is to be told the time.
+    pub(crate) fn arm(&mut self, index: usize) {
         let now = self.now;
         let node = &mut self.nodes[index];
         let Some(at) = node.core.as_ref().and_then(Core::deadline) else { return };
-        let at = at.max(now);
+        let at = node.clock.when(at).max(now);
         if node.woken_for.is_none_or(|planned| planned > at) {
             node.woken_for = Some(at);
             let life = node.me.incarnation;
-            self.at(at - now, Event::Wake(index, life, at));
+            self.at(at - now, Event::Wake(index as u32, life, at));
         }
     }
 
-    fn at(&mut self, delay: Duration, event: Event) {
-        self.events += 1;
-        self.queue.insert((self.now + delay, self.events), event);
+    pub(crate) fn at(&mut self, delay: Duration, event: Event) {
+        self.queue.add(self.now + delay, event);
     }
 
-    fn alive(&self, index: usize, life: Incarnation) -> bool {
+    pub(crate) fn alive(&self, index: usize, life: Incarnation) -> bool {
         self.nodes[index].core.is_some() && self.nodes[index].me.incarnation == life
     }
 
     /// Whether what comes for a node has to wait.
-    fn stalled(&self, index: usize) -> bool {
+    pub(crate) fn stalled(&self, index: usize) -> bool {
         self.nodes[index].stalled > self.now
     }
 
-    fn latency(&mut self) -> Duration {
-        let (least, most) = self.options.latency;
-        self.random.between(least, most)
-    }
-
-    fn silence(&mut self) -> Duration {
-        self.random.between(SILENCE, SILENCE + Duration::from_millis(500))
-    }
-
-    fn note(&mut self, text: impl Fn() -> String) {
-        let text = format!("{} {}", self.now.0, text());
-        for byte in text.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+    /// Adds to the fingerprint, and to the trace if it is kept.
+    pub(crate) fn note(&mut self, text: impl Fn() -> String) {
         if self.options.keep_trace {
-            self.trace.push(text);
+            self.trace.push(format!("{} {}", self.now.0, text()));
         }
-    }
-
-    /// Nodes that are up.
-    pub fn up(&self) -> BTreeSet<usize> {
-        (0..self.nodes.len()).filter(|index| self.nodes[*index].core.is_some()).collect()
-    }
-}
-
-/// One single slot, as near as there is one.
-pub fn want() -> Want {
-    Want::default()
-}
-
-/// A plugin without needs, told apart by a number.
-pub fn plugin(number: u8) -> PluginRef {
-    PluginRef {
-        id: PluginId([number; 32]),
-        name: format!("plugin{number}"),
-        bytes: 1000,
-        arch: mutirao_wire::node::Arch::X86_64,
-        libc: None,
+        self.digest.word(self.now.0);
     }
 }

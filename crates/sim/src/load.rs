@@ -1,0 +1,89 @@
+//! What programs do in a run under faults.
+
+use crate::programs::want;
+use crate::world::World;
+use core::time::Duration;
+use mutirao_tree::{Accept, Input};
+use mutirao_wire::AppId;
+use mutirao_wire::node::{Bundle, Layout, Want};
+
+/// Some program does something: it comes, asks, gives back, cancels or goes.
+pub(crate) fn work(world: &mut World, sequence: u32) {
+    let count = world.nodes.len();
+    let index = world.random.below(count);
+    if world.nodes[index].core.is_none() || world.stalled(index) {
+        return;
+    }
+    let apps: Vec<AppId> = world.nodes[index].apps.keys().copied().collect();
+    let some = apps.get(world.random.below(apps.len().max(1))).copied();
+    match (world.random.below(10), some) {
+        (0, Some(app)) => world.close(index, app),
+        (1 | 2, Some(app)) => {
+            let mut leases: Vec<_> = world.nodes[index].apps[&app].leases.keys().copied().collect();
+            leases.truncate(1 + world.random.below(3));
+            world.give_back(index, app, leases);
+        }
+        (3, Some(app)) => cancel_last(world, index, app),
+        (_, app) => {
+            let app = app.filter(|_| world.random.chance(60)).unwrap_or_else(|| world.open(index));
+            ask(world, index, app, sequence);
+        }
+    }
+}
+
+fn ask(world: &mut World, index: usize, app: AppId, sequence: u32) {
+    let asker = world.asker(index, app, None);
+    let layout = if world.random.chance(30) { Layout::Spread } else { Layout::Near };
+    let bundle = Bundle {
+        slots: 1 + world.random.below(2) as u16,
+        exclusive: world.random.chance(10),
+        limit_s: world.random.chance(20).then_some(2),
+        ..Bundle::default()
+    };
+    let most = [8, 8, 64][world.random.below(3)];
+    let count = 1 + world.random.below(most) as u32;
+    let at_least = if world.random.chance(20) { count } else { 0 };
+    let want = Want { bundle, count, layout, ..want() };
+    world.request(index, asker.clone(), sequence, want.clone(), at_least);
+    if world.random.chance(10) {
+        // A program that lost patience asks again.
+        let pause = world.random.between(Duration::ZERO, Duration::from_millis(5));
+        world.run(pause);
+        if world.nodes[index].core.is_some() && world.nodes[index].apps.contains_key(&app) {
+            world.request(index, asker, sequence, want, at_least);
+        }
+    }
+}
+
+fn cancel_last(world: &mut World, index: usize, app: AppId) {
+    let last = world.nodes[index].apps[&app].open.keys().next_back().copied();
+    let Some(request) = last else { return };
+    world.input(index, Input::CancelRequest(request));
+    let known = world.nodes[index].apps.get(&app);
+    let grants = known.and_then(|app| app.found.get(&request)).map(|found| found.1.clone());
+    let leases: Vec<_> = grants.unwrap_or_default().iter().map(|grant| grant.lease()).collect();
+    world.give_back(index, app, leases);
+}
+
+/// Once a pool has settled: whatever is free and lent to strangers is found from any node.
+pub(crate) fn all_slots_can_be_had(world: &mut World) -> Result<(), String> {
+    let lends = |world: &World, index: usize, home: usize| {
+        index == home || world.nodes[index].policy.accept == Accept::All
+    };
+    let home = world.random.below(world.nodes.len());
+    let expected: u32 = (0..world.nodes.len())
+        .filter(|index| lends(world, *index, home))
+        .map(|index| u32::from(world.nodes[index].core().slots().0))
+        .sum();
+    if expected == 0 {
+        return Ok(());
+    }
+    let app = world.open(home);
+    let got = world.allocate(home, app, 1, expected + 1).len() as u32;
+    if got != expected {
+        return Err(format!("of {expected} free slots n{home} found {got}"));
+    }
+    world.close(home, app);
+    world.run(Duration::from_secs(8));
+    world.check_quiet()
+}
