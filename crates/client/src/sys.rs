@@ -67,6 +67,17 @@ pub(crate) fn remove_variable(name: &str) {
     unsafe { std::env::remove_var(name) }
 }
 
+/// Sets a variable of the environment. Only while the process has one thread.
+pub(crate) fn set_variable(name: &str, value: &str) -> Result<(), String> {
+    debug_assert_eq!(threads(), Some(1));
+    if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+        return Err(format!("`{name}` cannot be set in the environment"));
+    }
+    // SAFETY: nobody reads the environment meanwhile: this is the only thread of a worker just forked.
+    unsafe { std::env::set_var(name, value) };
+    Ok(())
+}
+
 /// Takes over a descriptor that whoever started this process left open for it.
 pub(crate) fn inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: asks only about the number.

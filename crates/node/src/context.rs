@@ -7,7 +7,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use mutirao_wire::frame::Header;
 use mutirao_wire::lease::{LeaseEnd, LeaseMessage, WorkerState};
-use mutirao_wire::node::{Bundle, PluginRef};
+use mutirao_wire::node::{Bundle, Instances, PluginRef};
 use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::tree::TreeMessage;
@@ -74,6 +74,8 @@ pub struct Assignment {
     pub user: String,
     /// What the lease holds.
     pub bundle: Bundle,
+    /// Which instances of the named resources it holds.
+    pub instances: Vec<Instances>,
     /// Slots it holds (for an exclusive one, those of the whole node).
     pub slots: u16,
     /// The plugin to serve; `None`: slots only, there is no worker.

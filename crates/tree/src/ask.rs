@@ -5,7 +5,7 @@ use crate::io::{Output, Table};
 use core::time::Duration;
 use mutirao_wire::NodeId;
 use mutirao_wire::Tick;
-use mutirao_wire::query::{Question, Row};
+use mutirao_wire::query::{Question, Row, Topic};
 use mutirao_wire::tree::{Answer, Ask, AskId, TreeMessage};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,7 @@ impl Core {
         &mut self,
         from: Option<NodeId>,
         id: AskId,
-        question: Question,
+        mut question: Question,
         budget: Duration,
         out: &mut Vec<Output>,
     ) -> bool {
@@ -70,7 +70,12 @@ impl Core {
             return false;
         }
         let neighbours = self.place.parent.iter().map(|n| n.id).chain(self.place.children.keys().copied());
-        let waiting: BTreeSet<NodeId> = neighbours.filter(|id| from != Some(*id)).collect();
+        let mut waiting: BTreeSet<NodeId> = neighbours.filter(|id| from != Some(*id)).collect();
+        let own = question.clone();
+        if let Topic::Find { want, free } = &mut question.topic {
+            waiting.retain(|id| self.leads_to(*id, want, *free));
+            want.hops = want.hops.map(|hops| hops.saturating_sub(1));
+        }
         let theirs = (budget * 9 / 10).saturating_sub(Duration::from_millis(1));
         let budget_ms = theirs.as_millis() as u32;
         for to in &waiting {
@@ -82,7 +87,7 @@ impl Core {
             id,
             Asked { from, deadline, waiting, own: true, rows: Vec::new(), bytes: 0, missing: 0, done: false },
         );
-        out.push(Output::Answer { id, question });
+        out.push(Output::Answer { id, question: own });
         true
     }
 

@@ -13,6 +13,7 @@ use crate::settings::Settings;
 use crate::summary::Upward;
 use crate::wait::{Asked, Waits};
 use mutirao_wire::lease::LeaseMessage;
+use mutirao_wire::node::Want;
 use mutirao_wire::tree::{AskId, Detach, Lineage, Summary, TreeMessage};
 use mutirao_wire::{AppId, LeaseId, NodeId, NodeRef, RequestId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +170,27 @@ impl Core {
     /// The slots of this node: free, and in all.
     pub fn slots(&self) -> (u16, u16) {
         (self.lend.free(), self.lend.capacity.slots)
+    }
+
+    /// What this node has.
+    pub fn capacity(&self) -> &Capacity {
+        &self.lend.capacity
+    }
+
+    /// Of its memory what nobody has set aside, MiB.
+    pub fn memory_free_mib(&self) -> u32 {
+        self.lend.taken.memory_free_mib(&self.lend.capacity)
+    }
+
+    /// How many instances of a named resource nobody holds.
+    pub fn resource_free(&self, name: &str) -> u32 {
+        self.lend.taken.resource_free(&self.lend.capacity, name)
+    }
+
+    /// Whether this node, by what it has and where it is, could serve one bundle of what is wanted; with
+    /// `free`, whether it could now. The policy is not asked.
+    pub fn could_serve(&self, want: &Want, free: bool) -> bool {
+        want.check().is_ok() && self.is_inside(want) && self.lend.could_serve(want, free)
     }
 
     /// The leases granted here and confirmed, until their workers are gone.

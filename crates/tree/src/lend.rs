@@ -27,7 +27,7 @@ pub(crate) struct Lend {
     verify: Verifier,
     leases: BTreeMap<u64, Lease>,
     serial: u64,
-    taken: Taken,
+    pub(crate) taken: Taken,
     waiting: VecDeque<Waiting>,
     /// Homes to be told of approvals as soon as they are linked.
     approvals: BTreeMap<NodeId, Vec<PluginId>>,
@@ -165,6 +165,17 @@ impl Lend {
     /// How many more of `bundle` fit, and the slots of one.
     pub(crate) fn room(&self, bundle: &Bundle) -> (u32, u16) {
         self.taken.room(&self.capacity, bundle, self.leases.is_empty())
+    }
+
+    pub(crate) fn could_serve(&self, want: &Want, free: bool) -> bool {
+        let room = if free && !self.draining {
+            self.room(&want.bundle).0
+        } else if free {
+            0
+        } else {
+            Taken::default().room(&self.capacity, &want.bundle, true).0
+        };
+        room > 0 && fit::admits(&self.capacity, want)
     }
 
     fn remove(&mut self, serial: u64) {

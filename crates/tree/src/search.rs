@@ -276,8 +276,7 @@ impl Core {
     /// Takes what is here, then asks around.
     fn run(&mut self, request: RequestId, mut job: Job, out: &mut Vec<Output>) {
         let (asker, want) = (job.asker.clone(), job.want.clone());
-        let inside = self.scope(&want) != Scope::Outside;
-        let missing = if inside { job.missing } else { 0 };
+        let missing = if self.is_inside(&want) { job.missing } else { 0 };
         let (grants, note) = self.grant(request, &asker, &want, missing, job.here, out);
         job.here += grants.len() as u32;
         job.missing = job.missing.saturating_sub(grants.len() as u32);
@@ -330,6 +329,11 @@ impl Core {
         }
     }
 
+    /// Whether this node is in the only subtree that will do.
+    pub(crate) fn is_inside(&self, want: &Want) -> bool {
+        self.scope(want) != Scope::Outside
+    }
+
     /// What to tell the asker of a search that found too little.
     fn shortfall(&self, job: &Job) -> Option<Note> {
         if job.missing == 0 || job.met_its_top() {
@@ -367,6 +371,20 @@ impl Core {
             None => hint::lack(&self.summarise(), want)
                 .filter(|lack| want.hops.is_none() || matches!(lack, Hindrance::Lacking(_))),
         }
+    }
+
+    /// Whether what is wanted may be found by way of this neighbour.
+    pub(crate) fn leads_to(&self, neighbour: NodeId, want: &Want, free: bool) -> bool {
+        let scope = self.scope(want);
+        if want.hops == Some(0) || want.check().is_err() {
+            return false;
+        }
+        let Some(child) = self.place.children.get(&neighbour) else { return scope != Scope::Top };
+        let on_the_way = match &want.below {
+            Some(top) if scope == Scope::Outside => child.knows(top) != Some(false),
+            _ => true,
+        };
+        on_the_way && child.has(want, free)
     }
 
     /// Splits what is missing over the children that probably have it. On the way down to the only

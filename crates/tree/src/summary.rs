@@ -85,6 +85,15 @@ impl Child {
         self.spread(want, hint::in_all(&self.summary, want))
     }
 
+    /// Whether one bundle is probably there, or would be if nothing were lent.
+    pub(crate) fn has(&self, want: &Want, free: bool) -> bool {
+        if free {
+            hint::free(&self.summary, want, self.summary.slots_free, self.summary.idle_nodes) > 0
+        } else {
+            hint::in_all(&self.summary, want) > 0
+        }
+    }
+
     /// Whether a node of this name is there: certainly, perhaps (and then `None`), or not.
     pub(crate) fn knows(&self, name: &str) -> Option<bool> {
         if self.node.name == name || self.summary.names.contains(&name_hash(name)) {

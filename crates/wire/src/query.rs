@@ -52,6 +52,13 @@ pub enum Topic {
         /// The request's name: see [`request_name`].
         request: String,
     },
+    /// The [`Row::Node`] of each node that has what is wanted, found without asking where it cannot be.
+    Find {
+        /// What each is to have; how many leases and how they lie do not matter.
+        want: Box<Want>,
+        /// Only where one bundle of it is free.
+        free: bool,
+    },
     /// End what is named: an application or one worker.
     Kill {
         /// Beginning of the application's id, or `NODE/WORKER`.
@@ -69,6 +76,7 @@ impl Topic {
                 | Topic::Workers
                 | Topic::Plugins
                 | Topic::Queue
+                | Topic::Find { .. }
                 | Topic::Explain { .. }
         )
     }
@@ -143,12 +151,31 @@ pub struct NodeRow {
     pub up_s: u64,
     /// Its architecture.
     pub arch: Arch,
+    /// Memory it lends, MiB.
+    pub memory_mib: u32,
+    /// Of that what nobody has set aside, MiB.
+    pub memory_free_mib: u32,
+    /// Its named resources.
+    pub resources: Vec<ResourceRow>,
+    /// Its labels.
+    pub labels: Vec<String>,
     /// How workers are confined there.
     pub confinement: Confinement,
     /// The version of its binary.
     pub version: String,
     /// Memory it holds resident, KiB.
     pub resident_kib: u64,
+}
+
+/// A named resource of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceRow {
+    /// Its name.
+    pub name: String,
+    /// How many there are.
+    pub total: u32,
+    /// How many nobody holds.
+    pub free: u32,
 }
 
 /// An application, from its home.

@@ -12,6 +12,16 @@ pub const TEMPLATE_FD: i32 = 3;
 /// The environment variable that makes a program a template; its value is the descriptor.
 pub const WORKER_ENV: &str = "MUTIRAO_WORKER_FD";
 
+/// The environment variable that tells a worker how many threads it may keep busy.
+pub const SLOTS_ENV: &str = "MUTIRAO_SLOTS";
+
+/// The environment variable that tells a worker which instances of a named resource are its own:
+/// `MUTIRAO_RESOURCE_GPU` for `gpu`. What is no letter or digit becomes `_`.
+pub fn resource_variable(resource: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    format!("MUTIRAO_RESOURCE_{}", resource.chars().map(letter).collect::<String>())
+}
+
 /// Template to node: I am up. Not sent in ten seconds: the program does not enter the library first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerHello {
@@ -34,6 +44,9 @@ pub struct Fork {
     pub slots: u16,
     /// The worker's own empty directory.
     pub directory: String,
+    /// Variables added to its environment, which tell what its lease holds: [`SLOTS_ENV`], and for each
+    /// named resource that of [`resource_variable`] with the numbers of the instances, such as `0,1`.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Template to node: it is there.

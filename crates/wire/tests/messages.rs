@@ -166,7 +166,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     );
     sample!(WorkerMessage:
         WorkerHello { protocol: (1, 1), operations: vec!["frame".into()] },
-        Fork { worker: 1, spinner: 2, slots: 1, directory: "/tmp/w1".into() },
+        Fork { worker: 1, spinner: 2, slots: 1, directory: "/tmp/w1".into(), environment: vec![("MUTIRAO_SLOTS".into(), "1".into())] },
         Forked { worker: 1, pid: Ok(1234) },
         Exited { worker: 1, wait_status: 11, max_resident_kib: 2048 },
     );

@@ -164,6 +164,9 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
     let [memory, call_bell, reply_bell, board, stderr, life] =
         <[OwnedFd; FORK_FDS]>::try_from(fds).map_err(|_| "a descriptor is missing".to_owned())?;
     rustix::stdio::dup2_stderr(&stderr).map_err(failed("redirect standard error"))?;
+    for (name, value) in &fork.environment {
+        sys::set_variable(name, value)?;
+    }
     rustix::process::chdir(&fork.directory).map_err(failed("enter the worker's directory"))?;
     let end = WorkerEnd::map(memory.as_fd(), Ringer::from_fds(reply_bell, None))
         .map_err(|error| error.to_string())?;

@@ -406,7 +406,13 @@ impl State {
             copy(&std::io::stderr()),
             its_life.into(),
         ]);
-        let fork = Fork { worker: handle.into(), spinner: handle, slots: 1, directory: "/tmp".into() };
+        let fork = Fork {
+            worker: handle.into(),
+            spinner: handle,
+            slots: 1,
+            directory: "/tmp".into(),
+            environment: vec![("MUTIRAO_RESOURCE_GPU".into(), "0,3".into())],
+        };
         WorkerMessage::from(fork).put(template.socket.out());
         let lease = self.leases.get_mut(&handle).unwrap();
         lease.code = failure::WORKER_ENDED;

@@ -5,8 +5,8 @@ use crate::conn::ConnId;
 use crate::sys;
 use mutirao_tree::Input;
 use mutirao_wire::limits::TEXT_BYTES_MAX;
-use mutirao_wire::node::Arch;
-use mutirao_wire::query::{AppRow, NodeRow, NodeState, Question, Row, Topic};
+use mutirao_wire::node::{Arch, Resource};
+use mutirao_wire::query::{AppRow, NodeRow, NodeState, Question, ResourceRow, Row, Topic};
 use mutirao_wire::tree::AskId;
 
 impl Daemon {
@@ -26,6 +26,10 @@ impl Daemon {
     fn rows(&mut self, id: &AskId, question: &Question) -> Vec<Row> {
         match &question.topic {
             Topic::Nodes => vec![Row::Node(self.node_row())],
+            Topic::Find { want, free } if self.core.could_serve(want, *free) => {
+                vec![Row::Node(self.node_row())]
+            }
+            Topic::Find { .. } => Vec::new(),
             Topic::Apps => self.app_rows(),
             Topic::Workers => self.lender.rows(&self.ctx),
             Topic::Plugins => self.plugins.answer(&mut self.ctx, question),
@@ -45,6 +49,11 @@ impl Daemon {
 
     fn node_row(&self) -> NodeRow {
         let (slots_free, slots_total) = self.core.slots();
+        let resource_row = |resource: &Resource| ResourceRow {
+            name: resource.name.clone(),
+            total: resource.amount,
+            free: self.core.resource_free(&resource.name),
+        };
         NodeRow {
             node: self.ctx.me.clone(),
             parent: self.core.parent().map(|parent| parent.name.clone()),
@@ -54,6 +63,10 @@ impl Daemon {
             load_centi: sys::load_centi(),
             up_s: (self.ctx.now - self.started).as_secs(),
             arch: Arch::HERE,
+            memory_mib: self.core.capacity().memory_mib,
+            memory_free_mib: self.core.memory_free_mib(),
+            resources: self.core.capacity().resources.iter().map(resource_row).collect(),
+            labels: self.core.capacity().labels.clone(),
             confinement: self.lender.confinement(),
             version: env!("CARGO_PKG_VERSION").into(),
             resident_kib: sys::resident_kib(),

@@ -133,6 +133,7 @@ impl Daemon {
             user: record.user,
             slots: record.bundle.slots,
             bundle: record.bundle,
+            instances: record.instances,
             plugin: record.asker.plugin,
             local: record.asker.home.id == self.ctx.me.id,
             home: record.asker.home,

@@ -6,6 +6,7 @@ use crate::context::Assignment;
 use crate::plugins::Program;
 use core::time::Duration;
 use mutirao_wire::Tick;
+use mutirao_wire::worker::{SLOTS_ENV, resource_variable};
 use std::collections::VecDeque;
 
 /// Workers in a row that ended before they began a call, within [`STRIKES_WITHIN`]: the lease is given up.
@@ -53,6 +54,16 @@ impl Lease {
     pub fn key(&self) -> Option<Key> {
         let plugin = self.given.plugin.as_ref()?.id;
         Some(Key { plugin, app: self.given.app, memory_mib: self.given.bundle.memory_mib })
+    }
+
+    /// What tells its worker, in the environment, what it holds.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let slots = (SLOTS_ENV.to_owned(), self.given.slots.to_string());
+        let instances = self.given.instances.iter().map(|instances| {
+            let numbers: Vec<String> = instances.numbers.iter().map(u32::to_string).collect();
+            (resource_variable(&instances.name), numbers.join(","))
+        });
+        std::iter::once(slots).chain(instances).collect()
     }
 
     /// Whether a worker is wanted and none is there or on its way.

@@ -823,6 +823,7 @@ impl Lender {
         let Some(of) = self.templates.get(&template) else { return };
         let (directory, app, slots, local) =
             (of.directory.join(number.to_string()), lease.given.app, lease.given.slots, lease.given.local);
+        let environment = lease.environment();
         let equipped = self.equip(&directory, local.then_some(app));
         let Equipment { ring, stderr, life, descriptors } = match equipped {
             Ok(equipment) => equipment,
@@ -841,6 +842,7 @@ impl Lender {
             spinner: u32::from(seat),
             slots,
             directory: directory.to_string_lossy().into_owned(),
+            environment,
         };
         let worker = Worker {
             serial,
