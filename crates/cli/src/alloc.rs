@@ -15,12 +15,17 @@ use std::process::{Command, ExitStatus};
 
 /// Runs the command while the slots are held; its exit code.
 pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
+    let want = args.want.want();
     let request = Request {
         count: args.count,
         at_least: args.at_least.unwrap_or(args.count),
-        bundle: Bundle { exclusive: args.exclusive, ..Bundle::default() },
+        bundle: Bundle { exclusive: args.exclusive, ..want.bundle },
         layout: if args.spread { Layout::Spread } else { Layout::Near },
-        arch: None,
+        arch: want.arch,
+        labels: want.labels,
+        without: want.without,
+        below: want.below,
+        hops: want.hops,
         workers: false,
         wait: None,
     };

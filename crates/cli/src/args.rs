@@ -3,6 +3,7 @@
 use crate::hosts::args::HostsArgs;
 use crate::service::ServiceCommand;
 use crate::topology::TopologyCommand;
+use crate::wanting::{LendArgs, WantArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,8 +52,8 @@ pub enum Command {
     Up(UpArgs),
     /// Stop the node of this machine; what it lent ends
     Down(DownArgs),
-    /// List the nodes of the pool
-    Nodes,
+    /// List the nodes of the pool, or those that have what is asked for
+    Nodes(NodesArgs),
     /// Draw the tree of nodes
     Tree,
     /// List the applications that run
@@ -202,6 +203,9 @@ pub struct UpArgs {
     /// Slots to lend; as many as there are cores unless said (with --local: each)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub slots: Option<u16>,
+    /// What else it lends
+    #[command(flatten)]
+    pub lend: LendArgs,
     /// Address to listen on; any free port of every interface unless said (with --local: loopback)
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "hosts")]
     pub listen: Option<std::net::SocketAddr>,
@@ -243,6 +247,24 @@ pub struct DownArgs {
     pub remote: HostsArgs,
 }
 
+/// Options of `nodes`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nodes where nothing of the kind can be are not even asked.
+
+Examples:
+  mutirao nodes                              all of them
+  mutirao nodes --label ssd --below rack2    those with an SSD in rack 2
+  mutirao nodes --resource gpu=2 --free      those where two GPUs are free now")]
+pub struct NodesArgs {
+    /// What they must have
+    #[command(flatten)]
+    pub want: WantArgs,
+    /// Only those where it is free now
+    #[arg(long)]
+    pub free: bool,
+}
+
 /// Options of `kill`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -261,9 +283,13 @@ While COMMAND runs, MUTIRAO_NODES lists the nodes granted, separated by commas, 
 names a file with a line `NODE slots=N` for each. The slots are given back however COMMAND ends; its
 exit code is passed on.
 
-Example: mutirao alloc -n 4 --spread -- sh -c 'cat $MUTIRAO_HOSTFILE'")]
+Examples:
+  mutirao alloc -n 4 --spread -- sh -c 'cat $MUTIRAO_HOSTFILE'
+  mutirao alloc -n 2 --cores 4 --memory 16GiB --resource gpu=1 --label ssd -- ./train
+  mutirao alloc -n 8 --below rack2 --without old -- ./render")]
 pub struct AllocArgs {
-    /// Slots to hold (with --exclusive: nodes)
+    /// Leases to hold: slots, or bundles of what --cores, --memory and --resource say, or (with
+    /// --exclusive) nodes
     #[arg(short = 'n', long = "count", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub count: u32,
     /// Be content with M
@@ -275,9 +301,12 @@ pub struct AllocArgs {
     /// As near as possible, many on one node (the default)
     #[arg(long, conflicts_with = "spread")]
     pub near: bool,
-    /// At most one slot a node
+    /// At most one lease a node
     #[arg(long)]
     pub spread: bool,
+    /// What each must have
+    #[command(flatten)]
+    pub want: WantArgs,
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

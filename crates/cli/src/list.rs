@@ -1,7 +1,8 @@
 //! Listings: what is in the pool.
 
-use crate::args::Output;
+use crate::args::{NodesArgs, Output};
 use crate::output::{bytes, put, span, table};
+use crate::units::memory_text;
 use anyhow::Result;
 use mutirao::raw::{Answers, Pool};
 use mutirao_wire::query::{AppRow, Approval, NodeRow, NodeState, PluginRow, Row, Topic, WorkerRow};
@@ -23,15 +24,24 @@ pub fn ask(pool: &Pool, topic: Topic, to: Option<String>) -> Result<Vec<Row>> {
 
 /// The nodes, by name.
 pub fn node_rows(pool: &Pool) -> Result<Vec<NodeRow>> {
-    let mut rows: Vec<NodeRow> = ask(pool, Topic::Nodes, None)?
-        .into_iter()
-        .filter_map(|row| match row {
-            Row::Node(row) => Some(row),
-            _ => None,
-        })
-        .collect();
+    Ok(rows_of_nodes(ask(pool, Topic::Nodes, None)?))
+}
+
+fn rows_of_nodes(rows: Vec<Row>) -> Vec<NodeRow> {
+    let node = |row| match row {
+        Row::Node(row) => Some(row),
+        _ => None,
+    };
+    let mut rows: Vec<NodeRow> = rows.into_iter().filter_map(node).collect();
     rows.sort_by_key(|row| natural(&row.node.name));
-    Ok(rows)
+    rows
+}
+
+/// What a node has beside slots, in one cell.
+fn has(row: &NodeRow) -> String {
+    let resources = row.resources.iter().map(|r| format!("{}={}/{}", r.name, r.free, r.total));
+    let all: Vec<String> = resources.chain(row.labels.iter().cloned()).collect();
+    if all.is_empty() { "-".into() } else { all.join(",") }
 }
 
 /// A key under which `n2` comes before `n10`.
@@ -59,29 +69,49 @@ fn print_json(value: Value) -> Result<()> {
 }
 
 /// `mutirao nodes`
-pub fn nodes(pool: &Pool, output: Output) -> Result<()> {
-    let rows = node_rows(pool)?;
+pub fn nodes(pool: &Pool, output: Output, args: &NodesArgs) -> Result<()> {
+    let topic = if args.free || !args.want.is_empty() {
+        Topic::Find { want: Box::new(args.want.want()), free: args.free }
+    } else {
+        Topic::Nodes
+    };
+    let rows = rows_of_nodes(ask(pool, topic, None)?);
     if output == Output::Json {
         return print_json(rows.iter().map(node_json).collect());
     }
-    let cells: Vec<[String; 9]> = rows
+    let cells: Vec<[String; 11]> = rows
         .iter()
         .map(|row| {
             [
                 row.node.name.clone(),
                 row.parent.clone().unwrap_or_else(|| "-".into()),
                 format!("{}/{}", row.slots_free, row.slots_total),
+                memory_text(row.memory_free_mib),
                 state_word(row.state).into(),
                 format!("{:.2}", f64::from(row.load_centi) / 100.0),
                 span(row.up_s),
                 row.confinement.level.clone(),
                 row.arch.to_string(),
+                has(row),
                 row.node.addresses.first().map_or_else(|| "-".into(), ToString::to_string),
             ]
         })
         .collect();
-    let head = ["NODE", "PARENT", "FREE/SLOTS", "STATE", "LOAD", "SINCE", "CONFINES", "ARCH", "ADDRESS"];
-    put(&table(head, [false, false, true, false, true, true, false, false, false], &cells))
+    let head = [
+        "NODE",
+        "PARENT",
+        "FREE/SLOTS",
+        "MEMORY",
+        "STATE",
+        "LOAD",
+        "SINCE",
+        "CONFINES",
+        "ARCH",
+        "HAS",
+        "ADDRESS",
+    ];
+    let right = [false, false, true, true, false, true, true, false, false, false, false];
+    put(&table(head, right, &cells))
 }
 
 fn node_json(row: &NodeRow) -> Value {
@@ -96,6 +126,10 @@ fn node_json(row: &NodeRow) -> Value {
         "load": f64::from(row.load_centi) / 100.0,
         "up_s": row.up_s,
         "arch": row.arch.to_string(),
+        "memory_mib": row.memory_mib,
+        "memory_free_mib": row.memory_free_mib,
+        "resources": row.resources.iter().map(|r| json!({"name": r.name, "total": r.total, "free": r.free})).collect::<Vec<_>>(),
+        "labels": row.labels,
         "confinement": row.confinement.level,
         "confinement_detail": row.confinement.detail,
         "addresses": row.node.addresses,

@@ -13,7 +13,9 @@ mod orders;
 mod output;
 mod service;
 mod topology;
+mod units;
 mod up;
+mod wanting;
 
 use anyhow::{Context, Result};
 use args::{BenchCommand, Cli, Command, PluginCommand};
@@ -64,7 +66,7 @@ fn run(cli: &Cli) -> Result<u8> {
         },
         Command::Topology(command) => topology::run(cli, command)?,
         Command::Service(command) => return service::run(command, output),
-        Command::Nodes => list::nodes(&open(cli)?, output)?,
+        Command::Nodes(args) => list::nodes(&open(cli)?, output, args)?,
         Command::Tree => list::tree(&open(cli)?, output)?,
         Command::Apps => list::apps(&open(cli)?, output)?,
         Command::Ps => list::workers(&open(cli)?, output)?,

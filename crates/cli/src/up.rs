@@ -3,6 +3,7 @@
 use crate::args::{DownArgs, Output, UpArgs};
 use crate::membership::{self, home};
 use crate::output::put;
+use crate::wanting::LendArgs;
 use anyhow::{Context, Result, bail};
 use mutirao_node::{JoinTarget, LocalNode, Node, Options, Ready};
 use mutirao_topology::Topology;
@@ -51,6 +52,7 @@ pub fn up(args: &UpArgs, output: Output) -> Result<()> {
         join,
         here,
         slots: args.slots,
+        lend: args.lend.clone(),
         listen: args.listen,
         fan_out: args.fan_out,
         spin: !args.no_spin,
@@ -70,6 +72,8 @@ pub struct Plan {
     pub here: bool,
     /// Slots it lends.
     pub slots: Option<u16>,
+    /// What else it lends.
+    pub lend: LendArgs,
     /// Where it listens.
     pub listen: Option<SocketAddr>,
     /// Children it takes.
@@ -112,6 +116,7 @@ pub fn start(home: &Home, runtime: &Path, plan: &Plan) -> Result<Starting> {
     if let Some(slots) = plan.slots {
         command.args(["--slots", &slots.to_string()]);
     }
+    command.args(plan.lend.words());
     if let Some(listen) = plan.listen {
         command.args(["--listen", &listen.to_string()]);
     }
@@ -182,6 +187,9 @@ fn serve(
     options.runtime = runtime();
     options.listen = args.listen.into_iter().collect();
     options.slots = args.slots;
+    options.memory_mib = args.lend.memory;
+    options.resources = args.lend.resource.clone();
+    options.labels = args.lend.label.clone();
     options.join = targets.iter().map(|target| JoinTarget::parse(target)).collect();
     options.here = here;
     options.fan_out = Some(args.fan_out.into());
@@ -273,6 +281,7 @@ fn local_plan(i: u16, args: &UpArgs) -> Result<Plan> {
         here: i == 1 && !join.is_empty(),
         join,
         slots: args.slots,
+        lend: args.lend.clone(),
         listen: Some(args.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))),
         fan_out: args.fan_out,
         spin: !args.no_spin,

@@ -34,6 +34,12 @@ pub enum Error {
         /// What is wrong with it, and where.
         reason: String,
     },
+    /// What the node is told to lend makes no sense.
+    #[error("this node cannot lend that: {reason}; see `--resource` and `--label`, or node.toml")]
+    Capacity {
+        /// What is wrong.
+        reason: String,
+    },
     /// The node's identity cannot be had.
     #[error(transparent)]
     Trust(#[from] mutirao_trust::Error),

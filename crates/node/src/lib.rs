@@ -25,6 +25,7 @@
 #![deny(unsafe_code)]
 
 mod authority;
+mod capacity;
 mod clients;
 mod conn;
 pub mod context;

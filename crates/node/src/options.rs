@@ -77,6 +77,12 @@ pub struct Options {
     pub listen: Vec<SocketAddr>,
     /// Slots to lend; `None`: what the configuration says, or a slot a core.
     pub slots: Option<u16>,
+    /// Memory to lend, MiB; `None`: what the configuration says, or three quarters of the machine's.
+    pub memory_mib: Option<u32>,
+    /// Named resources; they replace those of the same name in the configuration.
+    pub resources: Vec<Resource>,
+    /// Labels, beside those in the configuration.
+    pub labels: Vec<String>,
     /// Nodes to join, best first.
     pub join: Vec<JoinTarget>,
     /// Join exactly one of these, never one of their children instead.
@@ -105,6 +111,9 @@ impl Options {
             name: name.into(),
             listen: Vec::new(),
             slots: None,
+            memory_mib: None,
+            resources: Vec::new(),
+            labels: Vec::new(),
             join: Vec::new(),
             here: false,
             fan_out: None,
@@ -143,7 +152,8 @@ pub struct Config {
     pub users: BTreeSet<String>,
     /// Slots to lend.
     pub slots: Option<u16>,
-    /// Memory to lend, MiB; by default three quarters of the machine's.
+    /// Memory to lend, MiB; by default three quarters of what this machine, or the cgroup of the
+    /// daemon, allows.
     pub memory_mib: Option<u32>,
     /// Named resources, such as `gpu = 1`.
     pub resources: BTreeMap<String, u32>,
@@ -240,11 +250,6 @@ impl Config {
         }
         Ok(Config::default())
     }
-
-    pub(crate) fn named_resources(&self) -> Vec<Resource> {
-        let named = self.resources.iter();
-        named.map(|(name, amount)| Resource { name: name.clone(), amount: *amount }).collect()
-    }
 }
 
 #[cfg(test)]
@@ -270,7 +275,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(&[dir.path().join("missing"), file]).unwrap();
         assert_eq!(config.accept, AcceptWord::All);
-        assert_eq!(config.named_resources(), [Resource { name: "gpu".into(), amount: 2 }]);
+        assert_eq!(config.resources, BTreeMap::from([("gpu".to_owned(), 2)]));
         assert_eq!(config.worker, WorkerConfig { memory_mib: Some(512), ..WorkerConfig::default() });
     }
 }

@@ -6,6 +6,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{IntoRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -105,10 +106,24 @@ fn kib_of(text: &str, label: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// The machine's memory, MiB.
+/// The memory there is for this process, MiB: the machine's, or what its cgroups (of version 2) leave.
 pub(crate) fn memory_mib() -> u32 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    (kib_of(&text, "MemTotal:") / 1024) as u32
+    let machine = kib_of(&text, "MemTotal:") * 1024;
+    let cgroups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let bytes =
+        cgroup_memory(Path::new("/sys/fs/cgroup"), &cgroups).map_or(machine, |most| most.min(machine));
+    (bytes >> 20).min(u32::MAX.into()) as u32
+}
+
+/// The least `memory.max` of the cgroup and those around it, bytes.
+fn cgroup_memory(mount: &Path, cgroups: &str) -> Option<u64> {
+    let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limit = |cgroup: &Path| {
+        let text = std::fs::read_to_string(mount.join(cgroup).join("memory.max")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    Path::new(own).ancestors().filter_map(limit).min()
 }
 
 /// The beginning of `text` of at most `bytes_max` bytes.
@@ -177,6 +192,21 @@ mod tests {
     fn the_clock_goes_forward() {
         let before = now();
         assert!(now() >= before && before > Tick(0));
+    }
+
+    #[test]
+    fn the_tightest_cgroup_around_a_process_bounds_its_memory() {
+        let mount = tempfile::tempdir().unwrap();
+        let inner = mount.path().join("batch/job");
+        std::fs::create_dir_all(&inner).unwrap();
+        let most = || cgroup_memory(mount.path(), "1:cpu:/x\n0::/batch/job\n");
+        assert_eq!(most(), None);
+        std::fs::write(inner.join("memory.max"), "max\n").unwrap();
+        assert_eq!(most(), None);
+        std::fs::write(mount.path().join("batch/memory.max"), "1048576\n").unwrap();
+        assert_eq!(most(), Some(1 << 20));
+        std::fs::write(inner.join("memory.max"), "4096\n").unwrap();
+        assert_eq!(most(), Some(4096));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A pool of real daemons on this machine, for as long as a benchmark lasts.
 
 use crate::up::{Plan, ensure_identities, start_all};
+use crate::wanting::LendArgs;
 use anyhow::{Context, Result};
 use mutirao::raw::{Options, Pool, Slots};
 use mutirao_trust::{Home, Name};
@@ -41,6 +42,7 @@ impl TestPool {
                     join: if i > 1 { vec!["n1".into()] } else { Vec::new() },
                     here: false,
                     slots: Some(shape.slots),
+                    lend: LendArgs::default(),
                     listen: Some(loopback),
                     fan_out: shape.fan_out,
                     spin: shape.spin,

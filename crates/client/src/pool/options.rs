@@ -1,6 +1,6 @@
 //! What one says when a pool is opened or slots are asked for, and what one hears about leases.
 
-use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Want};
+use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Resource, Want};
 use mutirao_wire::plugin::Operation;
 use mutirao_wire::wait::Wait;
 use mutirao_wire::{Handle, LeaseId};
@@ -81,6 +81,14 @@ pub struct Request {
     pub layout: Layout,
     /// The only architecture that will do, if one.
     pub arch: Option<Arch>,
+    /// Labels that every lender must have.
+    pub labels: Vec<String>,
+    /// Labels that no lender may have.
+    pub without: Vec<String>,
+    /// Name of a node: only it, and the nodes below it in the tree, will do.
+    pub below: Option<String>,
+    /// How many edges of the tree the search may go from this machine's node.
+    pub hops: Option<u8>,
     /// Whether this program's operations are to run on them; otherwise they are slots only.
     pub workers: bool,
     /// How it waits in the pool's queue when it cannot be served at once; `None`: not at all.
@@ -96,9 +104,80 @@ impl Request {
             bundle: Bundle::default(),
             layout: Layout::Near,
             arch: None,
+            labels: Vec::new(),
+            without: Vec::new(),
+            below: None,
+            hops: None,
             workers: true,
             wait: None,
         }
+    }
+
+    /// So many slots (cores) in each lease, all on one node.
+    pub fn cores(mut self, slots: u16) -> Request {
+        self.bundle.slots = slots;
+        self
+    }
+
+    /// So much memory set aside for each lease, MiB; its worker can fill no more.
+    pub fn memory_mib(mut self, mib: u32) -> Request {
+        self.bundle.memory_mib = mib;
+        self
+    }
+
+    /// So many of a resource the owner has named, such as `gpu`, in each lease. The worker finds which ones they
+    /// are in its environment: `MUTIRAO_RESOURCE_GPU` is `0,3`.
+    pub fn resource(mut self, name: impl Into<String>, amount: u32) -> Request {
+        self.bundle.resources.push(Resource { name: name.into(), amount });
+        self
+    }
+
+    /// Whole nodes, with nobody else on them.
+    pub fn exclusive(mut self) -> Request {
+        self.bundle.exclusive = true;
+        self
+    }
+
+    /// Only nodes of this architecture.
+    pub fn arch(mut self, arch: Arch) -> Request {
+        self.arch = Some(arch);
+        self
+    }
+
+    /// Only nodes with this label.
+    pub fn label(mut self, label: impl Into<String>) -> Request {
+        self.labels.push(label.into());
+        self
+    }
+
+    /// Only nodes without this label.
+    pub fn without(mut self, label: impl Into<String>) -> Request {
+        self.without.push(label.into());
+        self
+    }
+
+    /// Only the node of this name and those below it in the tree.
+    pub fn below(mut self, node: impl Into<String>) -> Request {
+        self.below = Some(node.into());
+        self
+    }
+
+    /// Only nodes at most so many edges of the tree away from this machine's; 0 is this machine's alone.
+    pub fn within_hops(mut self, hops: u8) -> Request {
+        self.hops = Some(hops);
+        self
+    }
+
+    /// At most one lease a node.
+    pub fn spread(mut self) -> Request {
+        self.layout = Layout::Spread;
+        self
+    }
+
+    /// All leases, or none.
+    pub fn all_or_none(mut self) -> Request {
+        self.at_least = self.count;
+        self
     }
 
     pub(crate) fn want(&self) -> Want {
@@ -107,7 +186,10 @@ impl Request {
             count: self.count,
             layout: self.layout,
             arch: self.arch,
-            ..Want::default()
+            labels: self.labels.clone(),
+            without: self.without.clone(),
+            below: self.below.clone(),
+            hops: self.hops,
         }
     }
 }

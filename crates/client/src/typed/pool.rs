@@ -108,6 +108,22 @@ impl Pool {
         self.raw.allocate(&Request::slots(count))
     }
 
+    /// Asks for what `request` says: cores, memory, resources, labels, a place. From now on the pool asks for no
+    /// slots by itself.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mutirao::Error> {
+    /// # let pool = mutirao::Pool::open()?;
+    /// use mutirao::Request;
+    /// let request = Request::slots(4).cores(2).memory_mib(4096).resource("gpu", 1).label("ssd").below("rack2");
+    /// let granted = pool.allocate_with(&request.all_or_none())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn allocate_with(&self, request: &Request) -> Result<Allocation, Error> {
+        self.raw.allocate(request)
+    }
+
     /// Gives leases back; see [`raw::Pool::release`].
     pub fn release(&self, leases: &[LeaseKey]) -> Result<(), Error> {
         self.raw.release(leases)

@@ -3,6 +3,7 @@
 use super::joining::Joining;
 use super::{Daemon, Node, Stop, key};
 use crate::authority::{self, Rights};
+use crate::capacity::capacity;
 use crate::clients::Clients;
 use crate::context::{Conns, Context, Jobs, Owner, token};
 use crate::error::Error;
@@ -15,11 +16,10 @@ use crate::streams::Streams;
 use crate::sys;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Poll, Waker};
-use mutirao_tree::{Capacity, Core, Policy, Settings};
+use mutirao_tree::{Core, Policy, Settings};
 use mutirao_trust::{Home, Identity, Name, Pool};
 use mutirao_wire::limits::PROTOCOL;
 use mutirao_wire::link::Me;
-use mutirao_wire::node::Arch;
 use mutirao_wire::{Incarnation, NodeId, NodeRef};
 use std::collections::HashMap;
 use std::fs;
@@ -154,7 +154,7 @@ impl Node {
             fan_out: options.fan_out.unwrap_or(Settings::default().fan_out),
             ..Settings::default()
         };
-        let capacity = capacity(&ctx.config, options.slots);
+        let capacity = capacity(&ctx.config, &options)?;
         let verify = authority::verifier(pool.clone());
         let core = Core::new(me, settings, capacity, Policy::default(), verify);
         let signals = if options.signals { Some(sys::end_signals()?) } else { None };
@@ -277,19 +277,6 @@ fn listen(
     }
     addresses.truncate(mutirao_wire::limits::ADDRESSES_MAX);
     Ok((listeners, addresses))
-}
-
-fn capacity(config: &Config, slots: Option<u16>) -> Capacity {
-    let cores =
-        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(u16::MAX.into()) as u16);
-    Capacity {
-        slots: slots.or(config.slots).unwrap_or(cores),
-        memory_mib: config.memory_mib.unwrap_or_else(|| sys::memory_mib() / 4 * 3),
-        resources: config.named_resources(),
-        arch: Arch::HERE,
-        libc: sys::libc_version(),
-        labels: config.labels.clone(),
-    }
 }
 
 /// A node with many links, workers and programs needs many descriptors, and its memory, keys
