@@ -3,6 +3,7 @@
 use crate::units;
 use clap::Args;
 use mutirao_wire::node::{Arch, Bundle, Resource, Want};
+use serde::{Deserialize, Serialize};
 
 /// What nodes must have.
 #[derive(Debug, Clone, Args)]
@@ -60,7 +61,7 @@ impl WantArgs {
 }
 
 /// What a node lends beside slots.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 pub struct LendArgs {
     /// Memory to lend, such as 8GiB; three quarters of the machine's unless said
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mib)]

@@ -16,6 +16,7 @@
 use crate::membership::{home, user_name, write_owner};
 use crate::output::put;
 use crate::up::{self, Plan};
+use crate::wanting::LendArgs;
 use anyhow::{Context, Result, bail};
 use mutirao_node::LocalNode;
 use mutirao_trust::{Certificate, Home, Name, Pool, Role};
@@ -67,6 +68,8 @@ pub struct UpOrder {
     pub here: bool,
     /// Slots it lends.
     pub slots: Option<u16>,
+    /// What else it lends.
+    pub lend: LendArgs,
     /// Port it listens on.
     pub port: Option<u16>,
     /// Children it takes.
@@ -154,6 +157,7 @@ fn bring_up(order: &UpOrder) -> Result<UpReply> {
         join: order.join.clone(),
         here: order.here,
         slots: order.slots,
+        lend: order.lend.clone(),
         listen: order.port.map(|port| SocketAddr::from(([0, 0, 0, 0], port))),
         fan_out: order.fan_out,
         spin: order.spin,

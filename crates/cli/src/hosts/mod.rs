@@ -119,6 +119,7 @@ impl Starter<'_> {
             join,
             here,
             slots: host.slots.or(self.args.slots),
+            lend: self.args.lend.clone(),
             port: self.plan.port(host),
             fan_out: self.args.fan_out,
             spin: !self.args.no_spin,
