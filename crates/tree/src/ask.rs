@@ -22,6 +22,15 @@ pub(crate) struct Questions {
     asked: BTreeMap<AskId, Asked>,
 }
 
+impl Questions {
+    /// See [`Core::rest`].
+    pub(crate) fn rest(&mut self) {
+        if self.asked.is_empty() {
+            self.asked = BTreeMap::new();
+        }
+    }
+}
+
 struct Asked {
     /// Who asked; `None`: a local user.
     from: Option<NodeId>,

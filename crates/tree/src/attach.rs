@@ -87,6 +87,17 @@ impl Place {
             || self.joins.iter().any(|((joiner, _), passing)| *joiner == id && passing.below.is_none())
     }
 
+    /// See [`Core::rest`].
+    pub(crate) fn rest(&mut self) {
+        if self.joins.is_empty() {
+            self.joins = BTreeMap::new();
+        }
+        self.lineage.ancestors.shrink_to_fit();
+        self.lineage.successors.shrink_to_fit();
+        self.wish.queue.shrink_to_fit();
+        self.wish.dialling.shrink_to_fit();
+    }
+
     /// Children, and joiners that are about to be.
     fn taken(&self) -> usize {
         self.children.len() + self.joins.values().filter(|passing| passing.below.is_none()).count()
@@ -275,7 +286,7 @@ impl Core {
             }
             return;
         }
-        let Some(parent) = self.links.get(&from).cloned() else { return };
+        let Some(parent) = self.links.get(&from).map(|node| (**node).clone()) else { return };
         // Two roots wanted each other, and the other gave up its own attempt.
         if self.place.children.contains_key(&from) {
             self.drop_child(from);
@@ -476,13 +487,16 @@ impl Core {
     }
 
     fn adopt(&mut self, id: NodeId, nonce: u64, out: &mut Vec<Output>) {
-        let Some(node) = self.links.get(&id).cloned() else { return };
+        let Some(node) = self.links.get(&id).map(|node| (**node).clone()) else { return };
         self.place.children_so_far += 1;
         let child = Child::new(node, self.place.children_so_far, self.now);
         self.place.children.insert(id, child);
         self.place.lineage_touched = true;
         self.upward.touched = true;
         let lineage = self.lineage_below();
+        if self.place.children.len() == 1 {
+            self.place.told = lineage.clone();
+        }
         self.send_tree(id, Attached { nonce, lineage }, out);
     }
 
@@ -518,6 +532,10 @@ impl Core {
 
     pub(crate) fn tell_lineage(&mut self, out: &mut Vec<Output>) {
         if !core::mem::take(&mut self.place.lineage_touched) {
+            return;
+        }
+        if self.place.children.is_empty() {
+            self.place.told = Lineage::default();
             return;
         }
         let lineage = self.lineage_below();

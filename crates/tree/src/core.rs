@@ -38,7 +38,7 @@ pub struct Core {
     pub(crate) me: NodeRef,
     pub(crate) settings: Settings,
     pub(crate) now: Tick,
-    pub(crate) links: BTreeMap<NodeId, NodeRef>,
+    pub(crate) links: BTreeMap<NodeId, Box<NodeRef>>,
     pub(crate) timers: BTreeSet<(Tick, Timer)>,
     /// Nodes whose link may have become idle by the input at hand.
     pub(crate) touched: BTreeSet<NodeId>,
@@ -226,7 +226,7 @@ impl Core {
             self.link_down(node.id, out);
         }
         let id = node.id;
-        self.links.insert(id, node);
+        self.links.insert(id, Box::new(node));
         self.home_linked(id, out);
         self.lend_linked(id, out);
         self.advance_wish(out);
@@ -309,6 +309,20 @@ impl Core {
                 Timer::Wait(request) => self.wait_time(request, out),
             }
         }
+        if self.timers.is_empty() {
+            self.rest();
+        }
+    }
+
+    /// Nothing is under way: tables that have run empty give back the room they keep for some entries.
+    fn rest(&mut self) {
+        self.timers = BTreeSet::new();
+        self.touched = BTreeSet::new();
+        self.place.rest();
+        self.searches.rest();
+        self.questions.rest();
+        self.lend.rest();
+        self.home.rest();
     }
 
     fn leave(&mut self, out: &mut Vec<Output>) {

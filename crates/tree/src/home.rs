@@ -56,6 +56,16 @@ impl Home {
         self.leases.range(first..=last)
     }
 
+    /// See [`Core::rest`].
+    pub(crate) fn rest(&mut self) {
+        if self.leases.is_empty() {
+            self.leases = BTreeMap::new();
+        }
+        if self.apps.is_empty() {
+            self.apps = BTreeMap::new();
+        }
+    }
+
     pub(crate) fn needs(&self, lender: NodeId) -> bool {
         self.with(lender).next().is_some()
     }

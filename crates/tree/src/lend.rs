@@ -71,6 +71,13 @@ impl Lend {
         }
     }
 
+    /// See [`Core::rest`].
+    pub(crate) fn rest(&mut self) {
+        if self.leases.is_empty() {
+            self.leases = BTreeMap::new();
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.leases.is_empty()
     }

@@ -27,6 +27,15 @@ pub(crate) struct Searches {
     jobs: BTreeMap<RequestId, Job>,
 }
 
+impl Searches {
+    /// See [`Core::rest`].
+    pub(crate) fn rest(&mut self) {
+        if self.jobs.is_empty() {
+            self.jobs = BTreeMap::new();
+        }
+    }
+}
+
 /// One search, as seen from one node.
 #[derive(Clone)]
 struct Job {
