@@ -11,6 +11,7 @@ use mutirao_wire::query::Row;
 use mutirao_wire::{AppId, Incarnation, NodeId, Tick};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// One simulated machine.
 pub struct Node {
@@ -19,7 +20,7 @@ pub struct Node {
     /// The machine under test; `None` while the node is down.
     pub core: Option<Core>,
     /// What it starts with.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// What it has.
     pub capacity: Capacity,
     /// Whom it lends to.
@@ -92,7 +93,7 @@ pub(crate) fn index_of(id: NodeId) -> Option<usize> {
 }
 
 impl Node {
-    pub(crate) fn new(index: usize, slots: u16, settings: Settings) -> Node {
+    pub(crate) fn new(index: usize, slots: u16, settings: Arc<Settings>) -> Node {
         let name = format!("n{index}");
         let address = format!("10.{}.{}.{}:7000", index >> 16, (index >> 8) & 255, index & 255);
         let me = NodeRef {

@@ -13,6 +13,7 @@ use mutirao_wire::node::Asker;
 use mutirao_wire::{AppId, Incarnation, LeaseId, NodeId, PoolId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a world is like.
 #[derive(Debug, Clone)]
@@ -74,6 +75,7 @@ pub struct World {
     pub(crate) digest: Digest,
     pub(crate) questions: u64,
     pub(crate) buffer: Vec<u8>,
+    settings: Arc<Settings>,
     queue: Queue,
 }
 
@@ -86,6 +88,7 @@ impl World {
             trace: Vec::new(),
             random: Random::new(options.seed),
             net: Net::default(),
+            settings: Arc::new(options.settings.clone()),
             given: BTreeMap::new(),
             options,
             now: Tick(1_000_000),
@@ -99,7 +102,7 @@ impl World {
     /// Adds a machine, still down.
     pub fn add(&mut self, slots: u16) -> usize {
         let index = self.nodes.len();
-        self.nodes.push(Node::new(index, slots, self.options.settings.clone()));
+        self.nodes.push(Node::new(index, slots, self.settings.clone()));
         self.net.add_node();
         index
     }

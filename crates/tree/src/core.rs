@@ -17,6 +17,7 @@ use mutirao_wire::node::Want;
 use mutirao_wire::tree::{AskId, Detach, Lineage, Summary, TreeMessage};
 use mutirao_wire::{AppId, LeaseId, NodeId, NodeRef, RequestId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What a timer is for. Timers are never taken back: one that is no longer meant finds nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +37,7 @@ pub(crate) enum Timer {
 /// All that one node decides about the tree and about leases.
 pub struct Core {
     pub(crate) me: NodeRef,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) now: Tick,
     pub(crate) links: BTreeMap<NodeId, Box<NodeRef>>,
     pub(crate) timers: BTreeSet<(Tick, Timer)>,
@@ -56,14 +57,16 @@ pub struct Core {
 }
 
 impl Core {
-    /// A node without a parent. Its `me.incarnation` must be higher than in each earlier life.
+    /// A node without a parent. Its `me.incarnation` must be higher than in each earlier life. Many
+    /// simulated nodes share one copy of their settings.
     pub fn new(
         me: NodeRef,
-        settings: Settings,
+        settings: impl Into<Arc<Settings>>,
         capacity: Capacity,
         policy: Policy,
         verify: Verifier,
     ) -> Core {
+        let settings = settings.into();
         let queue = Queue::new(&settings);
         Core {
             me,
