@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 RELEASE := $(TARGET_DIR)/release
 DEBUG := $(TARGET_DIR)/debug
 
-.PHONY: help build demo test bench install clean fuzz
+.PHONY: help build demo test model bench install clean fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -19,6 +19,9 @@ demo: build ## a pool of four nodes on this machine draws a Mandelbrot picture i
 test: ## every test, also those that start real daemons (some minutes)
 	$(CARGO) build --workspace --locked
 	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --workspace --locked
+
+model: ## the attach rule, every order of events within wider bounds (minutes, some GiB)
+	$(CARGO) test --release --locked -p mutirao-tree --lib model -- --ignored
 
 bench: build ## figures of this machine, each beside its floor
 	$(RELEASE)/mutirao bench call

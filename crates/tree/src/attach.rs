@@ -1,9 +1,10 @@
 //! Who is parent and who is child: the one attach rule.
 //!
-//! A node without a parent asks a candidate. The question climbs to the candidate's root, which alone
-//! commits. Why no cycle can come of it: a root with an attempt of its own under way commits nobody,
-//! and it takes the answer to exactly that attempt only. So while it waits nobody new comes under it,
-//! and a climb from below itself meets it and is refused.
+//! A node that wants a parent, or another one, asks a candidate. The question climbs to the candidate's
+//! root, which alone commits. Why no cycle can come of it: a node with an attempt of its own under way
+//! lets no other pass and commits nobody, and it takes the answer to exactly that attempt only. So
+//! while it waits nobody new comes under it, and a climb from below itself meets it and is refused. What
+//! waits for a verdict while the way up changes asks again, so that no verdict holds for another way.
 
 use crate::core::{Core, Timer};
 use crate::io::{Output, Table};
@@ -12,7 +13,7 @@ use mutirao_wire::limits::DEPTH_MAX;
 use mutirao_wire::tree::{
     Attach, AttachRefused, Attached, Climb, Detach, Lineage, Redirect, Refusal, Verdict,
 };
-use mutirao_wire::{NodeId, NodeRef, Tick};
+use mutirao_wire::{Incarnation, NodeId, NodeRef, Tick};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Candidates dialled at once.
@@ -27,9 +28,11 @@ const REDIRECTS_MAX: usize = 4;
 const ANCESTORS_MAX: usize = 40;
 /// Successors of a root.
 const SUCCESSORS_MAX: usize = 3;
+/// Nodes the root seeks that it tells those below of.
+const SOUGHT_MAX: usize = 8;
 
 /// Where this node is in the tree.
-#[derive(Default)]
+#[derive(Clone, Hash)]
 pub(crate) struct Place {
     pub(crate) parent: Option<NodeRef>,
     pub(crate) lineage: Lineage,
@@ -43,19 +46,23 @@ pub(crate) struct Place {
 }
 
 /// An attempt to join that passed through this node.
+#[derive(Clone, Hash)]
 struct Passing {
     /// The child it came from; `None`: this node is to be the parent.
     below: Option<NodeId>,
     until: Tick,
+    climb: Climb,
 }
 
 /// The wish for a parent.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 struct Wish {
     configured: Vec<NodeRef>,
     here: bool,
-    /// Relatives of the time before the parent was lost, best first.
-    remembered: Vec<NodeRef>,
+    /// The parent is to be left as soon as one of `configured` takes this node.
+    moving: bool,
+    /// Relatives of the time before the parent was lost, best first, and since when they are sought.
+    remembered: Vec<(NodeRef, Tick)>,
     queue: VecDeque<NodeRef>,
     dialling: Vec<(NodeRef, Tick)>,
     asked: Option<Asked>,
@@ -68,6 +75,7 @@ struct Wish {
     told: Option<(NodeId, Refusal)>,
 }
 
+#[derive(Clone, Hash)]
 struct Asked {
     to: NodeRef,
     nonce: u64,
@@ -75,6 +83,22 @@ struct Asked {
 }
 
 impl Place {
+    /// A place without neighbours. Attempts are numbered on from a number that no earlier life of this
+    /// node, which made fewer than a million a millisecond, can have reached: an answer to one of its
+    /// attempts is none to ours.
+    pub(crate) fn new(life: Incarnation) -> Place {
+        Place {
+            parent: None,
+            lineage: Lineage::default(),
+            children: BTreeMap::new(),
+            children_so_far: 0,
+            joins: BTreeMap::new(),
+            wish: Wish { nonce: life.0 << 20, ..Wish::default() },
+            told: Lineage::default(),
+            lineage_touched: false,
+        }
+    }
+
     pub(crate) fn is_parent(&self, id: NodeId) -> bool {
         self.parent.as_ref().is_some_and(|parent| parent.id == id)
     }
@@ -108,7 +132,8 @@ impl Wish {
     /// All candidates in the order in which they are tried.
     fn candidates(&self, me: NodeId) -> VecDeque<NodeRef> {
         let mut queue: VecDeque<NodeRef> = VecDeque::new();
-        for node in self.remembered.iter().chain(&self.configured) {
+        let remembered = self.remembered.iter().map(|(node, _)| node).filter(|_| !self.moving);
+        for node in remembered.chain(&self.configured) {
             if node.id != me && !queue.iter().any(|known| known.id == node.id) {
                 queue.push_back(node.clone());
             }
@@ -125,23 +150,20 @@ impl Core {
         wish.here = here;
         wish.failures = 0;
         wish.told = None;
-        let elsewhere = self
-            .place
-            .parent
-            .as_ref()
-            .is_some_and(|parent| here && !self.place.wish.configured.iter().any(|n| n.id == parent.id));
-        if elsewhere {
-            if let Some(parent) = self.place.parent.clone() {
-                self.send_tree(parent.id, Detach {}, out);
-                self.place.wish.remembered.clear();
-                self.lose_parent(false, out);
-                self.searches_lost(parent.id, out);
-                self.questions_lost(parent.id, out);
-                self.touched.insert(parent.id);
-            }
-        } else if self.place.parent.is_none() && self.place.wish.asked.is_none() {
+        self.place.lineage_touched = true;
+        let named = |id| wish.configured.iter().any(|node| node.id == id);
+        wish.moving = here && self.place.parent.as_ref().is_some_and(|parent| !named(parent.id));
+        if let Some(asked) = wish.asked.take_if(|asked| here && !named(asked.to.id)) {
+            self.touched.insert(asked.to.id);
+        }
+        if self.seeks_parent() && self.place.wish.asked.is_none() {
             self.restart_wish(out);
         }
+    }
+
+    /// Whether this node wants a parent that it does not have.
+    fn seeks_parent(&self) -> bool {
+        !self.leaving && (self.place.parent.is_none() || self.place.wish.moving)
     }
 
     /// Begins with the first candidate again.
@@ -150,6 +172,7 @@ impl Core {
         for (node, _) in wish.dialling.drain(..) {
             self.touched.insert(node.id);
         }
+        wish.remembered.retain(|(_, since)| self.now - *since < self.settings.forget);
         wish.queue = wish.candidates(self.me.id);
         wish.again = None;
         wish.redirects = 0;
@@ -158,7 +181,7 @@ impl Core {
 
     /// Asks the next candidate that can be asked, dials those that cannot yet.
     pub(crate) fn advance_wish(&mut self, out: &mut Vec<Output>) {
-        if self.place.parent.is_some() || self.leaving || self.place.wish.asked.is_some() {
+        if !self.seeks_parent() || self.place.wish.asked.is_some() {
             return;
         }
         if let Some(at) = self.place.wish.dialling.iter().position(|(node, _)| self.is_linked(node.id)) {
@@ -180,6 +203,11 @@ impl Core {
         }
         let pause = self.pause();
         let wish = &mut self.place.wish;
+        if wish.moving && wish.dialling.is_empty() && wish.told.is_some() {
+            // Refused for good: this node stays where it is.
+            wish.moving = false;
+            return;
+        }
         if wish.dialling.is_empty() && wish.again.is_none() && !wish.candidates(self.me.id).is_empty() {
             wish.failures = wish.failures.saturating_add(1);
             let again = self.now + pause;
@@ -194,7 +222,8 @@ impl Core {
         let doublings = self.place.wish.failures.min(16);
         let base = (self.settings.retry * (1 << doublings)).min(self.settings.retry_max);
         let seed = self.me.id.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let mut x = seed ^ (u64::from(self.place.wish.failures) + self.place.wish.nonce * 0x10001);
+        let mut x = seed
+            ^ u64::from(self.place.wish.failures).wrapping_add(self.place.wish.nonce.wrapping_mul(0x10001));
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         base.mul_f64(0.5 + ((x >> 40) as f64) / f64::from(1u32 << 24))
@@ -212,6 +241,7 @@ impl Core {
         let id = to.id;
         wish.asked = Some(Asked { to, nonce, until });
         self.send_tree(id, Attach { nonce, size, here }, out);
+        self.climb_again(out);
     }
 
     /// Takes the attempt under way if it is this one.
@@ -238,7 +268,7 @@ impl Core {
             self.touched.insert(asked.to.id);
         }
         wish.dialling.retain(|(_, until)| *until > now);
-        if wish.again.is_some_and(|at| at <= now) && self.place.parent.is_none() {
+        if wish.again.is_some_and(|at| at <= now) && self.seeks_parent() {
             return self.restart_wish(out);
         }
         self.advance_wish(out);
@@ -270,6 +300,11 @@ impl Core {
     /// Tells the owner of a refusal that will not go away by itself, once.
     fn refused_by(&mut self, by: NodeRef, refusal: Refusal, out: &mut Vec<Output>) {
         let wish = &mut self.place.wish;
+        if refusal == Refusal::Cycle {
+            // It is one of ours again. Should it be cut off once more, it will seek us.
+            wish.remembered.retain(|(node, _)| node.id != by.id);
+            self.place.lineage_touched = true;
+        }
         let asked_for = wish.configured.iter().any(|node| node.id == by.id);
         if refusal != Refusal::Busy && asked_for && wish.told != Some((by.id, refusal)) {
             wish.told = Some((by.id, refusal));
@@ -281,7 +316,8 @@ impl Core {
         if self.take_asked(from, m.nonce).is_none() {
             if self.place.is_parent(from) {
                 self.on_lineage(from, m.lineage, out);
-            } else {
+            } else if self.place.wish.asked.as_ref().is_none_or(|asked| asked.to.id != from) {
+                // Else it is about to read that it is asked again, and lets go by itself.
                 self.send_tree(from, Detach {}, out);
             }
             return;
@@ -291,7 +327,6 @@ impl Core {
         if self.place.children.contains_key(&from) {
             self.drop_child(from);
         }
-        self.place.joins.clear();
         let wish = &mut self.place.wish;
         wish.queue.clear();
         for (node, _) in wish.dialling.drain(..) {
@@ -300,12 +335,22 @@ impl Core {
         wish.again = None;
         wish.failures = 0;
         wish.told = None;
-        self.place.parent = Some(parent.clone());
+        // Who was told to have one parent only goes back to it as soon as it can.
+        wish.moving = wish.here && !wish.configured.iter().any(|node| node.id == from);
+        let old = self.place.parent.replace(parent.clone());
         self.place.lineage = m.lineage;
         self.bound_lineage();
         self.place.lineage_touched = true;
         self.upward.begin();
+        if let Some(old) = old.filter(|old| old.id != from) {
+            self.send_tree(old.id, Detach {}, out);
+            self.searches_lost(old.id, out);
+            self.questions_lost(old.id, out);
+            self.touched.insert(old.id);
+        }
         out.push(Output::Joined(parent));
+        self.climb_again(out);
+        self.advance_wish(out);
     }
 
     pub(crate) fn on_lineage(&mut self, from: NodeId, lineage: Lineage, out: &mut Vec<Output>) {
@@ -321,34 +366,42 @@ impl Core {
     fn bound_lineage(&mut self) {
         self.place.lineage.ancestors.truncate(ANCESTORS_MAX + 2);
         self.place.lineage.successors.truncate(SUCCESSORS_MAX);
+        self.place.lineage.sought.truncate(SOUGHT_MAX);
     }
 
-    /// The parent is lost (`remember` its relatives: they are tried first) or was left.
-    fn lose_parent(&mut self, remember: bool, out: &mut Vec<Output>) {
+    /// The parent is lost: its relatives are tried first.
+    fn lose_parent(&mut self, out: &mut Vec<Output>) {
         let lineage = core::mem::take(&mut self.place.lineage);
         self.place.parent = None;
-        self.place.joins.clear();
         self.place.lineage_touched = true;
-        if remember {
-            let me = self.me.id;
-            let mut known: Vec<NodeRef> = Vec::new();
-            // Successors wait for those before them, so that they do not all chase one another.
-            let before_me = lineage.successors.iter().take_while(|node| node.id != me);
-            let above = lineage.ancestors.iter().skip(1).take(CANDIDATES_MAX / 2);
-            let lost = lineage.ancestors.first();
-            let old = core::mem::take(&mut self.place.wish.remembered);
-            for node in above.chain(before_me).chain(lost).chain(&old) {
-                if node.id != me && !known.iter().any(|k| k.id == node.id) {
-                    known.push(node.clone());
-                }
+        let me = self.me.id;
+        let wish = &mut self.place.wish;
+        // Successors wait for those before them, so that they do not all chase one another.
+        let before_me = lineage.successors.iter().take_while(|node| node.id != me);
+        let above = lineage.ancestors.iter().skip(1).take(CANDIDATES_MAX / 2);
+        let lost = lineage.ancestors.first();
+        let old = core::mem::take(&mut wish.remembered);
+        let new = above.chain(before_me).chain(lost).chain(&lineage.sought).map(|node| (node, self.now));
+        for (node, since) in new.chain(old.iter().map(|(node, since)| (node, *since))) {
+            if node.id != me && !wish.remembered.iter().any(|(known, _)| known.id == node.id) {
+                wish.remembered.push((node.clone(), since));
             }
-            known.truncate(CANDIDATES_MAX);
-            self.place.wish.remembered = known;
         }
-        self.place.wish.failures = 0;
+        wish.remembered.truncate(CANDIDATES_MAX);
+        wish.moving = false;
+        wish.failures = 0;
         out.push(Output::Root);
         if !self.leaving {
             self.restart_wish(out);
+        }
+        self.climb_again(out);
+    }
+
+    /// The way up has changed, or is closed: what waits for a verdict that was asked for on the old way
+    /// asks anew.
+    fn climb_again(&mut self, out: &mut Vec<Output>) {
+        for passing in core::mem::take(&mut self.place.joins).into_values() {
+            self.climb(passing.below, passing.until, passing.climb, out);
         }
     }
 
@@ -366,7 +419,7 @@ impl Core {
         }
         if self.place.is_parent(id) {
             self.touched.insert(id);
-            self.lose_parent(true, out);
+            self.lose_parent(out);
         }
         if !self.is_linked(id) && self.place.wish.asked.take_if(|asked| asked.to.id == id).is_some() {
             self.advance_wish(out);
@@ -401,7 +454,7 @@ impl Core {
             };
         }
         let climb = Climb { joiner: from, nonce: m.nonce, size: m.size, acceptor: self.me.id, height: 0 };
-        self.climb(None, climb, out);
+        self.climb(None, self.now + self.settings.commit, climb, out);
     }
 
     /// The children with the smallest subtrees, to pass a joiner with `size` nodes down to.
@@ -419,16 +472,18 @@ impl Core {
 
     pub(crate) fn on_climb(&mut self, from: NodeId, m: Climb, out: &mut Vec<Output>) {
         if self.place.children.contains_key(&from) {
-            self.climb(Some(from), m, out);
+            self.climb(Some(from), self.now + self.settings.commit, m, out);
         } else {
             self.not_my_neighbour(from, out);
         }
     }
 
     /// Passes an attempt up, or decides it. `below`: the child it came from.
-    fn climb(&mut self, below: Option<NodeId>, mut m: Climb, out: &mut Vec<Output>) {
+    fn climb(&mut self, below: Option<NodeId>, until: Tick, mut m: Climb, out: &mut Vec<Output>) {
         let verdict = if m.joiner == self.me.id {
             Some(Refusal::Cycle)
+        } else if self.leaving || self.place.parent.is_some() && self.place.wish.asked.is_some() {
+            Some(Refusal::Busy)
         } else if usize::from(m.height) >= DEPTH_MAX {
             Some(Refusal::Deep)
         } else if self.place.joins.len() >= JOINS_MAX {
@@ -436,9 +491,8 @@ impl Core {
             Some(Refusal::Busy)
         } else if let Some(parent) = &self.place.parent {
             let parent = parent.id;
-            let until = self.now + self.settings.commit;
             self.arm(until, Timer::Joins);
-            self.place.joins.insert((m.joiner, m.nonce), Passing { below, until });
+            self.place.joins.insert((m.joiner, m.nonce), Passing { below, until, climb: m.clone() });
             m.height += 1;
             return self.send_tree(parent, m, out);
         } else {
@@ -527,7 +581,12 @@ impl Core {
             children.sort_unstable_by_key(|child| child.since);
             children.iter().take(SUCCESSORS_MAX).map(|child| child.node.clone()).collect()
         };
-        Lineage { ancestors, successors }
+        let sought = if self.place.parent.is_some() {
+            self.place.lineage.sought.clone()
+        } else {
+            self.place.wish.candidates(self.me.id).into_iter().take(SOUGHT_MAX).collect()
+        };
+        Lineage { ancestors, successors, sought }
     }
 
     pub(crate) fn tell_lineage(&mut self, out: &mut Vec<Output>) {
@@ -557,5 +616,18 @@ impl Core {
             self.send_tree(id, Detach {}, out);
             self.neighbour_lost(id, out);
         }
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// Attempts of others that wait for a verdict here.
+    pub(crate) fn joins_that_wait(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        self.place.joins.keys().copied()
+    }
+
+    /// Whether an attempt of this node's own is under way.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.place.wish.asked.is_some()
     }
 }

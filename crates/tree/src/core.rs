@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a timer is for. Timers are never taken back: one that is no longer meant finds nothing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Timer {
     Wish,
     Joins,
@@ -69,13 +69,13 @@ impl Core {
         let settings = settings.into();
         let queue = Queue::new(&settings);
         Core {
+            place: Place::new(me.incarnation),
             me,
             settings,
             now: Tick(0),
             links: BTreeMap::new(),
             timers: BTreeSet::new(),
             touched: BTreeSet::new(),
-            place: Place::default(),
             upward: Upward::default(),
             searches: Searches::default(),
             questions: Questions::default(),

@@ -15,6 +15,8 @@ mod home;
 mod io;
 mod keep;
 mod lend;
+#[cfg(test)]
+mod model;
 mod policy;
 mod queue;
 mod rank;

@@ -25,6 +25,9 @@ pub struct Settings {
     pub retry: Duration,
     /// The longest such pause.
     pub retry_max: Duration,
+    /// A relative that was lost is sought for this long, then forgotten. Nodes named by
+    /// [`Input::Join`](crate::Input::Join) are sought for ever.
+    pub forget: Duration,
     /// A grant nobody confirms for this long is taken back; searches are remembered as long.
     pub first_life: Duration,
     /// A lease whose home is out of reach for this long lapses.
@@ -68,6 +71,7 @@ impl Default for Settings {
             dial: limits::HANDSHAKE,
             retry: Duration::from_millis(50),
             retry_max: Duration::from_secs(5),
+            forget: Duration::from_secs(24 * 60 * 60),
             first_life: limits::FIRST_LIFE,
             lapse: limits::LAPSE,
             margin: Duration::from_secs(3),

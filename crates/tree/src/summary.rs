@@ -16,6 +16,7 @@ const RESOURCES_MAX: usize = 16;
 const NAMES_MAX: usize = 64;
 
 /// A child, and what it said about its subtree.
+#[derive(Clone, Hash)]
 pub(crate) struct Child {
     pub(crate) node: NodeRef,
     /// Which child of this node it was, in order of arrival.
@@ -143,7 +144,7 @@ fn add_label<'a>(sums: &mut BTreeMap<&'a str, LabelSum>, more: &'a LabelSum) {
 }
 
 /// What the parent was told.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(crate) struct Upward {
     /// Something may have changed.
     pub(crate) touched: bool,

@@ -50,7 +50,7 @@ pub struct AttachRefused {
 }
 
 /// Child to parent, up to the root: may `joiner` come under `acceptor`? Only the root answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Climb {
     /// Who wants to join.
     pub joiner: NodeId,
@@ -91,16 +91,18 @@ pub struct Attached {
 pub struct Detach {}
 
 /// Parent to child: who is above, and who takes over should the root be lost.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Lineage {
     /// The parent first, the root last.
     pub ancestors: Vec<NodeRef>,
     /// The root's successors, first to take over first.
     pub successors: Vec<NodeRef>,
+    /// Nodes the root seeks because it was cut off from them: who takes over seeks them too.
+    pub sought: Vec<NodeRef>,
 }
 
 /// Child to parent: what is in my subtree, myself included. A hint, never a promise.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Summary {
     /// Nodes.
     pub nodes: u32,
@@ -135,7 +137,7 @@ pub struct Summary {
 }
 
 /// The memory in a subtree, MiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct MemorySum {
     /// Not set aside for anybody, on all nodes together.
     pub free_mib: u64,
@@ -146,7 +148,7 @@ pub struct MemorySum {
 }
 
 /// One named resource in a subtree.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct ResourceSum {
     /// Its name.
     pub name: String,
@@ -161,7 +163,7 @@ pub struct ResourceSum {
 }
 
 /// One label in a subtree.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct LabelSum {
     /// The label.
     pub label: String,

@@ -79,7 +79,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
             all.push((stringify!($family), bytes));
         })*};
     }
-    let lineage = Lineage { ancestors: vec![node(1)], successors: vec![node(2)] };
+    let lineage = Lineage { ancestors: vec![node(1)], successors: vec![node(2)], sought: vec![node(3)] };
     let grant = Grant { serial: 3, lender: node(2), slots: 1 };
     let note = Note { node: "node3".into(), hindrance: Hindrance::AwaitsApproval };
     let id = AskId { origin: NodeId([1; 32]), number: 2 };
