@@ -142,13 +142,20 @@ fn man() -> Result<()> {
     let command = Cli::command();
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let sub = sub.clone().bin_name(format!("mutirao {}", sub.get_name()));
-        let man = clap_mangen::Man::new(sub);
-        man.render_synopsis_section(&mut page)?;
-        man.render_description_section(&mut page)?;
-        man.render_options_section(&mut page)?;
-        man.render_extra_section(&mut page)?;
-    }
+    man_of(&command, "mutirao", &mut page)?;
     std::io::Write::write_all(&mut std::io::stdout(), &page).context("cannot write the manual page")
+}
+
+/// The sections of a command's subcommands, and of theirs.
+fn man_of(command: &clap::Command, name: &str, page: &mut Vec<u8>) -> Result<()> {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let name = format!("{name} {}", sub.get_name());
+        let man = clap_mangen::Man::new(sub.clone().bin_name(&name));
+        man.render_synopsis_section(page)?;
+        man.render_description_section(page)?;
+        man.render_options_section(page)?;
+        man.render_extra_section(page)?;
+        man_of(sub, &name, page)?;
+    }
+    Ok(())
 }
