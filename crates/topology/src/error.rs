@@ -130,7 +130,7 @@ pub enum Mistake {
     #[error("too many: a node has at most {CHILDREN_MAX} children, a file at most {NODES_MAX} nodes")]
     TooMany,
     /// Deeper than a tree can be.
-    #[error("`{node}` is too deep: a tree has at most {DEPTH_MAX} levels")]
+    #[error("`{node}` is too deep: a tree has at most {DEPTH_MAX} levels below its root")]
     TooDeep {
         /// The node.
         node: String,

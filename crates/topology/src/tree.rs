@@ -5,7 +5,7 @@ use crate::{NODES_MAX, WORD_CHARS_MAX, columns, document, shown};
 use mutirao_wire::limits::{CHILDREN_MAX, DEPTH_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A tree of nodes, by name. At most [`NODES_MAX`] nodes, `CHILDREN_MAX` children a node, `DEPTH_MAX` levels.
+/// A tree of nodes, by name. At most [`NODES_MAX`] nodes, `CHILDREN_MAX` children a node, `DEPTH_MAX` levels below the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     root: String,
@@ -184,7 +184,7 @@ impl Draft {
         let mut order = Vec::new();
         for depth in 0.. {
             let Some(first) = level.first() else { break };
-            if depth == DEPTH_MAX {
+            if depth > DEPTH_MAX {
                 let at = self.parents.get(first).map_or(At { line: 1, column: 1 }, |(_, at)| *at);
                 return Err(Mistake::TooDeep { node: first.clone() }.at(at));
             }
@@ -271,9 +271,9 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        let chain: String = (1..64).map(|i| format!("n{i} n{}\n", i + 1)).collect();
-        assert_eq!(Topology::parse(&chain).unwrap().levels(), 64);
-        assert!(error(&format!("{chain}n64 n65\n")).starts_with("line 64, column 5: `n65` is too deep"));
+        let chain: String = (1..65).map(|i| format!("n{i} n{}\n", i + 1)).collect();
+        assert_eq!(Topology::parse(&chain).unwrap().levels(), 65);
+        assert!(error(&format!("{chain}n65 n66\n")).starts_with("line 65, column 5: `n66` is too deep"));
         let wide = |children: usize| (0..children).fold("r".to_owned(), |line, i| format!("{line} c{i}"));
         assert_eq!(Topology::parse(&wide(CHILDREN_MAX)).unwrap().fan_out(), CHILDREN_MAX);
         assert!(error(&wide(CHILDREN_MAX + 1)).contains("too many"));

@@ -143,7 +143,7 @@ fn hear() -> Result<Order> {
 fn bring_up(order: &UpOrder) -> Result<UpReply> {
     let pool = Pool::from_pem(&order.pool)?;
     let home = home()?;
-    home.join_pool(&pool)?;
+    join_pool(&home, &pool)?;
     if let Some(node) = running(&pool, &order.name) {
         let addresses = node.addresses.iter().map(SocketAddr::to_string).collect();
         let ends_with_session = ends_with_session();
@@ -171,6 +171,15 @@ fn bring_up(order: &UpOrder) -> Result<UpReply> {
         already: false,
         alone: ready["still_alone"].as_bool().unwrap_or(false),
         ends_with_session: ends_with_session(),
+    })
+}
+
+/// Makes this the directory of a member. Machines that share it may do so at the same moment: one of them
+/// is first, and the others find what it wrote.
+fn join_pool(home: &Home, pool: &Pool) -> Result<()> {
+    home.join_pool(pool).or_else(|error| match home.load_pool() {
+        Ok(present) if present.id() == pool.id() => Ok(()),
+        _ => Err(error.into()),
     })
 }
 

@@ -101,10 +101,11 @@ impl Bringer {
         )
     }
 
-    /// Copies the program; it gets its name only when it is there whole.
+    /// Copies the program; it gets its name only when it is there whole. Machines may share the home
+    /// directory, hence the name of the machine in that of the unfinished file.
     fn copy(&self, host: &Host) -> Result<()> {
         let script = format!(
-            "umask 077; d=\"$HOME/{}\"; mkdir -p \"$d\" || exit 1; t=\"$d/new.$$\"; cat > \"$t\"; \
+            "umask 077; d=\"$HOME/{}\"; mkdir -p \"$d\" || exit 1; t=\"$d/new.$(uname -n).$$\"; cat > \"$t\"; \
              if test $(wc -c < \"$t\") -eq {} && chmod 700 \"$t\" && mv \"$t\" \"$d/mutirao\"; \
              then echo {GREETING} copied; else rm -f \"$t\"; echo the copy is not whole >&2; fi",
             self.directory(),
