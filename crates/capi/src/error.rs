@@ -87,7 +87,7 @@ impl From<LibraryError> for Error {
             }
             E::OperationName { .. } | E::TooManyOperations(_) | E::ArgumentEncoding { .. } => Code::Argument,
             E::ArgumentTooLarge { .. } => Code::TooLarge,
-            E::NotEnough { .. } => Code::NoSlots,
+            E::NotEnough { .. } | E::WaitedInVain(_) => Code::NoSlots,
             E::TimedOut { .. } => Code::Timeout,
             E::System { .. } => Code::System,
             _ => Code::Internal,

@@ -4,14 +4,19 @@ use crate::args::AllocArgs;
 use anyhow::{Context, Result};
 use mutirao::raw::{Lease, Pool, Request, note_text};
 use mutirao_wire::node::{Bundle, Layout};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+/// A command whose time is over is killed so long after it was told to end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the command while the slots are held; its exit code.
 pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
@@ -19,7 +24,7 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
     let request = Request {
         count: args.count,
         at_least: args.at_least.unwrap_or(args.count),
-        bundle: Bundle { exclusive: args.exclusive, ..want.bundle },
+        bundle: Bundle { exclusive: args.exclusive, limit_s: args.waiting.limit_s(), ..want.bundle },
         layout: if args.spread { Layout::Spread } else { Layout::Near },
         arch: want.arch,
         labels: want.labels,
@@ -27,7 +32,7 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
         below: want.below,
         hops: want.hops,
         workers: false,
-        wait: None,
+        wait: args.waiting.wait(),
     };
     let allocation = pool.allocate(&request)?;
     allocation.notes.iter().for_each(|note| eprintln!("mutirao: {}", note_text(note)));
@@ -43,7 +48,8 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
         .env("MUTIRAO_HOSTFILE", hosts.file.as_os_str())
         .env("MUTIRAO_SLOTS", leases.iter().map(|lease| u32::from(lease.slots)).sum::<u32>().to_string())
         .env("MUTIRAO_APP", pool.app().to_string());
-    let status = wait_for(command).with_context(|| format!("cannot run `{}`", program.to_string_lossy()));
+    let status = wait_for(command, args.waiting.time_limit)
+        .with_context(|| format!("cannot run `{}`", program.to_string_lossy()));
     pool.close();
     Ok(exit_code(status?))
 }
@@ -82,13 +88,18 @@ impl HostFile {
     }
 }
 
-/// Runs `command` to its end. Signals that would end this process are passed to it instead, so that the
+/// Runs `command` to its end, which comes with `limit` at the latest. Signals that would end this process are passed to it instead, so that the
 /// slots are held exactly as long as it lives.
-fn wait_for(mut command: Command) -> std::io::Result<ExitStatus> {
+fn wait_for(mut command: Command, limit: Option<Duration>) -> std::io::Result<ExitStatus> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     let handle = signals.handle();
     let mut child = command.spawn()?;
     let pid = child.id().cast_signed();
+    if let (Some(limit), Some(pid)) = (limit, Pid::from_raw(pid)) {
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        // It ends with this program, which does not outlive the child for long.
+        std::thread::spawn(move || end_after(&process, limit));
+    }
     let forward = std::thread::spawn(move || {
         for signal in &mut signals {
             if let (Some(pid), Some(signal)) = (Pid::from_raw(pid), Signal::from_named_raw(signal)) {
@@ -103,6 +114,16 @@ fn wait_for(mut command: Command) -> std::io::Result<ExitStatus> {
     status
 }
 
+/// The slots are given back by then: so the process, too, is told to end, and then made to.
+fn end_after(process: &OwnedFd, limit: Duration) {
+    std::thread::sleep(limit);
+    for (signal, then) in [(Signal::TERM, GRACE), (Signal::KILL, Duration::ZERO)] {
+        // It may just have ended, which is what the signal wants.
+        let _ = pidfd_send_signal(process, signal);
+        std::thread::sleep(then);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,9 +133,10 @@ mod tests {
         let run = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            exit_code(wait_for(command).unwrap())
+            exit_code(wait_for(command, Some(Duration::from_secs(1))).unwrap())
         };
         assert_eq!(run("exit 7"), 7);
         assert_eq!(run("kill -9 $$"), 137);
+        assert_eq!(run("exec sleep 60"), 143, "its time is over");
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, as clap reads it.
 
 use crate::hosts::args::HostsArgs;
+use crate::queue::WaitArgs;
 use crate::service::ServiceCommand;
 use crate::topology::TopologyCommand;
 use crate::wanting::{LendArgs, WantArgs};
@@ -70,6 +71,20 @@ pub enum Command {
     Kill(KillArgs),
     /// Hold slots while a command runs here
     Alloc(AllocArgs),
+    /// List the requests that wait for slots, in the order in which they are served
+    #[command(after_help = "\
+Example: mutirao queue
+Each request waits in the queue of one node, which decides when it is served.")]
+    Queue,
+    /// Say why a request waits
+    #[command(after_help = "\
+Examples:
+  mutirao explain 3fa9c1d2.1     the request that `mutirao queue` lists so
+  mutirao explain 3fa9c1d2       all that wait of that application")]
+    Explain {
+        /// The request, as `mutirao queue` names it
+        request: String,
+    },
     /// Plugins: what nodes keep, and what waits for the owner's approval
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -286,7 +301,8 @@ exit code is passed on.
 Examples:
   mutirao alloc -n 4 --spread -- sh -c 'cat $MUTIRAO_HOSTFILE'
   mutirao alloc -n 2 --cores 4 --memory 16GiB --resource gpu=1 --label ssd -- ./train
-  mutirao alloc -n 8 --below rack2 --without old -- ./render")]
+  mutirao alloc -n 8 --below rack2 --without old -- ./render
+  mutirao alloc -n 8 --wait=2h --priority 5 --time-limit 30m -- ./render")]
 pub struct AllocArgs {
     /// Leases to hold: slots, or bundles of what --cores, --memory and --resource say, or (with
     /// --exclusive) nodes
@@ -307,6 +323,9 @@ pub struct AllocArgs {
     /// What each must have
     #[command(flatten)]
     pub want: WantArgs,
+    /// How it waits
+    #[command(flatten)]
+    pub waiting: WaitArgs,
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -11,6 +11,7 @@ mod list;
 mod membership;
 mod orders;
 mod output;
+mod queue;
 mod service;
 mod topology;
 mod units;
@@ -73,6 +74,8 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Logs { worker } => orders::logs(&open(cli)?, worker)?,
         Command::Kill(args) => order(cli, Topic::Kill { what: args.what.clone() }, None)?,
         Command::Alloc(args) => return alloc::run(&open(cli)?, args),
+        Command::Queue => queue::list(&open(cli)?, output)?,
+        Command::Explain { request } => queue::explain(&open(cli)?, request, output)?,
         Command::Plugin(command) => plugin(cli, command)?,
         Command::Call(args) => return call::run(cli, args),
         Command::Bench(command) => bench(cli, command)?,

@@ -130,6 +130,9 @@ pub enum Error {
         /// What stands in the way, for people; begins with `: ` unless empty.
         notes_text: String,
     },
+    /// A request that was to wait ended without slots; none are held.
+    #[error("no slots were granted: {0}")]
+    WaitedInVain(String),
     /// An answer did not come in time.
     #[error("{what} took longer than {waited_ms} ms")]
     TimedOut {
@@ -178,7 +181,7 @@ impl Error {
             Error::UnknownOperation(_) => 217,
             Error::ArgumentTooLarge { .. } => 218,
             Error::ArgumentEncoding { .. } => 219,
-            Error::NotEnough { .. } => 220,
+            Error::NotEnough { .. } | Error::WaitedInVain(_) => 220,
             Error::TimedOut { .. } => 221,
             Error::TooManyCalls(_) => 222,
             Error::System { .. } => 223,

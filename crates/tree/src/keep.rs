@@ -209,6 +209,14 @@ impl Core {
         kept.min(self.lend.free().into()) as u16
     }
 
+    /// Slots of this node that are free and kept for those that come before.
+    pub(crate) fn kept_before(&self, rank: Rank, request: RequestId) -> u16 {
+        let before = self.keeps.order.range(..(rank, request));
+        let aside = before.filter_map(|(_, request)| self.keeps.all.get(request)?.here.aside.as_ref());
+        let kept = aside.map(|bundle| u32::from(bundle.slots)).fold(0, u32::saturating_add);
+        kept.min(self.lend.free().into()) as u16
+    }
+
     /// How many bundles this request may be granted here now, and the slots of one: what is free less
     /// what is kept for those before it. Who does not wait comes after all who do.
     pub(crate) fn room_for(&self, request: RequestId, asker: &Asker, want: &Want) -> (u32, u16) {

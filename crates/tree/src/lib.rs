@@ -22,6 +22,7 @@ mod queue;
 mod rank;
 mod search;
 mod settings;
+mod stand;
 mod summary;
 mod wait;
 

@@ -108,6 +108,7 @@ impl Core {
         request.answer.notes.extend(allocated.notes);
         request.answer.free_hint = allocated.free_hint;
         request.answer.found = allocated.found;
+        request.answer.waited = allocated.waited;
         request.done = !allocated.more;
         for info in allocated.leases {
             self.add_lease(now, info, works);

@@ -13,6 +13,7 @@ use mutirao_wire::limits::DATA_BODY_MAX;
 use mutirao_wire::local::{GiveBack, KillWorker, LocalMessage};
 use mutirao_wire::node::Note;
 use mutirao_wire::stream::{Resume, StreamMessage, cancel_header, failure};
+use mutirao_wire::wait::WaitEnd;
 use mutirao_wire::{CallId, Handle, Tick};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -59,6 +60,7 @@ pub(super) struct Granted {
     pub(super) notes: Vec<Note>,
     pub(super) found: u32,
     pub(super) free_hint: u32,
+    pub(super) waited: Option<WaitEnd>,
 }
 
 pub(super) struct Core {

@@ -187,8 +187,8 @@ impl Pool {
         self.handle.shared.close(Dead::Closed);
     }
 
-    /// Asks for slots by hand, and waits for what the pool answers (about 2 s at most).
-    /// From now on the library asks for none by itself.
+    /// Asks for slots by hand, and waits for what the pool answers: about 2 s at most, unless the request
+    /// [may wait](Request::wait). From now on the library asks for none by itself.
     pub fn allocate(&self, request: &Request) -> Result<Allocation, Error> {
         let sequence = {
             let mut core = self.alive()?;
@@ -196,15 +196,23 @@ impl Pool {
             core.ask_for(request)
         };
         let answered = |core: &mut Core| core.requests.get(&sequence).is_none_or(|request| request.done);
-        self.handle.shared.wait_control(Instant::now().checked_add(SEARCH), answered);
+        let patience = match request.wait {
+            None => Some(SEARCH),
+            Some(wait) => wait.patience_ms.map(|ms| SEARCH.saturating_add(Duration::from_millis(ms))),
+        };
+        let until = patience.and_then(|patience| Instant::now().checked_add(patience));
+        self.handle.shared.wait_control(until, answered);
         let mut core = self.alive()?;
         let pending = core.requests.remove(&sequence).filter(|request| request.done);
         let Some(Pending { answer, .. }) = pending else {
             return Err(Error::TimedOut {
                 what: "the search for slots",
-                waited_ms: SEARCH.as_millis() as u64,
+                waited_ms: patience.unwrap_or_default().as_millis() as u64,
             });
         };
+        if let Some(end) = answer.waited {
+            return Err(Error::WaitedInVain(options::wait_end_text(&end)));
+        }
         let granted = answer.leases.len() as u32;
         if granted < request.at_least {
             core.give_back(core::now(), &answer.leases);

@@ -2,7 +2,7 @@
 
 use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Resource, Want};
 use mutirao_wire::plugin::Operation;
-use mutirao_wire::wait::Wait;
+use mutirao_wire::wait::{Wait, WaitEnd};
 use mutirao_wire::{Handle, LeaseId};
 use std::path::PathBuf;
 
@@ -247,6 +247,24 @@ pub struct Allocation {
     pub notes: Vec<Note>,
     /// Slots free in the pool when the search ended, as far as known.
     pub free_hint: u32,
+}
+
+/// Why a request that waited ended without slots, for people.
+pub(crate) fn wait_end_text(end: &WaitEnd) -> String {
+    match end {
+        WaitEnd::Never { needs, has } => format!(
+            "the pool as it is can never serve it: it needs {needs} leases at once, and {has} could be had if \
+             nothing were lent; ask for fewer, or for less each"
+        ),
+        WaitEnd::Patience => {
+            "not enough came free for as long as it was to wait; `mutirao explain` says of a \
+             request that still waits what stands in the way"
+                .into()
+        }
+        WaitEnd::Full(node) => {
+            format!("node {node} has as many requests waiting as it remembers; ask again later")
+        }
+    }
 }
 
 /// What a note says, as one line for people.

@@ -39,7 +39,8 @@ impl Daemon {
                     Err(text) => vec![self.failed(text)],
                 }
             }
-            Topic::Queue | Topic::Explain { .. } => Vec::new(),
+            Topic::Queue => self.core.queue_rows(),
+            Topic::Explain { request } => self.core.explain_rows(request),
             Topic::Stderr { worker } => {
                 self.one_worker(id, question, worker, |daemon, serial| daemon.lender.stderr(serial))
             }
