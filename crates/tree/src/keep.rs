@@ -456,7 +456,7 @@ impl Core {
                 match keep.edges.get(id) {
                     None if child.in_all(&keep.want) == 0 => {}
                     Some(edge) if edge.rank == keep.rank && edge.count == keep.want.count => {
-                        let due = edge.sent + START_AGAIN;
+                        let due = if edge.start.is_none() { now } else { edge.sent + START_AGAIN };
                         if moved(edge) && due <= now {
                             told.push(*id);
                         } else if moved(edge) {
