@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use mutirao_fuzz::Bytes;
 use mutirao_wire::frame::{Decoder, Header};
 use mutirao_wire::limits::PROTOCOL;
-use mutirao_wire::link::{Input, Link, LinkMessage, Me, Output, Purpose, Refuse, RefuseReason, Welcome};
+use mutirao_wire::link::{Input, Link, LinkMessage, Me, Output, Pace, Purpose, Refuse, RefuseReason, Welcome};
 use mutirao_wire::{Incarnation, NodeId, NodeRef, PoolId, Tick};
 
 fn node(tag: u8) -> NodeRef {
@@ -19,7 +19,7 @@ fn node(tag: u8) -> NodeRef {
 }
 
 fn me(tag: u8) -> Me {
-    Me { node: node(tag), pool: PoolId([9; 32]), machine: [tag; 16], protocol: PROTOCOL }
+    Me { node: node(tag), pool: PoolId([9; 32]), machine: [tag; 16], protocol: PROTOCOL, pace: Pace::default() }
 }
 
 /// A frame that is mostly what might come, with some of it replaced.
@@ -75,7 +75,7 @@ fuzz_target!(|data: &[u8]| {
             // Its owner answers a greeting, and says nothing of the kind otherwise.
             5 if greeted => Input::Accept,
             5 => Input::Time,
-            6 => Input::Refuse(RefuseReason::Denied),
+            6 => Input::Refuse(RefuseReason::Denied { why: "fuzzed".into() }),
             _ if bytes.byte() % 8 == 0 => Input::Closed,
             _ => Input::Time,
         };
@@ -97,6 +97,6 @@ fuzz_target!(|data: &[u8]| {
         }
         assert!(ups <= 1 && downs <= 1);
         assert_eq!(link.is_up(), ups == 1 && downs == 0);
-        assert!(downs == 0 || link.deadline().is_none());
+        assert!(downs == 0 || link.deadline(&me.pace).is_none());
     }
 });

@@ -1,5 +1,6 @@
 //! Who may do what: tokens of users, orders, and the owner.
 
+use crate::charter::Denied;
 use crate::error::Error;
 use crate::sys;
 use mutirao_tree::{Verified, Verifier};
@@ -22,11 +23,11 @@ pub(crate) fn sign_order(sender: &Identity, question: &Question) -> Option<Vec<u
 }
 
 /// Who signed the order in `question`: name and role; or why it is not taken.
-fn verify_order(pool: &Pool, question: &Question) -> Result<(Name, Role), String> {
+fn verify_order(pool: &Pool, denied: &Denied, question: &Question) -> Result<(Name, Role), String> {
     let signed = SignedOrder::from_bytes(&question.order).map_err(|e| e.to_string())?;
     let now = sys::unix_ms();
     let roles = [Role::User, Role::Admin];
-    let (peer, body) = signed.verify(pool, now, &roles, &Admit::all()).map_err(|e| e.to_string())?;
+    let (peer, body) = signed.verify(pool, now, &roles, &denied.admit()).map_err(|e| e.to_string())?;
     if !Order::matches(body, question, now) {
         return Err(
             "the order was signed for something else, too long ago, or by a clock that differs".into()
@@ -52,18 +53,23 @@ pub(crate) fn sign_token(user: &Identity, app: AppId, home: NodeId) -> Option<Ve
 struct Good {
     app: AppId,
     home: NodeId,
+    id: NodeId,
     user: String,
     until_unix_ms: u64,
 }
 
 /// Judges tokens of askers, for the core. What was found good is remembered, since a program that
 /// asks again brings the same token.
-pub(crate) fn verifier(pool: Option<Pool>) -> Verifier {
+pub(crate) fn verifier(pool: Option<Pool>, denied: Denied) -> Verifier {
     let Some(pool) = pool else { return Box::new(|_| Verified::Local) };
     let good: RefCell<HashMap<Vec<u8>, Good>> = RefCell::default();
     Box::new(move |asker| {
+        let judge = |id: Option<NodeId>, user: &str, verified: Verified| match denied.user(id, user) {
+            Some(why) => Verified::Denied(why),
+            None => verified,
+        };
         if asker.token.is_empty() {
-            return Verified::Local;
+            return judge(None, &asker.local_user, Verified::Local);
         }
         let now = sys::unix_ms();
         let mut good = good.borrow_mut();
@@ -71,7 +77,7 @@ pub(crate) fn verifier(pool: Option<Pool>) -> Verifier {
             && (token.app, token.home) == (asker.app, asker.home.id)
             && now < token.until_unix_ms
         {
-            return Verified::User(token.user.clone());
+            return judge(Some(token.id), &token.user, Verified::User(token.user.clone()));
         }
         let verified = SignedToken::from_bytes(&asker.token)
             .and_then(|token| token.verify(&pool, now, asker.home.id, &Admit::all()));
@@ -83,12 +89,13 @@ pub(crate) fn verifier(pool: Option<Pool>) -> Verifier {
                 let token = Good {
                     app: asker.app,
                     home: asker.home.id,
+                    id: user.id,
                     user: user.name.as_str().to_owned(),
                     until_unix_ms: user.token.expires_unix_ms,
                 };
-                let user = token.user.clone();
+                let verdict = judge(Some(user.id), &token.user, Verified::User(token.user.clone()));
                 good.insert(asker.token.clone(), token);
-                Verified::User(user)
+                verdict
             }
             Ok(_) => Verified::Invalid("it is for another application".into()),
             Err(refusal) => Verified::Invalid(refusal.to_string()),
@@ -104,6 +111,8 @@ pub(crate) struct Rights {
     pub owner: String,
     /// The user whose daemon this is, `name@node`.
     pub local_user: String,
+    /// Whom the pool denies.
+    pub denied: Denied,
 }
 
 impl Rights {
@@ -113,6 +122,9 @@ impl Rights {
     pub(crate) fn check(&self, question: &Question, origin: NodeId, users: &[&str]) -> Result<(), String> {
         let may = |user: &str| user == self.owner || users.contains(&user);
         let local = origin == self.me;
+        if let Some(why) = self.denied.user(None, &question.user).filter(|_| question.order.is_empty()) {
+            return Err(why);
+        }
         if local && (may(&question.user) || question.user == self.local_user) {
             return Ok(());
         }
@@ -122,7 +134,7 @@ impl Rights {
                 question.user, self.owner
             ));
         };
-        match verify_order(pool, question)? {
+        match verify_order(pool, &self.denied, question)? {
             (_, Role::Admin) => Ok(()),
             (name, _) if may(name.as_str()) => Ok(()),
             (name, _) => {

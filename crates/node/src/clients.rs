@@ -125,6 +125,12 @@ impl Client {
         self.leases.get(&handle.0).copied()
     }
 
+    /// Slots of the requests under way.
+    pub(crate) fn awaits(&self) -> u32 {
+        let slots = |request: &Allocate| request.want.count.saturating_mul(request.want.bundle.slots.into());
+        self.requests.values().map(slots).fold(0, u32::saturating_add)
+    }
+
     /// Leases and the slots in them.
     pub(crate) fn holds(&self) -> (u32, u32) {
         (self.leases.len() as u32, self.leases.values().map(|held| u32::from(held.slots)).sum())
@@ -341,4 +347,11 @@ pub(crate) fn put_allocated(
 pub(crate) fn put_unfit(ctx: &mut Context, conn: ConnId, allocate: &Allocate, why: &str) {
     let note = Note { node: ctx.me.name.clone(), hindrance: Hindrance::Unfit(why.into()) };
     put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], Outcome::default());
+}
+
+/// Tells a program that the pool's charter leaves nothing of a request. That slots may be free tells the
+/// library that waiting is of no use.
+pub(crate) fn put_refused(ctx: &mut Context, conn: ConnId, allocate: &Allocate, why: String) {
+    let note = Note { node: ctx.me.name.clone(), hindrance: Hindrance::Refused(why) };
+    put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], (0, 1));
 }

@@ -21,6 +21,8 @@ pub enum Done {
     Lender(lender::Done),
     /// For the plugins.
     Plugins(plugins::Done),
+    /// For the daemon: a version of the charter was written, or why not.
+    CharterKept(Result<(), String>),
     /// For the daemon: a place to join was looked up.
     Resolved {
         /// The place.

@@ -26,6 +26,7 @@
 
 mod authority;
 mod capacity;
+mod charter;
 mod clients;
 mod conn;
 pub mod context;
@@ -40,6 +41,7 @@ mod runtime;
 mod streams;
 mod sys;
 
+pub use charter::found_charter;
 pub use daemon::{Node, Stop};
 pub use error::Error;
 pub use options::{AcceptWord, Config, JoinTarget, Options, Paths, Ready, WorkerConfig, default_runtime};

@@ -7,10 +7,11 @@
 use crate::conn::{ConnId, TlsTransport, Transport};
 use crate::context::Context;
 use mio::net::TcpStream;
+use mutirao_tree::Deny;
 use mutirao_trust::{Admit, Identity, Role, peer_identity, server_name};
 use mutirao_wire::frame::Header;
-use mutirao_wire::limits::{ADDRESSES_MAX, BEAT, CONTROL_BODY_MAX, DATA_BODY_MAX, SILENCE};
-use mutirao_wire::link::{Hello, Input, Link, LinkEnd, Me, Output, Purpose, RefuseReason};
+use mutirao_wire::limits::{ADDRESSES_MAX, CONTROL_BODY_MAX, DATA_BODY_MAX};
+use mutirao_wire::link::{Hello, Input, Link, LinkEnd, Me, Output, Pace, Purpose, RefuseReason};
 use mutirao_wire::{NodeId, NodeRef, Tick};
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
 use std::collections::HashMap;
@@ -43,6 +44,8 @@ pub(crate) enum LinkEvent {
     DataDown { peer: NodeId, conn: ConnId, dialled: bool },
     /// The data connection asked for could not be had.
     DataFailed(NodeId),
+    /// Another node does not let this one in: its charter denies it.
+    Denied { by: String, why: String },
 }
 
 /// Whom a dial is to reach.
@@ -99,6 +102,7 @@ pub(crate) struct Links {
     next_attempt: u64,
     strangers: usize,
     beaten: Tick,
+    deny: Deny,
     pub(crate) events: Vec<LinkEvent>,
 }
 
@@ -120,12 +124,32 @@ impl Links {
             next_attempt: 0,
             strangers: 0,
             beaten: Tick(0),
+            deny: Deny::default(),
             events: Vec::new(),
         })
     }
 
+    /// How links keep time and whom the pool denies, from now on. Links to those are closed, once what
+    /// was said to them is written.
+    pub(crate) fn rule(&mut self, ctx: &mut Context, pace: Pace, deny: Deny) {
+        self.me.pace = pace;
+        self.deny = deny;
+        let denied: Vec<(ConnId, String)> = (self.conns.iter())
+            .filter_map(|(conn, entry)| Some((*conn, self.deny.node(entry.peer?, &entry.name)?)))
+            .collect();
+        for (conn, why) in denied {
+            ctx.conns.close_after_flush(conn);
+            if let Some(entry) = self.conns.remove(&conn) {
+                self.ended(ctx, conn, entry, &why);
+            }
+        }
+    }
+
     /// A control link to `node` is needed.
     pub(crate) fn dial(&mut self, ctx: &mut Context, node: &NodeRef) {
+        if self.deny.node(node.id, &node.name).is_some() {
+            return self.events.push(LinkEvent::DialFailed(node.id));
+        }
         if let Some(known) = self.known.get_mut(&node.id) {
             known.idle_since = None;
             return;
@@ -135,6 +159,9 @@ impl Links {
 
     /// A data connection to `node` is needed.
     pub(crate) fn dial_data(&mut self, ctx: &mut Context, node: &NodeRef) {
+        if self.deny.node(node.id, &node.name).is_some() {
+            return self.events.push(LinkEvent::DataFailed(node.id));
+        }
         if let Some(conn) = ctx.peers.get(&node.id).and_then(|peer| peer.data) {
             self.events.push(LinkEvent::DataUp { peer: node.id, conn, dialled: true });
             return;
@@ -254,6 +281,10 @@ impl Links {
             Ok(peer) => {
                 entry.peer = Some(peer.node);
                 entry.name = peer.name.as_str().to_owned();
+                // Whoever dials is told why; whoever is dialled finds out when it dials.
+                if let Some(why) = self.deny.node(peer.node, peer.name.as_str()).filter(|_| entry.dialled) {
+                    return self.lost(ctx, conn, &why);
+                }
                 if let Some(attempt) = entry.attempt {
                     if self.is_known_place(ctx, attempt, conn, peer.node) {
                         return;
@@ -312,6 +343,9 @@ impl Links {
         let peer = hello.node.id;
         if !self.is_its_name(conn, &hello.node) {
             return self.tell(ctx, conn, Input::Refuse(RefuseReason::NotItself));
+        }
+        if let Some(why) = self.deny.node(peer, &hello.node.name) {
+            return self.tell(ctx, conn, Input::Refuse(RefuseReason::Denied { why }));
         }
         if let Some(known) = self.known.get(&peer) {
             let same_life = hello.node.incarnation == known.node.incarnation;
@@ -427,6 +461,9 @@ impl Links {
     fn link_down(&mut self, ctx: &mut Context, conn: ConnId, end: LinkEnd) {
         let Some(entry) = self.conns.remove(&conn) else { return };
         let why = end.to_string();
+        if let LinkEnd::RefusedByPeer(RefuseReason::Denied { why }) = end {
+            self.events.push(LinkEvent::Denied { by: entry.name.clone(), why });
+        }
         // A refusal is still to be sent.
         ctx.conns.close_after_flush(conn);
         self.ended(ctx, conn, entry, &why);
@@ -552,10 +589,11 @@ impl Links {
     /// been silent for too long.
     pub(crate) fn deadline(&self) -> Option<Tick> {
         let handshake = self.conns.values().filter(|entry| !entry.link.is_up());
-        let handshake = handshake.filter_map(|entry| entry.link.deadline()).min();
+        let pace = self.me.pace;
+        let handshake = handshake.filter_map(|entry| entry.link.deadline(&pace)).min();
         let up = self.conns.values().filter(|c| c.link.is_up() && c.link.purpose() == Purpose::Control);
-        let silent = up.map(|entry| entry.heard + SILENCE).min();
-        let beat = silent.is_some().then(|| self.beaten + BEAT);
+        let silent = up.map(|entry| entry.heard + pace.silence).min();
+        let beat = silent.is_some().then(|| self.beaten + pace.beat);
         [handshake, silent, beat].into_iter().flatten().min()
     }
 
@@ -563,7 +601,8 @@ impl Links {
         // Beats are due on a grid, so that a node with many links wakes once for all of them. The
         // links are told the time of the grid: what was sent at the last point is then exactly one
         // beat old, however late this turn came.
-        let beat = BEAT.as_micros() as u64;
+        let pace = self.me.pace;
+        let beat = pace.beat.as_micros() as u64;
         let grid = Tick(ctx.now.0 - ctx.now.0 % beat);
         let on_grid = grid > self.beaten;
         if on_grid {
@@ -574,8 +613,9 @@ impl Links {
             .iter()
             .filter_map(|(id, entry)| {
                 let control = entry.link.is_up() && entry.link.purpose() == Purpose::Control;
-                let silent = control && ctx.now - entry.heard >= SILENCE;
-                let handshake = !entry.link.is_up() && entry.link.deadline().is_some_and(|at| at <= ctx.now);
+                let silent = control && ctx.now - entry.heard >= pace.silence;
+                let handshake =
+                    !entry.link.is_up() && entry.link.deadline(&pace).is_some_and(|at| at <= ctx.now);
                 if silent || handshake {
                     Some((*id, ctx.now))
                 } else {

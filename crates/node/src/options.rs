@@ -63,6 +63,8 @@ pub struct Ready {
     pub parent: Option<String>,
     /// The node was told to join others and has not managed to within `join_wait`; it goes on trying.
     pub still_alone: bool,
+    /// Why another node turned this one away, if one did: the pool's charter denies it.
+    pub turned_away: Option<String>,
 }
 
 /// How a daemon is started.

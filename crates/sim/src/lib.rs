@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod charter;
 mod check;
 mod clock;
 mod event;
@@ -24,6 +25,7 @@ mod trace;
 mod world;
 
 pub use app::App;
+pub use charter::signed_charter;
 pub use clock::Clock;
 pub use node::Node;
 pub use programs::{plugin, want};

@@ -321,7 +321,9 @@ impl World {
     fn arm_link(&mut self, number: u64, side: usize) {
         let Some(conn) = self.net.conns.get_mut(&number) else { return };
         let at = conn.nodes[side] as usize;
-        let Some(due) = conn.links[side].as_ref().and_then(Link::deadline) else { return };
+        let Some(due) = conn.links[side].as_ref().and_then(|end| end.deadline(&link::Pace::default())) else {
+            return;
+        };
         let due = self.nodes[at].clock.when(due).max(self.now);
         if conn.due[side].is_none_or(|planned| planned > due) {
             conn.due[side] = Some(due);

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use core::time::Duration;
 use mutirao_tree::{Capacity, Core, Policy, Settings};
+use mutirao_wire::charter::CharterDocument;
 use mutirao_wire::link::Me;
 use mutirao_wire::node::{Arch, NodeRef};
 use mutirao_wire::query::Row;
@@ -37,6 +38,10 @@ pub struct Node {
     pub refusals: Vec<(NodeId, mutirao_wire::tree::Refusal)>,
     /// Askers that wait for the owner here.
     pub awaits: Vec<String>,
+    /// The charter in its state directory.
+    pub charter: Option<CharterDocument>,
+    /// Charters that came and were not in order.
+    pub bad_charters: u32,
     /// It has left.
     pub left: bool,
     /// How its clock goes.
@@ -128,6 +133,8 @@ impl Node {
             rows: BTreeMap::new(),
             refusals: Vec::new(),
             awaits: Vec::new(),
+            charter: None,
+            bad_charters: 0,
             left: false,
             clock: Clock::default(),
             lag: Duration::ZERO,

@@ -71,6 +71,7 @@ impl World {
                 let to = self.number(id);
                 self.idle(index, to);
             }
+            Output::Charter { charter, .. } => self.charter_came(index, charter),
             Output::Joined(_) | Output::Root | Output::Full(_) => {}
         }
     }

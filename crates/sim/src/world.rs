@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::trace::{Digest, Sent};
 use core::time::Duration;
 use mutirao_tree::{Core, Input, Settings, Verified};
-use mutirao_wire::link::Me;
+use mutirao_wire::link::{Me, Pace};
 use mutirao_wire::node::Asker;
 use mutirao_wire::{AppId, Incarnation, LeaseId, NodeId, PoolId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,9 +145,14 @@ impl World {
                 pool: PoolId([7; 32]),
                 machine: [index as u8; 16],
                 protocol: mutirao_wire::limits::PROTOCOL,
+                pace: Pace::default(),
             }));
         }
-        if let Some((to, here)) = node.join.clone() {
+        let (join, charter) = (node.join.clone(), node.charter.clone());
+        if let Some(charter) = charter {
+            self.input(index, Input::Charter(charter));
+        }
+        if let Some((to, here)) = join {
             self.input(index, Input::Join { to, here });
         }
     }

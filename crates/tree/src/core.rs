@@ -2,6 +2,7 @@
 
 use crate::ask::Questions;
 use crate::attach::Place;
+use crate::charter::Charter;
 use crate::home::Home;
 use crate::io::{Capacity, Input, LeaseRecord, NodeMessage, Output};
 use crate::keep::Keeps;
@@ -12,6 +13,7 @@ use crate::search::Searches;
 use crate::settings::Settings;
 use crate::summary::Upward;
 use crate::wait::{Asked, Waits};
+use mutirao_wire::charter::CharterVersion;
 use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::node::Want;
 use mutirao_wire::tree::{AskId, Detach, Lineage, Summary, TreeMessage};
@@ -52,6 +54,7 @@ pub struct Core {
     pub(crate) waits: Waits,
     pub(crate) queue: Queue,
     pub(crate) keeps: Keeps,
+    pub(crate) charter: Charter,
     pub(crate) leaving: bool,
     left: bool,
 }
@@ -84,6 +87,7 @@ impl Core {
             waits: Waits::default(),
             queue,
             keeps: Keeps::default(),
+            charter: Charter::default(),
             leaving: false,
             left: false,
         }
@@ -119,6 +123,8 @@ impl Core {
                 self.set_policy(policy, out);
                 self.judge_keeps(out);
             }
+            Input::Charter(charter) => self.take_charter(charter, out),
+            Input::Settings(settings) => self.settings = settings,
             Input::Capacity(capacity) => {
                 self.lend.capacity = capacity;
                 self.upward.touched = true;
@@ -216,6 +222,11 @@ impl Core {
         self.home.held(app)
     }
 
+    /// The version of the charter in force here; zeros for none.
+    pub fn charter(&self) -> CharterVersion {
+        self.charter.version()
+    }
+
     /// The applications at home here.
     pub fn apps(&self) -> impl Iterator<Item = AppId> {
         self.home.apps()
@@ -230,6 +241,7 @@ impl Core {
         }
         let id = node.id;
         self.links.insert(id, Box::new(node));
+        self.tell_charter(id, out);
         self.home_linked(id, out);
         self.lend_linked(id, out);
         self.advance_wish(out);
@@ -239,6 +251,7 @@ impl Core {
         if self.links.remove(&id).is_none() {
             return;
         }
+        self.charter.link_lost(id);
         self.lend_lost(id);
         self.home_lost(id, out);
         self.neighbour_lost(id, out);
@@ -276,6 +289,14 @@ impl Core {
             TreeMessage::Reserve(m) => self.on_reserve(from, m, out),
             TreeMessage::Unreserve(m) => self.on_unreserve(from, m, out),
             TreeMessage::Gathered(m) => self.on_gathered(from, m),
+            TreeMessage::Present(_)
+            | TreeMessage::Turned(_)
+            | TreeMessage::Withdraw(_)
+            | TreeMessage::Reserve(_)
+            | TreeMessage::Unreserve(_)
+            | TreeMessage::Gathered(_) => {}
+            TreeMessage::CharterVersion(m) => self.on_charter_version(from, m, out),
+            TreeMessage::CharterDocument(m) => self.on_charter_document(from, m, out),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::core::{Core, Timer};
 use crate::io::{Output, Table};
+use crate::rules::Deny;
 use mutirao_wire::lease::{Confirm, Confirmed, LeaseEnd, Release, Revoked, WorkerNews, WorkerState};
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::Grant;
@@ -200,6 +201,21 @@ impl Core {
                 if restored {
                     out.push(Output::News { app: m.app, lease, change: LeaseChange::Restored });
                 }
+            }
+        }
+    }
+
+    /// Leases lent by a node that the pool denies are over.
+    pub(crate) fn home_denies(&mut self, deny: &Deny, out: &mut Vec<Output>) {
+        let lenders: BTreeMap<NodeId, String> =
+            (self.home.leases.iter()).map(|(lease, held)| (lease.lender, held.lender.name.clone())).collect();
+        for (lender, name) in lenders {
+            let Some(why) = deny.node(lender, &name).filter(|_| lender != self.me.id) else { continue };
+            let leases: Vec<LeaseId> = self.home.with(lender).map(|(lease, _)| *lease).collect();
+            let serials: Vec<u64> = leases.iter().map(|lease| lease.serial).collect();
+            self.send_release(lender, &serials, out);
+            for lease in leases {
+                self.lose(lease, LeaseEnd::Killed(why.clone()), out);
             }
         }
     }

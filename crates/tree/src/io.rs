@@ -1,7 +1,9 @@
 //! What a [`Core`](crate::Core) is told and what it says.
 
 use crate::policy::Policy;
+use crate::settings::Settings;
 use core::time::Duration;
+use mutirao_wire::charter::CharterDocument;
 use mutirao_wire::lease::{LeaseEnd, LeaseMessage, WorkerState};
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::{Arch, Asker, Bundle, Grant, Instances, Note, Resource, Want};
@@ -118,8 +120,14 @@ pub enum Input {
         /// The rows, each below 12 KiB when encoded.
         rows: Vec<Row>,
     },
-    /// Whom to lend to, from now on. Leases already granted stay.
+    /// Whom to lend to, from now on. Leases already granted stay, but for those of whom the new
+    /// policy denies, and of whom the last one admitted and this one does not.
     Policy(Policy),
+    /// Timings and limits, from now on. What is under way ends by those it began with.
+    Settings(Settings),
+    /// A version of the charter whose signature was found in order is in force here. Ignored unless it
+    /// is newer than the one before.
+    Charter(CharterDocument),
     /// What this node has, from now on. Leases already granted stay.
     Capacity(Capacity),
     /// Lend no more (or, `false`, again); leases already granted stay.
@@ -220,6 +228,13 @@ pub enum Output {
         by: NodeRef,
         /// Why.
         refusal: mutirao_wire::tree::Refusal,
+    },
+    /// A newer charter came. If its signature is in order, answer with [`Input::Charter`].
+    Charter {
+        /// From whom.
+        from: NodeId,
+        /// What.
+        charter: CharterDocument,
     },
     /// All leases ended and the tree is left: the node may stop.
     Left,

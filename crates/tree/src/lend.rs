@@ -6,6 +6,7 @@ use crate::core::{Core, Timer};
 use crate::fit::{self, Taken};
 use crate::io::{Capacity, LeaseRecord, Output};
 use crate::policy::{Judgement, Policy, Verified, Verifier, user_of};
+use crate::rules::{Admission, at_ceiling, not_admitted};
 use core::time::Duration;
 use mutirao_wire::lease::{
     Confirm, Confirmed, LeaseEnd, PluginApproved, Release, Revoked, WorkerNews, WorkerState,
@@ -230,6 +231,10 @@ impl Core {
                 return (Vec::new(), Some(Note { node: self.me.name.clone(), hindrance }));
             }
         };
+        let room = match self.below_ceiling(asker, &user, slots) {
+            Ok(below) => room.min(below),
+            Err(why) => return (Vec::new(), note(Hindrance::Refused(why))),
+        };
         let until = self.now + self.settings.first_life;
         let mut grants = Vec::new();
         for _ in 0..count.min(room) {
@@ -262,6 +267,7 @@ impl Core {
     /// Whether the owner lends to this asker: the user it is, or what is in the way.
     pub(crate) fn judge(&mut self, asker: &Asker, out: &mut Vec<Output>) -> Result<String, Hindrance> {
         let user = user_of(asker, self.lend.verified(asker)).map_err(Hindrance::Refused)?;
+        self.entitled(asker, &user).map_err(Hindrance::Refused)?;
         let local = asker.home.id == self.me.id;
         let plugin = asker.plugin.as_ref().map(|plugin| plugin.id);
         match self.lend.policy.judge(&user, local, plugin) {
@@ -285,8 +291,65 @@ impl Core {
         out.push(Output::Awaits { asker: asker.clone(), user });
     }
 
+    /// Whether the pool's charter lets this asker allocate at all.
+    fn entitled(&self, asker: &Asker, user: &str) -> Result<(), String> {
+        let policy = &self.lend.policy;
+        if let Some(why) = policy.deny.node(asker.home.id, &asker.home.name) {
+            return Err(why);
+        }
+        match &policy.admission {
+            Some(admission) if admission.right(asker.app, user).is_none() => {
+                Err(not_admitted(asker.app, &asker.app_name, user))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many bundles of so many slots the asker's right leaves room for here; why none, if so.
+    fn below_ceiling(&self, asker: &Asker, user: &str, slots: u16) -> Result<u32, String> {
+        let Some(admission) = &self.lend.policy.admission else { return Ok(u32::MAX) };
+        let (app, name) = (asker.app, &asker.app_name);
+        let right = admission.right(app, user).ok_or_else(|| not_admitted(app, name, user))?;
+        let counted =
+            |record: &&LeaseRecord| admission.counts(right, (app, user), (record.asker.app, &record.user));
+        let held: u32 = self.lend.all().filter(counted).map(|record| u32::from(record.bundle.slots)).sum();
+        match right.ceiling().saturating_sub(held) / u32::from(slots.max(1)) {
+            0 => Err(at_ceiling(name, right.ceiling())),
+            room => Ok(room),
+        }
+    }
+
+    /// Ends the leases that the new policy no longer stands, and those held at nodes it denies.
+    fn enforce(&mut self, admission: Option<Admission>, out: &mut Vec<Output>) {
+        let policy = &self.lend.policy;
+        let removed = |record: &LeaseRecord| {
+            let has = |admission: &Admission| admission.right(record.asker.app, &record.user).is_some();
+            admission.as_ref().is_some_and(has) && policy.admission.as_ref().is_some_and(|now| !has(now))
+        };
+        let mut ends: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for record in self.lend.all() {
+            let asker = &record.asker;
+            let mut why = policy.deny.node(asker.home.id, &asker.home.name);
+            if let Verified::Denied(text) = (self.lend.verify)(asker) {
+                why = Some(text);
+            }
+            if why.is_none() && removed(record) {
+                why = Some(format!("an administrator took the right of `{}` to allocate away", record.user));
+            }
+            if let Some(why) = why {
+                ends.entry(why).or_default().push(record.serial);
+            }
+        }
+        for (why, serials) in ends {
+            self.revoke(serials, &LeaseEnd::Killed(why), out);
+        }
+        let deny = self.lend.policy.deny.clone();
+        self.home_denies(&deny, out);
+    }
+
     pub(crate) fn set_policy(&mut self, policy: Policy, out: &mut Vec<Output>) {
-        self.lend.policy = policy;
+        let before = core::mem::replace(&mut self.lend.policy, policy);
+        self.enforce(before.admission, out);
         for waiting in core::mem::take(&mut self.lend.waiting) {
             let home = waiting.home.id;
             let local = home == self.me.id;

@@ -8,6 +8,7 @@
 
 mod ask;
 mod attach;
+mod charter;
 mod core;
 mod fit;
 mod hint;
@@ -20,6 +21,7 @@ mod model;
 mod policy;
 mod queue;
 mod rank;
+mod rules;
 mod search;
 mod settings;
 mod stand;
@@ -29,4 +31,5 @@ mod wait;
 pub use self::core::Core;
 pub use io::{Capacity, Input, LeaseRecord, NodeMessage, Output, Table};
 pub use policy::{Accept, Held, Judgement, Policy, Verified, Verifier, user_of};
+pub use rules::{Admission, DENY_DIGITS_MIN, Deny, Right, at_ceiling, not_admitted};
 pub use settings::Settings;

@@ -1,5 +1,6 @@
 //! To whom a node lends.
 
+use crate::rules::{Admission, Deny};
 use mutirao_wire::PluginId;
 use mutirao_wire::node::Asker;
 use std::collections::BTreeSet;
@@ -33,6 +34,10 @@ pub struct Policy {
     pub denied: BTreeSet<PluginId>,
     /// How well workers are held on this machine.
     pub held: Held,
+    /// Whom the pool denies.
+    pub deny: Deny,
+    /// Who may allocate, where that is for administrators to say; `None`: whom the owner accepts.
+    pub admission: Option<Admission>,
 }
 
 /// How well workers are held on a machine, as far as that decides whose plugins run there.
@@ -57,6 +62,8 @@ pub enum Verified {
     User(String),
     /// It is forged, expired or for something else; the text says which.
     Invalid(String),
+    /// The pool denies the user; the text names it and says why.
+    Denied(String),
 }
 
 /// Judges the token of an asker. Called only when this node might grant.
@@ -117,6 +124,7 @@ impl Policy {
 pub fn user_of(asker: &Asker, verified: Verified) -> Result<String, String> {
     match verified {
         Verified::User(name) => Ok(name),
+        Verified::Denied(why) => Err(why),
         Verified::Invalid(why) => Err(format!("the user's token is not valid: {why}")),
         Verified::Local => match asker.local_user.rsplit_once('@') {
             Some((name, node)) if !name.is_empty() && node == asker.home.name => Ok(asker.local_user.clone()),

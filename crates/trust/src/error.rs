@@ -233,6 +233,9 @@ pub enum Refusal {
         /// What it claims.
         claim: String,
     },
+    /// The text of a charter cannot be taken.
+    #[error("the charter cannot be read: {0}")]
+    Charter(String),
     /// The two sides share no protocol.
     #[error(
         "the other side does not speak {}: one of the two is too old, or it is not a node",

@@ -4,7 +4,7 @@
 //! [`Authority`] certifies nodes, users and administrators, who make their own keys and send a
 //! [`JoinRequest`]; the result is a [`Certificate`], which with the private key makes an [`Identity`]. All are
 //! kept in a [`Home`]. An identity opens links ([`Identity::client_config`], [`Identity::server_config`]) and
-//! signs ([`SignedToken`], [`SignedOrder`]). What others present is checked against the [`Pool`]; a
+//! signs ([`SignedToken`], [`SignedOrder`], [`SignedCharter`]). What others present is checked against the [`Pool`]; a
 //! [`Refusal`] says why somebody was turned away.
 //!
 //! Nothing here runs in the background or opens a connection, and a running node never needs the authority.
@@ -13,6 +13,7 @@
 
 mod authority;
 mod certificate;
+mod charter;
 mod error;
 mod file;
 mod home;
@@ -26,6 +27,10 @@ mod token;
 
 pub use authority::{Authority, JoinRequest, REQUEST_BYTES_MAX, Validity};
 pub use certificate::{CERTIFICATE_BYTES_MAX, Certificate, Peer};
+pub use charter::{
+    AdmissionMode, Admitted, CHARTER_TEXT_BYTES_MAX, Ceiling, Charter, CharterEdition, CharterError,
+    DenyLists, ID_DIGITS_MIN, SignedCharter, Timings, TopologyRules, Trusted, app_id, change,
+};
 pub use error::{Error, Refusal};
 pub use home::Home;
 pub use identity::Identity;

@@ -88,7 +88,7 @@ pub struct VerifiedUser {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Signed {
+pub(crate) struct Signed {
     body: Vec<u8>,
     signature: [u8; 64],
     certificate: Vec<u8>,
@@ -179,13 +179,23 @@ impl SignedOrder {
 }
 
 impl Signed {
-    fn sign(signer: &Identity, context: &str, body: Vec<u8>) -> Signed {
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    pub(crate) fn sign(signer: &Identity, context: &str, body: Vec<u8>) -> Signed {
         let certificate = signer.certificate().der().to_vec();
         let signature = signer.key().sign(&to_sign(context, signer.pool().id(), &certificate, &body));
         Signed { body, signature, certificate }
     }
 
-    fn verify(&self, pool: &Pool, context: &str, now_unix_s: u64, roles: &[Role]) -> Result<Peer, Refusal> {
+    pub(crate) fn verify(
+        &self,
+        pool: &Pool,
+        context: &str,
+        now_unix_s: u64,
+        roles: &[Role],
+    ) -> Result<Peer, Refusal> {
         let facts = pool.verify(&self.certificate, now_unix_s, roles)?;
         let message = to_sign(context, pool.id(), &self.certificate, &self.body);
         match facts.key.verify_strict(&message, &Signature::from_bytes(&self.signature)) {
@@ -195,13 +205,13 @@ impl Signed {
     }
 
     /// signature, length of the certificate (16 bits, little endian), certificate, body
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         // Both ways to make a `Signed` keep the certificate below CERTIFICATE_BYTES_MAX.
         let length = (self.certificate.len() as u16).to_le_bytes();
         [self.signature.as_slice(), &length, &self.certificate, &self.body].concat()
     }
 
-    fn from_bytes(bytes: &[u8], body_max: usize) -> Result<Signed, Refusal> {
+    pub(crate) fn from_bytes(bytes: &[u8], body_max: usize) -> Result<Signed, Refusal> {
         let short = Refusal::Malformed("it is cut short");
         let (signature, rest) = bytes.split_first_chunk::<64>().ok_or(short.clone())?;
         let (length, rest) = rest.split_first_chunk::<2>().ok_or(short.clone())?;

@@ -42,6 +42,9 @@ pub enum Kind {
     Unreserve = 0x0124,
     Gathered = 0x0125,
 
+    CharterVersion = 0x0130,
+    CharterDocument = 0x0131,
+
     Confirm = 0x0201,
     Confirmed = 0x0202,
     Release = 0x0203,

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number.
 #![forbid(unsafe_code)]
 
+pub mod charter;
 pub mod frame;
 pub mod id;
 pub mod kind;

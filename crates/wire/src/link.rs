@@ -10,6 +10,7 @@ use crate::kind::{Kind, messages};
 use crate::limits::{ADDRESSES_MAX, BEAT, HANDSHAKE, NAME_BYTES_MAX, SILENCE};
 use crate::node::NodeRef;
 use crate::tick::Tick;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// What a connection is for.
@@ -87,8 +88,13 @@ pub enum RefuseReason {
     #[error("the node has as many links as it may have; raise `max_links` in its configuration")]
     Full,
     /// The charter denies the identity.
-    #[error("the identity is on the deny list of the pool")]
-    Denied,
+    #[error(
+        "the pool's charter denies this node: {why}; an administrator can let it in again with `mutirao charter restore`"
+    )]
+    Denied {
+        /// What the charter says about it.
+        why: String,
+    },
 }
 
 /// Listener to dialler: no. The listener closes.
@@ -156,11 +162,11 @@ pub enum LinkEnd {
     #[error("the connection closed")]
     Closed,
     /// Nothing was heard for too long.
-    #[error("nothing was heard for {} ms", SILENCE.as_millis())]
-    Silent,
+    #[error("nothing was heard for {} ms", .0.as_millis())]
+    Silent(Duration),
     /// The handshake took too long.
-    #[error("the handshake took more than {} ms", HANDSHAKE.as_millis())]
-    HandshakeTimeout,
+    #[error("the handshake took more than {} ms", .0.as_millis())]
+    HandshakeTimeout(Duration),
     /// The other side refused.
     #[error("the other side refuses: {0}")]
     RefusedByPeer(RefuseReason),
@@ -184,6 +190,23 @@ enum State {
     Down,
 }
 
+/// How links keep time; the pool's charter may change it while they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// A beat is sent when nothing else was for this long.
+    pub beat: Duration,
+    /// A control link that was silent for this long is lost.
+    pub silence: Duration,
+    /// A handshake that takes longer is given up.
+    pub handshake: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { beat: BEAT, silence: SILENCE, handshake: HANDSHAKE }
+    }
+}
+
 /// Who this side is, the same for all its links.
 #[derive(Debug, Clone)]
 pub struct Me {
@@ -195,6 +218,8 @@ pub struct Me {
     pub machine: [u8; 16],
     /// Versions it speaks.
     pub protocol: (u16, u16),
+    /// How its links keep time.
+    pub pace: Pace,
 }
 
 /// One connection's state.
@@ -255,7 +280,7 @@ impl Link {
             Input::Opened { .. } => {}
             Input::Heard => self.heard = now,
             Input::Sent => self.sent = now,
-            Input::Time => self.time(now, out),
+            Input::Time => self.time(now, &me.pace, out),
             Input::Accept => {
                 let State::Deciding(hello) = &self.state else { return };
                 let hello = hello.clone();
@@ -271,26 +296,28 @@ impl Link {
     }
 
     /// When to call with [`Input::Time`] next.
-    pub fn deadline(&self) -> Option<Tick> {
+    pub fn deadline(&self, pace: &Pace) -> Option<Tick> {
         match self.state {
             State::Down => None,
             State::Up if self.purpose == Purpose::Data => None,
-            State::Up => Some((self.sent + BEAT).min(self.heard + SILENCE)),
-            _ => Some(self.opened + HANDSHAKE),
+            State::Up => Some((self.sent + pace.beat).min(self.heard + pace.silence)),
+            _ => Some(self.opened + pace.handshake),
         }
     }
 
-    fn time(&mut self, now: Tick, out: &mut Vec<Output>) {
+    fn time(&mut self, now: Tick, pace: &Pace, out: &mut Vec<Output>) {
         match self.state {
             State::Up if self.purpose == Purpose::Control => {
-                if now - self.heard >= SILENCE {
-                    self.end(LinkEnd::Silent, out);
-                } else if now - self.sent >= BEAT {
+                if now - self.heard >= pace.silence {
+                    self.end(LinkEnd::Silent(pace.silence), out);
+                } else if now - self.sent >= pace.beat {
                     self.send(now, Beat {}.into(), out);
                 }
             }
             State::Up => {}
-            _ if now - self.opened >= HANDSHAKE => self.end(LinkEnd::HandshakeTimeout, out),
+            _ if now - self.opened >= pace.handshake => {
+                self.end(LinkEnd::HandshakeTimeout(pace.handshake), out);
+            }
             _ => {}
         }
     }

@@ -1,5 +1,6 @@
 //! Questions to a whole pool or to one node by name, and the rows that answer them.
 
+use crate::charter::{CharterChange, CharterRow, CharterVersion};
 use crate::id::{AppId, BlobHash, PluginId, RequestId};
 use crate::node::{Arch, NodeRef, Want};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,20 @@ pub enum Topic {
         /// Beginning of the application's id, or `NODE/WORKER`.
         what: String,
     },
+    /// Which charter each node has: a [`Row::Charter`] each, without text.
+    CharterVersions,
+    /// The versions of the charter that this node keeps, newest first, a [`Row::Charter`] each.
+    /// Answered by the node that is asked itself, as are the next two.
+    CharterHistory,
+    /// Make this text the next version of the charter, signed by the administrator who runs the node.
+    EditCharter {
+        /// The whole text.
+        text: String,
+        /// The version that was edited. Refused if there is another by now.
+        base: CharterVersion,
+    },
+    /// Make these changes to the charter, all or none, signed in the same way.
+    ChangeCharter(Vec<CharterChange>),
 }
 
 impl Topic {
@@ -78,7 +93,13 @@ impl Topic {
                 | Topic::Queue
                 | Topic::Find { .. }
                 | Topic::Explain { .. }
-        )
+                | Topic::CharterVersions
+        ) && !self.is_local()
+    }
+
+    /// Whether only the node that a program talks to answers it; it never travels.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Topic::CharterHistory | Topic::EditCharter { .. } | Topic::ChangeCharter(_))
     }
 }
 
@@ -349,6 +370,8 @@ pub enum Row {
     Waiting(WaitingRow),
     /// To [`Topic::Explain`].
     Stand(StandRow),
+    /// To [`Topic::CharterVersions`] and [`Topic::CharterHistory`].
+    Charter(CharterRow),
     /// An order was carried out; the text says what was done.
     Done {
         /// The node's name.

@@ -1,5 +1,6 @@
 //! Messages between neighbours in the tree, and between a joiner and its candidate parent.
 
+use crate::charter::{CharterDocument, CharterVersion};
 use crate::id::{NodeId, RequestId};
 use crate::kind::messages;
 use crate::node::{Arch, Asker, Grant, NodeRef, Note, Want};
@@ -255,5 +256,6 @@ messages! {
         Attach, Redirect, AttachRefused, Climb, Verdict, Attached, Detach, Lineage, Summary,
         Search, SearchReply, SearchCancel, Ask, Answer,
         Present, Turned, Withdraw, Reserve, Unreserve, Gathered,
+        CharterVersion, CharterDocument,
     }
 }

@@ -2,7 +2,7 @@
 
 use mutirao_wire::frame::{Decoder, FrameError};
 use mutirao_wire::limits::{BEAT, CONTROL_BODY_MAX, HANDSHAKE, SILENCE};
-use mutirao_wire::link::{Input, Link, LinkEnd, Me, Output, Purpose, RefuseReason};
+use mutirao_wire::link::{Input, Link, LinkEnd, Me, Output, Pace, Purpose, RefuseReason};
 use mutirao_wire::{Incarnation, NodeId, NodeRef, PoolId, Tick};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ fn me(tag: u8) -> Me {
         pool: PoolId([9; 32]),
         machine: [tag; 16],
         protocol: (1, 1),
+        pace: Pace::default(),
     }
 }
 
@@ -115,7 +116,7 @@ fn a_link_that_stalls_without_closing_is_lost() {
         pair.ends[0].2.retain(|output| !matches!(output, Output::Send(_)));
     }
     pair.feed(1, Input::Time);
-    assert_eq!(end_of(&pair.ends[1].2), Some(&LinkEnd::Silent));
+    assert_eq!(end_of(&pair.ends[1].2), Some(&LinkEnd::Silent(SILENCE)));
     assert!(pair.now - Tick(1_000_000) >= SILENCE);
 }
 
@@ -167,10 +168,10 @@ fn a_node_does_not_link_to_itself() {
 fn a_silent_dialler_is_given_up() {
     let mut pair = Pair::new(me(1), me(2));
     pair.feed(1, Input::Opened { peer: NodeId([1; 32]) });
-    assert_eq!(pair.ends[1].1.deadline(), Some(pair.now + HANDSHAKE));
+    assert_eq!(pair.ends[1].1.deadline(&Pace::default()), Some(pair.now + HANDSHAKE));
     pair.wait(HANDSHAKE);
-    assert_eq!(end_of(&pair.ends[1].2), Some(&LinkEnd::HandshakeTimeout));
-    assert_eq!(pair.ends[1].1.deadline(), None);
+    assert_eq!(end_of(&pair.ends[1].2), Some(&LinkEnd::HandshakeTimeout(HANDSHAKE)));
+    assert_eq!(pair.ends[1].1.deadline(&Pace::default()), None);
 }
 
 #[test]

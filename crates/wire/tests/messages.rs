@@ -1,5 +1,6 @@
 //! Every message, its frozen bytes, and what happens to bytes that are none.
 
+use mutirao_wire::charter::*;
 use mutirao_wire::frame::{Decoder, Header};
 use mutirao_wire::lease::*;
 use mutirao_wire::limits::*;
@@ -107,6 +108,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         SearchCancel { request: request() },
         Ask { id, question: question(), budget_ms: 1000 },
         Answer { id, rows: vec![Row::Done { node: "node1".into(), text: "done".into() }], more: true, missing: 0 },
+        CharterVersion { number: 300, hash: [7; 32] },
+        CharterDocument { version: CharterVersion { number: 1, hash: [7; 32] }, document: vec![1, 2] },
     );
     let rank = Rank { priority: 3, share: 40, born_unix_ms: 1_700_000_000_000 };
     sample!(TreeMessage:

@@ -45,6 +45,9 @@ impl Daemon {
                 self.one_worker(id, question, worker, |daemon, serial| daemon.lender.stderr(serial))
             }
             Topic::Kill { what } => self.kill(id, question, what),
+            Topic::CharterVersions => vec![Row::Charter(self.charter_row())],
+            // Those are answered where they are asked.
+            Topic::CharterHistory | Topic::EditCharter { .. } | Topic::ChangeCharter(_) => Vec::new(),
         }
     }
 
@@ -155,11 +158,11 @@ impl Daemon {
         self.done(format!("application {name} ended"))
     }
 
-    fn done(&self, text: String) -> Row {
+    pub(super) fn done(&self, text: String) -> Row {
         Row::Done { node: self.ctx.me.name.clone(), text }
     }
 
-    fn failed(&self, text: String) -> Row {
+    pub(super) fn failed(&self, text: String) -> Row {
         Row::Failed { node: self.ctx.me.name.clone(), text }
     }
 }

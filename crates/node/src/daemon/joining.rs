@@ -118,6 +118,7 @@ impl Daemon {
             socket: self.place.as_ref().map(|place| place.socket().to_owned()),
             parent: self.joining.parent.clone(),
             still_alone,
+            turned_away: self.rules.turned_away.as_ref().map(|(by, why)| format!("node `{by}`: {why}")),
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The loop: read, decide, write.
 
 mod answers;
-
+mod charter;
 mod joining;
 mod nodes;
 mod outputs;
@@ -93,6 +93,7 @@ struct Daemon {
     lender: Lender,
     plugins: Plugins,
     rights: Rights,
+    rules: charter::Rules,
     /// The user of the pool who runs this daemon, where known.
     user: Option<Identity>,
     /// The user who runs this daemon, by number.
@@ -192,6 +193,7 @@ impl Daemon {
             self.lender.deadline(),
             self.plugins.deadline(),
             self.joining.deadline(),
+            self.rules.due,
             self.clients.oldest_stranger().map(|since| since + HANDSHAKE),
             self.leaving.map(|since| since + LEAVING),
             self.ready.as_ref().map(|(until, _)| *until),
@@ -229,6 +231,10 @@ impl Daemon {
             match done {
                 Done::Lender(done) => self.lender.done(&mut self.ctx, &mut self.plugins, done),
                 Done::Plugins(done) => self.plugins.done(&mut self.ctx, done),
+                Done::CharterKept(Ok(())) => {}
+                Done::CharterKept(Err(why)) => {
+                    tracing::error!("the charter in force cannot be kept over a restart: {why}");
+                }
                 Done::Resolved { place, addresses } => self.resolved(place, addresses),
             }
         }
@@ -421,6 +427,9 @@ impl Daemon {
         if due(self.plugins.deadline()) {
             self.plugins.time(&mut self.ctx);
         }
+        if due(self.rules.due) {
+            self.admission_changed();
+        }
         if due(self.joining.deadline()) {
             self.join_again();
         }
@@ -467,6 +476,16 @@ impl Daemon {
     }
 
     fn carry_out(&mut self) {
+        loop {
+            self.carry_out_all();
+            if !core::mem::take(&mut self.rules.links_due) {
+                return;
+            }
+            self.rule_links();
+        }
+    }
+
+    fn carry_out_all(&mut self) {
         while self.has_more() {
             self.link_events();
             for output in core::mem::take(&mut self.outputs) {

@@ -52,6 +52,7 @@ impl Daemon {
                 }
                 self.plugins.data_writable(&mut self.ctx, conn);
             }
+            LinkEvent::Denied { by, why } => self.turned_away(by, why),
             LinkEvent::DataFailed(peer) => {
                 self.streams.data_failed(self.ctx.now, peer);
                 self.plugins.data_down(&mut self.ctx, peer);

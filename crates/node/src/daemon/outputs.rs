@@ -1,6 +1,7 @@
 //! Between the core and the rest: what it says is done here.
 
 use super::Daemon;
+use crate::charter;
 use crate::clients::{self, Outcome};
 use crate::context::Assignment;
 use crate::streams::NewStream;
@@ -60,6 +61,7 @@ impl Daemon {
             Output::JoinRefused { by, refusal } => {
                 tracing::warn!(by = by.name, "this node may not join there: {refusal:?}");
             }
+            Output::Charter { from, charter } => self.charter_came(from, charter),
             Output::Left => self.left = true,
             Output::Full(table) => {
                 tracing::warn!("a table is full ({table:?}); what did not fit was refused");
@@ -160,6 +162,7 @@ impl Daemon {
     pub(super) fn policy(&self) -> Policy {
         let config = &self.ctx.config;
         let (approved, denied) = self.plugins.decisions();
+        let rules = self.rules.charter();
         Policy {
             accept: config.accept.into(),
             owner: self.rights.owner.clone(),
@@ -168,6 +171,8 @@ impl Daemon {
             approved: approved.into_iter().collect(),
             denied: denied.into_iter().collect(),
             held: self.lender.held(),
+            deny: charter::deny(&rules),
+            admission: charter::admission(&rules, crate::sys::unix_ms() / 1000),
         }
     }
 

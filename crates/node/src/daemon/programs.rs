@@ -160,7 +160,7 @@ impl Daemon {
         }
     }
 
-    fn allocate(&mut self, conn: ConnId, allocate: Allocate) {
+    fn allocate(&mut self, conn: ConnId, mut allocate: Allocate) {
         let Some(client) = self.clients.get_mut(conn) else { return };
         if allocate.want.count == 0 || allocate.want.count > WANT_MAX || allocate.want.bundle.slots == 0 {
             let why = format!("a request is for 1 to {WANT_MAX} leases of at least one slot");
@@ -192,6 +192,11 @@ impl Daemon {
             client.token_made = self.ctx.now;
             client.token = authority::sign_token(identity, client.app, self.ctx.me.id).unwrap_or_default();
         }
+        let rights = self.within_rights(conn, &mut allocate);
+        if let Err(why) = rights {
+            return clients::put_refused(&mut self.ctx, conn, &allocate, why);
+        }
+        let Some(client) = self.clients.get(conn) else { return };
         let asker = client.asker(self.ctx.me.clone(), plugin);
         let request = RequestId { app: client.app, sequence: allocate.sequence, attempt: client.epoch.0 };
         if !self.clients.request(conn, &allocate) {
@@ -226,6 +231,9 @@ impl Daemon {
     fn query(&mut self, conn: ConnId, query: Query) {
         let Some(client) = self.clients.get(conn) else { return };
         let Query { number, mut question } = query;
+        if question.topic.is_local() {
+            return self.local_question(conn, number, question.topic);
+        }
         question.user.clone_from(&client.user);
         if question.topic.needs_order()
             && question.order.is_empty()

@@ -1,9 +1,11 @@
 //! From options to a node that listens.
 
+use super::charter::Rules;
 use super::joining::Joining;
 use super::{Daemon, Node, Stop, key};
 use crate::authority::{self, Rights};
 use crate::capacity::capacity;
+use crate::charter::{Charters, Denied};
 use crate::clients::Clients;
 use crate::context::{Conns, Context, Jobs, Owner, token};
 use crate::error::Error;
@@ -19,7 +21,7 @@ use mio::{Interest, Poll, Waker};
 use mutirao_tree::{Core, Policy, Settings};
 use mutirao_trust::{Home, Identity, Name, Pool};
 use mutirao_wire::limits::PROTOCOL;
-use mutirao_wire::link::Me;
+use mutirao_wire::link::{Me, Pace};
 use mutirao_wire::{Incarnation, NodeId, NodeRef};
 use std::collections::HashMap;
 use std::fs;
@@ -111,11 +113,13 @@ impl Node {
         let local_user = format!("{local_user}@{}", me.name);
         let user = who.member.as_ref().and_then(|member| member.user.as_ref());
         let owner = config.owner.clone().or_else(|| user.map(|user| user.me().name.as_str().to_owned()));
+        let denied = Denied::default();
         let rights = Rights {
             pool: pool.clone(),
             me: me.id,
             owner: owner.unwrap_or_else(|| local_user.clone()),
             local_user,
+            denied: denied.clone(),
         };
         let links = match &who.member {
             None => None,
@@ -125,6 +129,7 @@ impl Node {
                     pool: member.pool.id(),
                     machine: links::machine(),
                     protocol: PROTOCOL,
+                    pace: Pace::default(),
                 };
                 let links = Links::new(member.identity.clone(), me, config.max_links);
                 Some(links.map_err(|refusal| Error::Identity { name: name.as_str().into(), refusal })?)
@@ -148,6 +153,7 @@ impl Node {
             peers: HashMap::new(),
             bound: HashMap::new(),
         };
+        let charters = pool.as_ref().map(|pool| Charters::load(&ctx.paths.state, pool));
         let plugins = Plugins::new(&mut ctx)?;
         let lender = Lender::new(&mut ctx)?;
         let settings = Settings {
@@ -155,8 +161,8 @@ impl Node {
             ..Settings::default()
         };
         let capacity = capacity(&ctx.config, &options)?;
-        let verify = authority::verifier(pool.clone());
-        let core = Core::new(me, settings, capacity, Policy::default(), verify);
+        let verify = authority::verifier(pool.clone(), denied.clone());
+        let core = Core::new(me, settings.clone(), capacity, Policy::default(), verify);
         let signals = if options.signals { Some(sys::end_signals()?) } else { None };
         if let Some(signals) = &signals {
             ctx.watch(signals.as_fd(), Owner::Daemon, key::SIGNALS, Interest::READABLE)
@@ -180,6 +186,14 @@ impl Node {
             lender,
             plugins,
             rights,
+            rules: Rules {
+                charters,
+                denied,
+                started: settings,
+                links_due: false,
+                due: None,
+                turned_away: None,
+            },
             user,
             uid,
             pool: pool.as_ref().map(Pool::id),
@@ -196,8 +210,7 @@ impl Node {
             ready,
             _identity_lock: lock,
         };
-        let policy = daemon.policy();
-        daemon.tell_core(mutirao_tree::Input::Policy(policy));
+        daemon.begin_charter();
         if let Some(socket) = options.embedded {
             daemon.only = Some(only_program(&mut daemon, socket)?);
         }
