@@ -88,6 +88,12 @@ Examples:
     /// Plugins: what nodes keep, and what waits for the owner's approval
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// The charter: what the pool's administrators have set for all nodes
+    #[command(subcommand)]
+    Charter(crate::charter::CharterCommand),
+    /// Who may allocate, where that is for administrators to say
+    #[command(subcommand)]
+    Admin(crate::admin::AdminCommand),
     /// Call one operation of a program
     Call(CallArgs),
     /// Make, check, draw and convert topology files

@@ -1,10 +1,13 @@
 //! The `mutirao` command: daemon, worker host and client in one binary.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod alloc;
 mod args;
 mod bench;
 mod call;
+mod charter;
+mod diff;
 mod doctor;
 mod hosts;
 mod list;
@@ -77,6 +80,8 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Queue => queue::list(&open(cli)?, output)?,
         Command::Explain { request } => queue::explain(&open(cli)?, request, output)?,
         Command::Plugin(command) => plugin(cli, command)?,
+        Command::Charter(command) => charter::run(&open(cli)?, command, output)?,
+        Command::Admin(command) => admin::run(&open(cli)?, command, output)?,
         Command::Call(args) => return call::run(cli, args),
         Command::Bench(command) => bench(cli, command)?,
         Command::Doctor => return doctor::run(output),

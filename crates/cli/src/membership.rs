@@ -94,8 +94,9 @@ pub fn init(args: &InitArgs) -> Result<()> {
         None => (random_passphrase()?.to_string(), true),
     };
     let authority = home.create_pool(&pool_name, &chosen)?;
-    home.enrol(&authority, Role::Admin, &admin, Validity::days(DAYS))?;
+    let signer = home.enrol(&authority, Role::Admin, &admin, Validity::days(DAYS))?;
     home.enrol(&authority, Role::Node, &node, Validity::days(DAYS))?;
+    mutirao_node::found_charter(home.path(), &node, &signer)?;
     write_owner(&home, &admin)?;
 
     eprintln!("Pool `{pool_name}` ({}) is made in {}.", authority.pool().id().short(), home.path().display());

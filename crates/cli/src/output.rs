@@ -58,6 +58,21 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// A time, from seconds since 1970: `2026-11-21 08:15:00 UTC`.
+pub fn utc(unix_s: u64) -> String {
+    let (days, seconds) = (unix_s / 86_400, unix_s % 86_400);
+    // Days since 1 March of the year 0, in eras of 400 years.
+    let day = days + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, late) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{:04}-{month:02}-{date:02} {h:02}:{m:02}:{s:02} UTC", era * 400 + year + late)
+}
+
 /// Bytes, in the unit that fits.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -87,6 +102,9 @@ mod tests {
         assert_eq!(span(200), "3 min 20 s");
         assert_eq!(span(18_600), "5 h 10 min");
         assert_eq!(span(90_000), "1 d 1 h");
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_827_696), "2000-02-29 12:34:56 UTC");
+        assert_eq!(utc(1_798_761_599), "2026-12-31 23:59:59 UTC");
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(50 * 1024 * 1024), "50.0 MiB");
     }

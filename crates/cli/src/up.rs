@@ -161,6 +161,7 @@ fn report(ready: &[Value], output: Output) -> Result<()> {
         let listens = addresses.first().and_then(Value::as_str).unwrap_or("nowhere");
         let place = match (node["parent"].as_str(), node["still_alone"].as_bool()) {
             (Some(parent), _) => format!("below `{parent}`"),
+            _ if node["turned_away"].is_string() => format!("is turned away by {}", word("turned_away")),
             (None, Some(true)) => "has not found whom to join yet and goes on trying; see its log".into(),
             (None, _) => "root of its tree".into(),
         };
@@ -215,6 +216,7 @@ fn ready_json(ready: &Ready) -> Value {
         "socket": ready.socket,
         "parent": ready.parent,
         "still_alone": ready.still_alone,
+        "turned_away": ready.turned_away,
         "pid": std::process::id(),
     })
 }
@@ -308,7 +310,10 @@ pub fn ensure_identities(home: &Home, names: &[Name], passphrase_file: Option<&P
     let (authority, present) = if home.load_pool().is_err() && !home.has_authority() {
         let authority = home.create_pool(&Name::new("local")?, &random_passphrase()?)?;
         let admin = membership::name_like(&membership::user_name())?;
-        home.enrol(&authority, Role::Admin, &admin, Validity::days(DAYS))?;
+        let admin = home.enrol(&authority, Role::Admin, &admin, Validity::days(DAYS))?;
+        if let Some(first) = names.first() {
+            mutirao_node::found_charter(home.path(), first, &admin)?;
+        }
         eprintln!("A pool for this machine alone is made in {}.", home.path().display());
         (Some(authority), Vec::new())
     } else {

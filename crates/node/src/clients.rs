@@ -353,5 +353,13 @@ pub(crate) fn put_unfit(ctx: &mut Context, conn: ConnId, allocate: &Allocate, wh
 /// library that waiting is of no use.
 pub(crate) fn put_refused(ctx: &mut Context, conn: ConnId, allocate: &Allocate, why: String) {
     let note = Note { node: ctx.me.name.clone(), hindrance: Hindrance::Refused(why) };
-    put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], (0, 1));
+    put_allocated(
+        ctx,
+        conn,
+        allocate,
+        Arch::Other,
+        &[],
+        vec![note],
+        Outcome { free_hint: 1, ..Outcome::default() },
+    );
 }

@@ -101,7 +101,7 @@ pub fn not_admitted(app: AppId, name: &str, user: &str) -> String {
     format!(
         "slots of this pool are given by its administrators, and neither application `{name}` nor user `{user}` \
          has been let in; ask an administrator for `mutirao admin grant {id} -n SLOTS`, or to let the user in \
-         with `mutirao admin insert {user}`"
+         with `mutirao admin insert {user} -n SLOTS`"
     )
 }
 

@@ -13,7 +13,7 @@ pub use text::{CHARTER_TEXT_BYTES_MAX, CharterError};
 
 use mutirao_wire::AppId;
 use mutirao_wire::limits;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use toml::value::Datetime;
@@ -26,7 +26,7 @@ pub const FAN_OUT: RangeInclusive<u32> = 1..=limits::CHILDREN_MAX as u32;
 pub const REASON_BYTES_MAX: usize = 200;
 
 /// What the pool's administrators have set. The default is what holds where there is no charter.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Charter {
     /// Who may allocate by itself.
@@ -44,7 +44,7 @@ pub struct Charter {
 }
 
 /// Who may allocate by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdmissionMode {
     /// Whomever the owners of the nodes accept.
@@ -55,7 +55,7 @@ pub enum AdmissionMode {
 }
 
 /// How long things are waited for. All in milliseconds; each has its bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timings {
     /// A beat is sent on a link when nothing else was for so long. 100 to 10,000.
@@ -87,7 +87,7 @@ impl Default for Timings {
 }
 
 /// How the tree is formed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TopologyRules {
     /// Children of a node before newcomers are passed down; 0 leaves it to how each node is started.
@@ -105,7 +105,7 @@ impl Default for TopologyRules {
 }
 
 /// Links on which encryption may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Trusted {
     /// Pairs of nodes, by name.
@@ -115,7 +115,7 @@ pub struct Trusted {
 }
 
 /// Who is let in no longer: each with the reason they are told, which may be empty.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DenyLists {
     /// Nodes, by name or by [`ID_DIGITS_MIN`] or more digits of the id.
@@ -125,7 +125,7 @@ pub struct DenyLists {
 }
 
 /// Who may allocate where admission is by administrators.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admitted {
     /// Users, by name, or as `name@node`: all their applications together.
@@ -135,12 +135,13 @@ pub struct Admitted {
 }
 
 /// How much may be held, and until when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ceiling {
     /// Most slots at a time.
     pub slots: u32,
     /// When the right ends, in UTC; none: when it is taken away.
+    #[serde(serialize_with = "as_text")]
     pub until: Option<Datetime>,
 }
 
@@ -154,6 +155,10 @@ impl Ceiling {
     pub fn holds_at(&self, now_unix_s: u64) -> bool {
         self.until.is_none() || self.until_unix_s().is_some_and(|until| now_unix_s < until)
     }
+}
+
+fn as_text<S: Serializer>(until: &Option<Datetime>, serializer: S) -> Result<S::Ok, S::Error> {
+    until.as_ref().map(Datetime::to_string).serialize(serializer)
 }
 
 /// Reads the id of an application: 32 hexadecimal digits.
