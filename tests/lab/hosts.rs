@@ -149,6 +149,12 @@ impl Hosts {
         self.nodes(i).iter().find(|row| row["name"] == name)?["slots_free"].as_u64()
     }
 
+    /// What the daemon of machine `i` has logged.
+    pub fn log(&self, i: usize) -> String {
+        let log = self.hosts[i - 1].home.join(format!("nodes/n{i}/log"));
+        std::fs::read_to_string(log).unwrap_or_default()
+    }
+
     /// The daemon of machine `i`.
     #[track_caller]
     pub fn pid(&self, i: usize) -> i32 {

@@ -322,6 +322,24 @@ mutirao_error *mutirao_plugin_deny(mutirao_pool *pool, const char *node, const c
 /* Ends an application (beginning of its id) or one worker ("NODE/NUMBER"). */
 mutirao_error *mutirao_kill(mutirao_pool *pool, const char *what);
 
+/* The charter: what the administrators have set for the whole pool. These make a new version of it, which
+ * the node of this machine signs where an administrator's key lies in its directory, and which all nodes
+ * that can be reached keep to within seconds. MUTIRAO_E_NOT_PERMITTED if it cannot be made, the text says
+ * why; nothing has changed then.
+ *
+ * Where admission is by administrators: let an application that runs (beginning of its id, 4 digits or
+ * more), or all applications of a user (of the pool, or "NAME@NODE"), hold up to `slots` slots, for so
+ * many seconds or until removed. */
+mutirao_error *mutirao_admin_grant(mutirao_pool *pool, const char *who, uint32_t slots, uint32_t seconds);
+mutirao_error *mutirao_admin_insert(mutirao_pool *pool, const char *who, uint32_t slots);
+/* Takes the right away; the leases held under it end. */
+mutirao_error *mutirao_admin_remove(mutirao_pool *pool, const char *who);
+/* Lets the node and the user of this name (or "NAME@NODE", or 16 or more digits of an id) in no longer:
+ * links are closed, leases end. `reason` is what they are told; it may be NULL. */
+mutirao_error *mutirao_charter_revoke(mutirao_pool *pool, const char *who, const char *reason);
+/* Lets them in again. */
+mutirao_error *mutirao_charter_restore(mutirao_pool *pool, const char *who);
+
 #ifdef __cplusplus
 }
 #endif

@@ -88,6 +88,9 @@ impl From<LibraryError> for Error {
             E::OperationName { .. } | E::TooManyOperations(_) | E::ArgumentEncoding { .. } => Code::Argument,
             E::ArgumentTooLarge { .. } => Code::TooLarge,
             E::NotEnough { .. } | E::WaitedInVain(_) => Code::NoSlots,
+            E::OrderRefused { node, .. } => {
+                return Error { node: c_text(node), ..Error::new(Code::NotPermitted, &error.to_string()) };
+            }
             E::TimedOut { .. } => Code::Timeout,
             E::System { .. } => Code::System,
             _ => Code::Internal,

@@ -13,6 +13,8 @@ mod board;
 #[allow(unsafe_code)]
 mod calls;
 #[allow(unsafe_code)]
+mod charter;
+#[allow(unsafe_code)]
 mod common;
 #[allow(unsafe_code)]
 mod convert;

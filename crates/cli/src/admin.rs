@@ -83,24 +83,13 @@ pub fn run(pool: &Pool, command: &AdminCommand, output: Output) -> Result<()> {
 }
 
 fn admit(pool: &Pool, who: &[String], slots: u32, until_unix_s: Option<u64>) -> Result<()> {
-    let apps = app_rows(pool)?;
     let mut changes = Vec::new();
     for text in who {
-        let who = match running(&apps, text)? {
-            Some(app) => {
-                eprintln!(
-                    "application {} `{}` of {}: {slots} slots",
-                    &app.app.to_string()[..8],
-                    app.name,
-                    app.user
-                );
-                Who::App(app.app)
-            }
-            None => {
-                eprintln!("user {text}: {slots} slots");
-                Who::User(text.clone())
-            }
-        };
+        let who = pool.who(text)?;
+        match &who {
+            Who::App(app) => eprintln!("application {}: {slots} slots", &app.to_string()[..8]),
+            Who::User(name) | Who::Node(name) => eprintln!("user {name}: {slots} slots"),
+        }
         changes.push(CharterChange::Admit { who, slots, until_unix_s });
     }
     charter::change(pool, &changes)?;
@@ -136,17 +125,6 @@ fn app_rows(pool: &Pool) -> Result<Vec<AppRow>> {
         _ => None,
     };
     Ok(ask(pool, Topic::Apps, None)?.into_iter().filter_map(app).collect())
-}
-
-/// The application that runs and whose id begins so.
-fn running<'a>(apps: &'a [AppRow], text: &str) -> Result<Option<&'a AppRow>> {
-    let begins = |app: &&AppRow| text.len() >= 4 && app.app.to_string().starts_with(text);
-    let found: Vec<&AppRow> = apps.iter().filter(begins).collect();
-    match found[..] {
-        [] => Ok(None),
-        [one] => Ok(Some(one)),
-        _ => bail!("`{text}` names {} applications that run; give more digits", found.len()),
-    }
 }
 
 fn list(pool: &Pool, output: Output) -> Result<()> {

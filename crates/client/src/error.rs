@@ -147,6 +147,14 @@ pub enum Error {
     /// Too many calls wait. Nothing was submitted.
     #[error("{0} calls wait already; take results before you submit more")]
     TooManyCalls(usize),
+    /// A node refused an order. Nothing was changed.
+    #[error("{node}: {text}")]
+    OrderRefused {
+        /// Its name.
+        node: String,
+        /// Why, for people.
+        text: String,
+    },
     /// A system call failed.
     #[error("could not {what}: {source}")]
     System {
@@ -185,6 +193,7 @@ impl Error {
             Error::TimedOut { .. } => 221,
             Error::TooManyCalls(_) => 222,
             Error::System { .. } => 223,
+            Error::OrderRefused { .. } => 226,
             Error::Call(error) => error.kind.code(),
         }
     }

@@ -289,12 +289,6 @@ impl Core {
             TreeMessage::Reserve(m) => self.on_reserve(from, m, out),
             TreeMessage::Unreserve(m) => self.on_unreserve(from, m, out),
             TreeMessage::Gathered(m) => self.on_gathered(from, m),
-            TreeMessage::Present(_)
-            | TreeMessage::Turned(_)
-            | TreeMessage::Withdraw(_)
-            | TreeMessage::Reserve(_)
-            | TreeMessage::Unreserve(_)
-            | TreeMessage::Gathered(_) => {}
             TreeMessage::CharterVersion(m) => self.on_charter_version(from, m, out),
             TreeMessage::CharterDocument(m) => self.on_charter_document(from, m, out),
         }

@@ -211,7 +211,8 @@ impl Core {
         already: u32,
         out: &mut Vec<Output>,
     ) -> (Vec<Grant>, Option<Note>) {
-        let note = |hindrance| Some(Note { node: self.me.name.clone(), hindrance });
+        let name = self.me.name.clone();
+        let note = |hindrance| Some(Note { node: name.clone(), hindrance });
         let lend = &self.lend;
         let count =
             if want.layout == Layout::Spread { count.min(1u32.saturating_sub(already)) } else { count };
@@ -228,7 +229,7 @@ impl Core {
         let user = match self.judge(asker, out) {
             Ok(user) => user,
             Err(hindrance) => {
-                return (Vec::new(), Some(Note { node: self.me.name.clone(), hindrance }));
+                return (Vec::new(), note(hindrance));
             }
         };
         let room = match self.below_ceiling(asker, &user, slots) {

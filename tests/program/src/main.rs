@@ -2,7 +2,7 @@
 //!
 //! `test-program calls OPERATION COUNT ARGUMENT [SLOTS]` makes COUNT calls and prints what came of them as
 //! JSON; `one OPERATION ARGUMENT...` makes one and prints its result; `stay` holds slots until standard
-//! input closes; `storm MILLISECONDS [by-hand]` has many threads use the pool at random.
+//! input closes, `await` too, but asks again until it has them; `storm MILLISECONDS [by-hand]` has many threads use the pool at random.
 
 mod operations;
 mod storm;
@@ -39,7 +39,8 @@ fn main() {
         ["one", "limit", limit_ms] => one(|pool| limited(pool, number(limit_ms))),
         ["storm", span_ms] => storm::storm(Duration::from_millis(number(span_ms)), false),
         ["storm", span_ms, "by-hand"] => storm::storm(Duration::from_millis(number(span_ms)), true),
-        ["stay", slots] => stay(number(slots) as u32),
+        ["stay", slots] => open(number(slots) as u32).map(stay),
+        ["await", slots] => awaited(number(slots) as u32).map(stay),
         _ => {
             eprintln!("unknown arguments: {words:?}");
             std::process::exit(2);
@@ -134,12 +135,21 @@ fn calls(operation: &str, count: u64, argument: u64, slots: u32) -> Result<Value
 }
 
 /// Holds slots until standard input closes.
-fn stay(slots: u32) -> Result<Value, Error> {
-    let pool = open(slots)?;
+fn stay(pool: Pool) -> Value {
     println!("held");
     let mut rest = Vec::new();
     // However it ends, the slots are given back.
     let _ = std::io::stdin().read_to_end(&mut rest);
     drop(pool);
-    Ok(Value::Null)
+    Value::Null
+}
+
+/// Asks for slots until it is given them.
+fn awaited(slots: u32) -> Result<Pool, Error> {
+    let pool = Pool::open_with(Options { slots: Slots::ByHand, ..Options::default() })?;
+    while let Err(error) = pool.allocate(slots) {
+        eprintln!("{error}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(pool)
 }

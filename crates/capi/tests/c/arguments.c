@@ -99,6 +99,11 @@ int main(int argc, char **argv)
     FAILS(mutirao_plugin_approve(NULL, NULL, "a"), ARGUMENT, "`pool` is NULL");
     FAILS(mutirao_plugin_deny(NULL, NULL, "a"), ARGUMENT, "`pool` is NULL");
     FAILS(mutirao_kill(NULL, "a"), ARGUMENT, "`pool` is NULL");
+    FAILS(mutirao_admin_grant(NULL, "a", 1, 1), ARGUMENT, "`pool` is NULL");
+    FAILS(mutirao_admin_insert(NULL, "a", 1), ARGUMENT, "`pool` is NULL");
+    FAILS(mutirao_admin_remove(NULL, "a"), ARGUMENT, "`pool` is NULL");
+    FAILS(mutirao_charter_revoke(NULL, "a", NULL), ARGUMENT, "`pool` is NULL");
+    FAILS(mutirao_charter_restore(NULL, "a"), ARGUMENT, "`pool` is NULL");
     HOLD(index == 7 && call == NULL && bytes.data == NULL);
     HOLD(mutirao_event_fd(NULL) == -1 && mutirao_next(NULL) == NULL);
     HOLD(!mutirao_call_finished(NULL) && !mutirao_call_context(NULL) && !*mutirao_call_node(NULL));

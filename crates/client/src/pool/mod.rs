@@ -1,5 +1,6 @@
 //! The pool side: leases, calls and questions, as bytes.
 
+mod admin;
 mod call;
 mod control;
 mod core;
