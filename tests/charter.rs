@@ -77,10 +77,10 @@ fn a_charter_is_shown_edited_and_remembered() {
     assert!(edit(&lab, &text).complaint().contains("nothing was changed"));
     // With an editor; one that makes a mistake keeps the text.
     let mut command = lab.mutirao(["charter", "edit"]);
-    command.env_remove("VISUAL").env("EDITOR", "sed -i s/4000/5000/");
+    command.env_remove("VISUAL").env("EDITOR", "sed -i /lapse/s/4000/5000/");
     lab.spawn(command).wait().well();
     let mut command = lab.mutirao(["charter", "edit"]);
-    command.env_remove("VISUAL").env("EDITOR", "sed -i s/5000/5/");
+    command.env_remove("VISUAL").env("EDITOR", "sed -i /lapse/s/5000/5/");
     let complaint = lab.spawn(command).wait().complaint();
     let draft = complaint.rsplit("charter edit ").next().unwrap().trim();
     assert!(

@@ -42,7 +42,8 @@ pub fn up(args: &UpArgs, output: Output) -> Result<()> {
     let name = own_name(&home, args.name.as_deref())?;
     let (join, here) = match &args.topology {
         Some(path) => (parent_in(path, &name)?, true),
-        None => (args.parent.clone(), !args.parent.is_empty()),
+        None if args.parent.is_empty() => (args.join.clone(), false),
+        None => (args.parent.clone(), true),
     };
     if args.foreground {
         return serve(args, &home, &name, &join, here, output);

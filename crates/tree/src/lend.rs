@@ -292,10 +292,16 @@ impl Core {
         out.push(Output::Awaits { asker: asker.clone(), user });
     }
 
+    /// Why leases are not for applications at home at that node. What a denied node does with its own
+    /// slots is its owner's business.
+    fn denies_home(&self, home: &NodeRef) -> Option<String> {
+        self.lend.policy.deny.node(home.id, &home.name).filter(|_| home.id != self.me.id)
+    }
+
     /// Whether the pool's charter lets this asker allocate at all.
     fn entitled(&self, asker: &Asker, user: &str) -> Result<(), String> {
         let policy = &self.lend.policy;
-        if let Some(why) = policy.deny.node(asker.home.id, &asker.home.name) {
+        if let Some(why) = self.denies_home(&asker.home) {
             return Err(why);
         }
         match &policy.admission {
@@ -330,7 +336,7 @@ impl Core {
         let mut ends: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for record in self.lend.all() {
             let asker = &record.asker;
-            let mut why = policy.deny.node(asker.home.id, &asker.home.name);
+            let mut why = self.denies_home(&asker.home);
             if let Verified::Denied(text) = (self.lend.verify)(asker) {
                 why = Some(text);
             }
