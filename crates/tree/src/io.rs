@@ -11,6 +11,7 @@ use mutirao_wire::query::{Question, Row};
 use mutirao_wire::tree::{AskId, TreeMessage};
 use mutirao_wire::wait::{Wait, WaitEnd};
 use mutirao_wire::{AppId, Epoch, LeaseId, NodeId, NodeRef, PluginId, RequestId};
+use std::sync::Arc;
 
 /// What happens to a node, one thing at a time.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +125,7 @@ pub enum Input {
     /// policy denies, and of whom the last one admitted and this one does not.
     Policy(Policy),
     /// Timings and limits, from now on. What is under way ends by those it began with.
-    Settings(Settings),
+    Settings(Arc<Settings>),
     /// A version of the charter whose signature was found in order is in force here. Ignored unless it
     /// is newer than the one before.
     Charter(CharterDocument),

@@ -94,7 +94,8 @@ impl Daemon {
         }
         self.rules.denied.set(deny);
         self.rules.links_due = true;
-        self.tell_core(Input::Settings(charter::settings(&self.rules.started, &charter)));
+        let settings = charter::settings(&self.rules.started, &charter);
+        self.tell_core(Input::Settings(settings.into()));
         self.admission_changed();
     }
 
