@@ -34,6 +34,7 @@ pub(crate) enum Timer {
     Redial(NodeId),
     Queue,
     Wait(RequestId),
+    Confirm,
 }
 
 /// All that one node decides about the tree and about leases.
@@ -325,6 +326,7 @@ impl Core {
                 Timer::Redial(node) => self.redial(node, out),
                 Timer::Queue => self.queue.touched = true,
                 Timer::Wait(request) => self.wait_time(request, out),
+                Timer::Confirm => self.confirm_time(out),
             }
         }
         if self.timers.is_empty() {

@@ -21,6 +21,8 @@ pub(crate) struct Home {
     leases: BTreeMap<LeaseId, Held>,
     /// Lenders to be dialled again, and how often that failed.
     redials: BTreeMap<NodeId, u32>,
+    /// Lenders that are told in a moment what is held of them.
+    unhurried: BTreeMap<NodeId, NodeRef>,
 }
 
 #[derive(Default)]
@@ -109,8 +111,9 @@ impl Core {
         self.settings.held_max.saturating_sub(self.home.leases.len())
     }
 
-    /// Takes over what a search found for a local application.
-    pub(crate) fn take_grants(&mut self, app: AppId, grants: &[Grant], out: &mut Vec<Output>) {
+    /// Takes over what a search found for a local application. Lenders of `bare` slots, where no worker
+    /// waits to be started, are told a moment later: the application hears of its slots first.
+    pub(crate) fn take_grants(&mut self, app: AppId, grants: &[Grant], bare: bool, out: &mut Vec<Output>) {
         let Some(epoch) = self.home.apps.get(&app).map(|app| app.epoch) else { return };
         let until = self.now + self.settings.first_life + self.settings.margin;
         let mut lenders = BTreeMap::new();
@@ -126,6 +129,17 @@ impl Core {
                 lenders.insert(grant.lender.id, grant.lender.clone());
             }
         }
+        if bare {
+            self.home.unhurried.append(&mut lenders);
+            self.arm(self.now + self.settings.unhurried, Timer::Confirm);
+        }
+        self.reach(lenders, out);
+    }
+
+    /// Tells the lenders that could wait.
+    pub(crate) fn confirm_time(&mut self, out: &mut Vec<Output>) {
+        let mut lenders = core::mem::take(&mut self.home.unhurried);
+        lenders.retain(|id, _| self.home.needs(*id));
         self.reach(lenders, out);
     }
 

@@ -435,7 +435,7 @@ impl Core {
             }
             let possible = |(id, child): (&NodeId, &Child)| {
                 let had = job.edges.get(id).map_or(0, |edge| edge.total);
-                (child.possible(&job.want, self.now, self.settings.settle).saturating_sub(had), *id)
+                (child.possible(&job.want, self.now, &self.settings).saturating_sub(had), *id)
             };
             let shares = split(able(certain).map(possible).collect());
             if !shares.is_empty() || way.is_none() {
@@ -573,7 +573,7 @@ impl Core {
                 } else {
                     let name = waits.unwrap_or(request);
                     self.tell_found(name, job.grants.clone(), job.notes.clone(), found, None, out);
-                    self.take_grants(request.app, &job.grants, out);
+                    self.take_grants(request.app, &job.grants, job.asker.plugin.is_none(), out);
                     self.wait_served(request, &job.grants, out);
                     // Asked again under its own name, the request gets this answer.
                     self.searches.jobs.insert(name, job.clone());

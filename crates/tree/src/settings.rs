@@ -28,6 +28,8 @@ pub struct Settings {
     /// A relative that was lost is sought for this long, then forgotten. Nodes named by
     /// [`Input::Join`](crate::Input::Join) are sought for ever.
     pub forget: Duration,
+    /// How long the confirmation of slots on which no worker is to start may wait.
+    pub unhurried: Duration,
     /// A grant nobody confirms for this long is taken back; searches are remembered as long.
     pub first_life: Duration,
     /// A lease whose home is out of reach for this long lapses.
@@ -72,6 +74,7 @@ impl Default for Settings {
             retry: Duration::from_millis(50),
             retry_max: Duration::from_secs(5),
             forget: Duration::from_secs(24 * 60 * 60),
+            unhurried: Duration::from_millis(10),
             first_life: limits::FIRST_LIFE,
             lapse: limits::LAPSE,
             margin: Duration::from_secs(3),

@@ -3,6 +3,7 @@
 use crate::core::{Core, Timer};
 use crate::hint;
 use crate::io::Output;
+use crate::settings::Settings;
 use mutirao_wire::node::{Bundle, Grant, Layout, Want};
 use mutirao_wire::tree::{LabelSum, ResourceSum, Summary, name_hash};
 use mutirao_wire::{NodeId, NodeRef, Tick};
@@ -75,8 +76,9 @@ impl Child {
     }
 
     /// Bundles that could be there if all that is lent came back. Only while the last summary is
-    /// young: what just came free is not known yet.
-    pub(crate) fn possible(&self, want: &Want, now: Tick, settle: core::time::Duration) -> u32 {
+    /// young: what just came free is not known yet, the less so the deeper it lies.
+    pub(crate) fn possible(&self, want: &Want, now: Tick, settings: &Settings) -> u32 {
+        let settle = settings.settle + settings.coalesce * 2 * u32::from(self.summary.depth);
         let unsettled = now - self.summary_at < settle || self.granted > 0;
         if unsettled { self.spread(want, hint::in_all(&self.summary, want)) } else { 0 }
     }
