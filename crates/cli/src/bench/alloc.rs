@@ -1,5 +1,6 @@
 //! Allocation: one slot on each of many daemons.
 
+use super::floor_tree::FloorTree;
 use super::pool::{Shape, TestPool};
 use super::{Case, print, quantile};
 use crate::args::Output;
@@ -44,6 +45,9 @@ pub fn alloc(output: Output, nodes: u16, rounds: u32, fan_out: u16) -> Result<()
         }
     }
     bar.finish_and_clear();
+    drop(pool);
+    drop(test);
+    let floor_us = FloorTree::start(nodes.into(), fan_out.into())?.measure(times_us.len())?;
     times_us.sort_by(f64::total_cmp);
     let p50_us = quantile(&times_us, 0.5);
     let case = Case {
@@ -52,6 +56,9 @@ pub fn alloc(output: Output, nodes: u16, rounds: u32, fan_out: u16) -> Result<()
         p50_us: Some(p50_us),
         p99_us: Some(quantile(&times_us, 0.99)),
         per_s: Some(f64::from(nodes) / p50_us * 1e6),
+        floor_kind: Some("tcp tree"),
+        floor_p50_us: Some(floor_us),
+        ratio: Some(p50_us / floor_us),
         pinned: Some("no"),
         tls: Some(true),
         extra: vec![

@@ -35,8 +35,10 @@ impl Carrier {
 
 /// The process at the other end: reads a size and a count, then echoes (`ping`) or takes in and
 /// acknowledges every eighth (`stream`). Started as `mutirao floor-peer`.
+/// `tree` is a process of another kind of floor.
 pub fn peer(carrier: &str, place: &str, home: &Path) -> Result<()> {
     match carrier {
+        "tree" => super::floor_tree::peer(place),
         "unix" => serve(UnixStream::connect(place)?),
         "tcp" => serve(dial(place)?),
         "tls" => {
@@ -49,7 +51,7 @@ pub fn peer(carrier: &str, place: &str, home: &Path) -> Result<()> {
     }
 }
 
-fn dial(place: &str) -> Result<TcpStream> {
+pub(super) fn dial(place: &str) -> Result<TcpStream> {
     let stream = TcpStream::connect(place)?;
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -3,6 +3,7 @@
 mod alloc;
 mod calls;
 mod floor;
+mod floor_tree;
 mod idle;
 mod pool;
 
