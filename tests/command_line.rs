@@ -151,6 +151,8 @@ fn bad_arguments_are_explained() {
     let complaint = lab.run(["call", "/bin/true", "op"]).complaint();
     assert!(complaint.contains("mutirao_init"), "{complaint}");
     assert!(lab.run(["--node", "n9", "nodes"]).complaint().contains("n9"));
+    assert!(lab.run(["up", "--name", "n9"]).complaint().contains("no node named n9 here"));
+    assert!(Lab::new().run(["up", "--name", "n9"]).complaint().contains("mutirao init"));
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub fn up(args: &UpArgs, output: Output) -> Result<()> {
     }
     let home = home()?;
     let name = own_name(&home, args.name.as_deref())?;
+    home.node(&name)?; // Who has no identity here hears so now, not from a log.
     let (join, here) = match &args.topology {
         Some(path) => (parent_in(path, &name)?, true),
         None if args.parent.is_empty() => (args.join.clone(), false),
