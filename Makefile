@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 RELEASE := $(TARGET_DIR)/release
 DEBUG := $(TARGET_DIR)/debug
 
-.PHONY: help build demo test model bench install clean fuzz
+.PHONY: help build demo test model bench install clean fuzz test-faults
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -22,6 +22,10 @@ test: ## every test, also those that start real daemons (some minutes)
 
 model: ## the attach rule, every order of events within wider bounds (minutes, some GiB)
 	$(CARGO) test --release --locked -p mutirao-tree --lib model -- --ignored
+
+test-faults: ## some 200 faults in real pools: kills, cuts, stops; seeded (MUTIRAO_FAULTS_SEED replays one)
+	$(CARGO) build --locked -p mutirao-cli -p mutirao-test-program
+	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --locked -p mutirao-cli --test faults -- --ignored --nocapture --test-threads 1
 
 bench: build ## figures of this machine, each beside its floor
 	$(RELEASE)/mutirao bench call

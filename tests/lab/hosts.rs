@@ -77,6 +77,16 @@ impl Hosts {
         self.lab.spawn(command).wait().well();
     }
 
+    /// The state directory of machine `i`.
+    pub fn home(&self, i: usize) -> &Path {
+        &self.hosts[i - 1].home
+    }
+
+    /// Room for files, which all machines share.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.lab.path(name)
+    }
+
     /// Starts node `i`, below `parent` if one is named.
     #[track_caller]
     pub fn up(&self, i: usize, slots: u16, parent: Option<usize>) {
@@ -235,7 +245,7 @@ fn keeper(lab: &Lab, beside: Option<i32>) -> Running {
         }
     };
     // Each program here becomes the next, so the child's process is the one in the namespace.
-    command.args(["sh", "-c", "touch \"$1\" && exec sleep 600", "sh"]).arg(&ready);
+    command.args(["sh", "-c", "touch \"$1\" && exec sleep 1800", "sh"]).arg(&ready);
     command.stdin(Stdio::null());
     let keeper = lab.spawn(command);
     lab.until("a namespace is made", || ready.exists());

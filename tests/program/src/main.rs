@@ -2,8 +2,12 @@
 //!
 //! `test-program calls OPERATION COUNT ARGUMENT [SLOTS]` makes COUNT calls and prints what came of them as
 //! JSON; `one OPERATION ARGUMENT...` makes one and prints its result; `stay` holds slots until standard
-//! input closes, `await` too, but asks again until it has them; `storm MILLISECONDS [by-hand]` has many threads use the pool at random.
+//! input closes, `await` too, but asks again until it has them; `storm MILLISECONDS [by-hand]` has many threads use the pool at random;
+//! `ledger STOP PORT FIRST` makes calls numbered from FIRST on until the file STOP is there, whose executions
+//! `record PORT FILE` writes down; `hold RESOURCE AMOUNT MEMORY_MIB WHAT ON` attempts something in a worker
+//! that holds all that.
 
+mod ledger;
 mod operations;
 mod storm;
 
@@ -39,6 +43,11 @@ fn main() {
         ["one", "limit", limit_ms] => one(|pool| limited(pool, number(limit_ms))),
         ["storm", span_ms] => storm::storm(Duration::from_millis(number(span_ms)), false),
         ["storm", span_ms, "by-hand"] => storm::storm(Duration::from_millis(number(span_ms)), true),
+        ["ledger", stop, port, first] => ledger::keep(stop, number(port), number(first)),
+        ["record", port, file] => ledger::record(number(port), file),
+        ["hold", resource, amount, memory_mib, what, on] => {
+            ledger::hold(resource, number(amount) as u32, number(memory_mib) as u32, what, on)
+        }
         ["stay", slots] => open(number(slots) as u32).map(stay),
         ["await", slots] => awaited(number(slots) as u32).map(stay),
         _ => {

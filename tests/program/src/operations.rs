@@ -102,6 +102,7 @@ pub fn attempt(what: String, on: String) -> Result<String, String> {
             lines.map(|()| "flooded".into()).map_err(text)
         }
         "environment" => Ok(std::env::vars().map(|(name, _)| name).collect::<Vec<_>>().join(",")),
+        "variable" => std::env::var(&on).map_err(|error| error.to_string()),
         "directory" => std::env::current_dir().map(|path| path.display().to_string()).map_err(text),
         other => Err(format!("{other} is not tried")),
     }
