@@ -177,6 +177,14 @@ typedef enum mutirao_layout {
     MUTIRAO_SPREAD = 1  /* at most one lease a node            */
 } mutirao_layout;
 
+/* So much of a resource that owners have named, such as "gpu". */
+typedef struct mutirao_resource {
+    const char *name;
+    uint32_t amount;
+} mutirao_resource;
+
+/* Set it to MUTIRAO_REQUEST_INIT, then what you need. What cannot be had is refused in words: see the
+ * error's text and mutirao_notes(). */
 typedef struct mutirao_request {
     size_t size;
     uint32_t count;        /* leases wanted; each is one slot, or a whole node if exclusive    */
@@ -185,10 +193,22 @@ typedef struct mutirao_request {
     uint32_t memory_mib;   /* memory set aside for each; 0: none in particular                  */
     mutirao_layout layout;
     int exclusive;         /* non-zero: whole nodes with nobody else on them                    */
+    uint32_t cores;        /* slots of each, all on one node; 0 is 1                            */
+    const char *arch;      /* the only architecture that will do, such as "x86_64"; NULL: any   */
+    const char *below;     /* only the node of this name and those below it in the tree; or NULL */
+    const char *const *labels;  /* labels that every lender must have                          */
+    size_t label_count;
+    const char *const *without; /* labels that no lender may have                              */
+    size_t without_count;
+    const mutirao_resource *resources; /* in each; the worker reads which instances they are
+                              from its environment, such as MUTIRAO_RESOURCE_GPU=0,3            */
+    size_t resource_count;
+    int hops;              /* edges of the tree the search may go; -1: as far as need be        */
     uint32_t reserved;     /* 0                                                                 */
 } mutirao_request;
 
-#define MUTIRAO_REQUEST_INIT {sizeof(mutirao_request), 1, 0, 0, MUTIRAO_NEAR, 0, 0}
+#define MUTIRAO_REQUEST_INIT \
+    {sizeof(mutirao_request), 1, 0, 0, MUTIRAO_NEAR, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0, -1, 0}
 
 /* A slot that is held. */
 typedef struct mutirao_lease {
@@ -216,8 +236,8 @@ mutirao_error *mutirao_allocate(mutirao_pool *pool, const mutirao_request *reque
 mutirao_error *mutirao_release(mutirao_pool *pool, const uint64_t *ids, size_t count);
 /* The leases held now. */
 mutirao_error *mutirao_leases(mutirao_pool *pool, mutirao_lease_list **leases);
-/* Why nodes that might have lent at the last request did not (policy, approval awaited, architecture),
- * a line each. Free it with mutirao_bytes_delete(). */
+/* Why nodes that might have lent at the last request did not (policy, approval awaited, architecture, what
+ * the pool has at best), a line each. Free it with mutirao_bytes_delete(). */
 mutirao_error *mutirao_notes(mutirao_pool *pool, mutirao_bytes *text);
 
 typedef struct mutirao_call mutirao_call;

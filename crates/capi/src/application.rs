@@ -5,7 +5,7 @@ use crate::convert::{self, Sized, c_text};
 use crate::error::{Error, outcome, value};
 use crate::pool::Pool;
 use mutirao::raw::wire::limits::WANT_MAX;
-use mutirao::raw::wire::node::{Bundle, Layout};
+use mutirao::raw::wire::node::{self, Arch, Bundle, Layout};
 use mutirao::raw::{self, LeaseKey, LeaseState, Private, Slots, note_text};
 use std::ffi::{CString, c_char, c_int};
 use std::ptr::null;
@@ -78,7 +78,25 @@ pub struct Request {
     pub memory_mib: u32,
     pub layout: c_int,
     pub exclusive: c_int,
+    pub cores: u32,
+    pub arch: *const c_char,
+    pub below: *const c_char,
+    pub labels: *const *const c_char,
+    pub label_count: usize,
+    pub without: *const *const c_char,
+    pub without_count: usize,
+    pub resources: *const Resource,
+    pub resource_count: usize,
+    pub hops: c_int,
     pub reserved: u32,
+}
+
+/// `mutirao_resource`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Resource {
+    pub name: *const c_char,
+    pub amount: u32,
 }
 
 // SAFETY: as the trait demands.
@@ -90,12 +108,24 @@ unsafe impl Sized for Request {
         memory_mib: 0,
         layout: 0,
         exclusive: 0,
+        cores: 0,
+        arch: null(),
+        below: null(),
+        labels: null(),
+        label_count: 0,
+        without: null(),
+        without_count: 0,
+        resources: null(),
+        resource_count: 0,
+        hops: -1,
         reserved: 0,
     };
 }
 
 impl Request {
-    fn translate(&self) -> Result<raw::Request, Error> {
+    /// # Safety
+    /// The pointers are as the header says.
+    unsafe fn translate(&self) -> Result<raw::Request, Error> {
         if self.count == 0 || self.count > WANT_MAX {
             let text = format!("request->count is {}; 1 to {WANT_MAX} leases can be asked for", self.count);
             return Err(Error::argument(&text));
@@ -109,10 +139,62 @@ impl Request {
             1 => Layout::Spread,
             other => return Err(Error::argument(&format!("request->layout is {other}, which is no layout"))),
         };
-        let bundle =
-            Bundle { memory_mib: self.memory_mib, exclusive: self.exclusive != 0, ..Bundle::default() };
-        Ok(raw::Request { at_least: self.at_least, bundle, layout, ..raw::Request::slots(self.count) })
+        let slots = u16::try_from(self.cores.max(1)).map_err(|_| {
+            Error::argument(&format!("request->cores is {}; no node has more than {}", self.cores, u16::MAX))
+        })?;
+        let hops = match self.hops {
+            ..0 => None,
+            hops => Some(u8::try_from(hops).unwrap_or(u8::MAX)),
+        };
+        // SAFETY: the caller's promise, here and below.
+        let arch = match unsafe { convert::optional_text(self.arch, "request->arch") }? {
+            None => None,
+            Some(name) => Some(arch(name)?),
+        };
+        // SAFETY: see above.
+        let below = unsafe { convert::optional_text(self.below, "request->below") }?.map(str::to_owned);
+        // SAFETY: see above.
+        let labels = unsafe { convert::texts(self.labels, self.label_count, "request->labels") }?;
+        // SAFETY: see above.
+        let without = unsafe { convert::texts(self.without, self.without_count, "request->without") }?;
+        // SAFETY: see above.
+        let listed = unsafe { convert::slice(self.resources, self.resource_count, "request->resources") }?;
+        let mut resources = Vec::new();
+        for resource in listed {
+            // SAFETY: see above.
+            let name = unsafe { convert::text(resource.name, "name of a member of request->resources") }?;
+            resources.push(node::Resource { name: name.into(), amount: resource.amount });
+        }
+        let bundle = Bundle {
+            slots,
+            memory_mib: self.memory_mib,
+            resources,
+            exclusive: self.exclusive != 0,
+            ..Bundle::default()
+        };
+        let all = raw::Request::slots(self.count);
+        Ok(raw::Request {
+            at_least: self.at_least,
+            bundle,
+            layout,
+            arch,
+            labels,
+            without,
+            below,
+            hops,
+            ..all
+        })
     }
+}
+
+/// The architecture of this name.
+fn arch(name: &str) -> Result<Arch, Error> {
+    let all = [Arch::X86_64, Arch::Aarch64, Arch::Riscv64, Arch::Powerpc64le];
+    let found = all.into_iter().find(|arch| arch.to_string() == name);
+    found.ok_or_else(|| {
+        let names: Vec<String> = all.iter().map(Arch::to_string).collect();
+        Error::argument(&format!("request->arch is `{name}`, which is none of {}", names.join(", ")))
+    })
 }
 
 /// `mutirao_lease`.
@@ -196,7 +278,9 @@ pub unsafe extern "C" fn mutirao_allocate(
         // SAFETY: the caller's promise.
         let request =
             unsafe { convert::reference(request, "request").and_then(|r| convert::sized(r, "request")) }?;
-        let keys = pool.library.allocate(&request.translate()?)?.leases;
+        // SAFETY: the caller's promise.
+        let request = unsafe { request.translate() }?;
+        let keys = pool.library.allocate(&request)?.leases;
         if !granted.is_null() {
             let mut leases = pool.library.leases();
             leases.retain(|lease| keys.contains(&lease.key));

@@ -84,6 +84,17 @@ pub unsafe fn slice<'a, T>(pointer: *const T, count: usize, name: &str) -> Resul
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
 }
 
+/// `count` texts in a row from C; NULL is allowed for none.
+///
+/// # Safety
+/// As for [`slice`], and each member as for [`text`].
+pub unsafe fn texts(pointer: *const *const c_char, count: usize, name: &str) -> Result<Vec<String>, Error> {
+    // SAFETY: the caller's promise.
+    let members = unsafe { slice(pointer, count, name) }?;
+    // SAFETY: the caller's promise, for each.
+    members.iter().map(|member| unsafe { text(*member, name) }.map(str::to_owned)).collect()
+}
+
 /// Bytes from C; NULL is allowed for none.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! What C sees of the structures, and what an operation in C is given.
 
 use crate::administration::Node;
-use crate::application::{Lease, Options, Request};
+use crate::application::{Lease, Options, Request, Resource};
 use crate::calls::CallOptions;
 use crate::common::{Bytes, mutirao_bytes_delete};
 use crate::convert::{Sized, sized};
@@ -30,15 +30,17 @@ macro_rules! layout {
 
 #[test]
 fn structures_are_laid_out_as_in_the_header() {
-    let layouts: [(&str, Vec<(usize, String)>); 7] = [
+    let layouts: [(&str, Vec<(usize, String)>); 8] = [
         layout!(Bytes = "mutirao_bytes" { data, size }),
         layout!(Operation = "mutirao_operation" { name, function, flags }),
         layout!(Options = "mutirao_options" {
             size, name, node, libraries, library_count, slots_max, manual, no_embedded, reserved
         }),
         layout!(Request = "mutirao_request" {
-            size, count, at_least, memory_mib, layout, exclusive, reserved
+            size, count, at_least, memory_mib, layout, exclusive, cores, arch, below, labels, label_count, without,
+            without_count, resources, resource_count, hops, reserved
         }),
+        layout!(Resource = "mutirao_resource" { name, amount }),
         layout!(Lease = "mutirao_lease" { id, node, slots, local, ready }),
         layout!(CallOptions = "mutirao_call_options" { size, limit_ms, reserved, done, context }),
         layout!(Node = "mutirao_node" {
@@ -104,6 +106,13 @@ fn an_older_caller_gets_defaults_for_what_it_does_not_know() {
     // SAFETY: it is a live structure with its size.
     let read = unsafe { sized(&old, "request") }.unwrap();
     assert_eq!((read.count, read.layout, read.exclusive), (5, 0, 0));
+
+    // One from before there were constraints has none.
+    old = Request { count: 5, cores: 0, hops: 3, label_count: 9, ..<Request as Sized>::INIT };
+    old.size = offset_of!(Request, arch);
+    // SAFETY: it is a live structure with its size.
+    let read = unsafe { sized(&old, "request") }.unwrap();
+    assert_eq!((read.count, read.hops, read.label_count), (5, -1, 0));
 
     // A newer caller's further members are passed over.
     #[repr(C)]
