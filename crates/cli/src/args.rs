@@ -3,6 +3,7 @@
 use crate::hosts::args::HostsArgs;
 use crate::queue::WaitArgs;
 use crate::service::ServiceCommand;
+use crate::sim::SimArgs;
 use crate::topology::TopologyCommand;
 use crate::wanting::{LendArgs, WantArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -105,6 +106,8 @@ Examples:
     /// Measure this machine, each figure beside its floor
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Try a pool and a load in a simulation
+    Sim(SimArgs),
     /// Check this machine and say how to mend what is wrong
     Doctor,
     /// Print the completions of a shell

@@ -16,6 +16,7 @@ mod orders;
 mod output;
 mod queue;
 mod service;
+mod sim;
 mod topology;
 mod units;
 mod up;
@@ -68,6 +69,7 @@ fn run(cli: &Cli) -> Result<u8> {
             Some(file) => return hosts::down(args, file, output),
             None => up::down(args, cli.node.as_deref())?,
         },
+        Command::Sim(args) => sim::run(cli, args)?,
         Command::Topology(command) => topology::run(cli, command)?,
         Command::Service(command) => return service::run(command, output),
         Command::Nodes(args) => list::nodes(&open(cli)?, output, args)?,

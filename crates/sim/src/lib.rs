@@ -22,6 +22,8 @@ mod programs;
 mod random;
 mod scenario;
 mod trace;
+mod traffic;
+mod trial;
 mod world;
 
 pub use app::App;
@@ -32,4 +34,6 @@ pub use programs::{plugin, want};
 pub use random::Random;
 pub use scenario::{Plan, run_faults};
 pub use trace::Sent;
+pub use traffic::{Allocator, Served, Traffic};
+pub use trial::{Allocated, Formed, Trial, allocate_once};
 pub use world::{Options, World};

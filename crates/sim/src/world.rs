@@ -249,6 +249,18 @@ impl World {
         true
     }
 
+    /// Like [`World::run_until`], but looks once a millisecond only: for what is costly to look at.
+    pub fn run_until_sometimes(&mut self, time: Duration, done: impl Fn(&World) -> bool) -> bool {
+        let end = self.now + time;
+        while !done(self) {
+            if self.now >= end {
+                return false;
+            }
+            self.run(Duration::from_millis(1));
+        }
+        true
+    }
+
     /// The number of the node with this id.
     ///
     /// # Panics
