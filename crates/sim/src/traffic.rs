@@ -19,6 +19,9 @@ use std::collections::{BinaryHeap, VecDeque};
 /// How closely answers of nodes are looked for; their times are exact.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// How many times as long as slots are held on average a pool fills before requests count.
+const FILLING: u32 = 4;
+
 /// The requests to a pool.
 #[derive(Debug, Clone)]
 pub struct Traffic {
@@ -30,7 +33,7 @@ pub struct Traffic {
     pub hold: Duration,
     /// How long a request waits at most.
     pub patience: Duration,
-    /// Requests that count; a fifth as many before them do not.
+    /// Requests that count. Those before, while the pool fills for four times `hold`, do not.
     pub requests: usize,
 }
 
@@ -95,7 +98,7 @@ impl Setting<'_> {
 
     /// Whether a request counts.
     fn counts(&self, request: usize) -> bool {
-        request >= self.arrivals.len() - self.traffic.requests
+        self.arrivals[request].at >= self.traffic.hold * FILLING
     }
 }
 
@@ -111,9 +114,11 @@ impl Traffic {
             mean.mul_f64(-(1.0 - part).ln())
         };
         let mut times = Vec::new();
-        for _ in 0..self.requests + self.requests / 5 {
+        let mut counted = 0;
+        while counted < self.requests {
             at += draw(pause);
             times.push((at, draw(self.hold)));
+            counted += usize::from(at >= self.hold * FILLING);
         }
         times
             .into_iter()
