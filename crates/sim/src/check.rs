@@ -1,6 +1,10 @@
 //! What must hold: always, and once everything has settled.
 
 use crate::world::World;
+use mutirao_tree::Accept;
+use mutirao_wire::RequestId;
+use mutirao_wire::node::Layout;
+use mutirao_wire::query::{Row, WaitingRow};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl World {
@@ -54,7 +58,53 @@ impl World {
         if summary.slots_free != free {
             return Err(format!("the root believes {} slots to be free, but {free} are", summary.slots_free));
         }
-        self.check_leases(&up)
+        self.check_leases(&up)?;
+        self.check_waiting(&up, root)
+    }
+
+    /// Who waits is known to the root, and the first of them cannot be served; nothing is kept for others.
+    fn check_waiting(&self, up: &BTreeSet<usize>, root: usize) -> Result<(), String> {
+        let homes: BTreeSet<RequestId> = up.iter().flat_map(|n| self.nodes[*n].core().waiting()).collect();
+        let mut known = BTreeSet::new();
+        for &index in up {
+            for row in self.nodes[index].core().queue_rows() {
+                let Row::Waiting(row) = row else { continue };
+                if index != root {
+                    return Err(format!("{:?} waits at n{index}, which is not the root", row.request));
+                }
+                if row.place == 1 && self.room(up, &row) >= row.need {
+                    return Err(format!("{:?} waits, but could be served", row.request));
+                }
+                known.insert(row.request);
+            }
+        }
+        if known != homes {
+            return Err(format!("{homes:?} wait, but their arbiter knows {known:?}"));
+        }
+        let kept = up.iter().find(|n| self.nodes[**n].core().kept() > 0);
+        match kept.filter(|_| known.is_empty()) {
+            Some(index) => Err(format!("n{index} keeps slots for nobody")),
+            None => Ok(()),
+        }
+    }
+
+    /// How many of what is wanted is free where its asker gets it.
+    fn room(&self, up: &BTreeSet<usize>, row: &WaitingRow) -> u32 {
+        let (bundle, layout) = (&row.want.bundle, row.want.layout);
+        let lends = up
+            .iter()
+            .map(|n| &self.nodes[*n])
+            .filter(|n| n.policy.accept == Accept::All || n.me.name == row.home);
+        lends
+            .map(|node| {
+                let (free, all) = node.core().slots();
+                let room = match bundle.exclusive {
+                    true => u32::from(free == all && bundle.slots <= all),
+                    false => u32::from(free / bundle.slots),
+                };
+                if layout == Layout::Spread { room.min(1) } else { room }
+            })
+            .sum()
     }
 
     fn check_edges(&self, up: &BTreeSet<usize>) -> Result<(), String> {

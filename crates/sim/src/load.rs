@@ -6,6 +6,7 @@ use core::time::Duration;
 use mutirao_tree::{Accept, Input};
 use mutirao_wire::AppId;
 use mutirao_wire::node::{Bundle, Layout, Want};
+use mutirao_wire::wait::Wait;
 
 /// Some program does something: it comes, asks, gives back, cancels or goes.
 pub(crate) fn work(world: &mut World, sequence: u32) {
@@ -44,13 +45,17 @@ fn ask(world: &mut World, index: usize, app: AppId, sequence: u32) {
     let count = 1 + world.random.below(most) as u32;
     let at_least = if world.random.chance(20) { count } else { 0 };
     let want = Want { bundle, count, layout, ..want() };
-    world.request(index, asker.clone(), sequence, want.clone(), at_least);
+    let wait = world.random.chance(25).then(|| Wait {
+        priority: world.random.below(3) as i8 - 1,
+        patience_ms: world.random.chance(50).then_some(5000),
+    });
+    world.request_waiting(index, asker.clone(), sequence, want.clone(), at_least, wait);
     if world.random.chance(10) {
         // A program that lost patience asks again.
         let pause = world.random.between(Duration::ZERO, Duration::from_millis(5));
         world.run(pause);
         if world.nodes[index].core.is_some() && world.nodes[index].apps.contains_key(&app) {
-            world.request(index, asker, sequence, want, at_least);
+            world.request_waiting(index, asker, sequence, want, at_least, wait);
         }
     }
 }
@@ -73,7 +78,8 @@ pub(crate) fn all_slots_can_be_had(world: &mut World) -> Result<(), String> {
     let home = world.random.below(world.nodes.len());
     let expected: u32 = (0..world.nodes.len())
         .filter(|index| lends(world, *index, home))
-        .map(|index| u32::from(world.nodes[index].core().slots().0))
+        .map(|index| world.nodes[index].core())
+        .map(|core| u32::from(core.slots().0 - core.kept()))
         .sum();
     if expected == 0 {
         return Ok(());

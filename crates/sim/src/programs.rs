@@ -6,6 +6,7 @@ use core::time::Duration;
 use mutirao_tree::Input;
 use mutirao_wire::node::{Asker, Grant, PluginRef, Want};
 use mutirao_wire::query::{Question, Topic};
+use mutirao_wire::wait::Wait;
 use mutirao_wire::{AppId, LeaseId, PluginId, RequestId};
 
 impl World {
@@ -39,9 +40,23 @@ impl World {
         want: Want,
         at_least: u32,
     ) -> RequestId {
+        self.request_waiting(index, asker, sequence, want, at_least, None)
+    }
+
+    /// The program asks for slots, and waits for them if `wait` says how.
+    pub fn request_waiting(
+        &mut self,
+        index: usize,
+        asker: Asker,
+        sequence: u32,
+        want: Want,
+        at_least: u32,
+        wait: Option<Wait>,
+    ) -> RequestId {
         let request = RequestId { app: asker.app, sequence, attempt: 0 };
         let budget = Duration::from_secs(2);
-        self.input(index, Input::Request { request, want, at_least, asker, budget, wait: None });
+        let wait = wait.map(|wait| (wait, self.now.0 / 1000));
+        self.input(index, Input::Request { request, want, at_least, asker, budget, wait });
         request
     }
 

@@ -424,12 +424,16 @@ impl Core {
             })
         };
         for certain in [true, false] {
-            let hope = |(id, child): (&NodeId, &Child)| {
+            // What is kept for it is certain, the rest is hope.
+            let kept = |(id, _): (&NodeId, &Child)| {
                 let had = job.edges.get(id).map_or(0, |edge| edge.total);
-                let kept = self.kept_below(job.request, &job.want, *id).saturating_sub(had);
-                (child.estimate(&job.want).max(kept), *id)
+                (self.kept_below(job.request, &job.want, *id).saturating_sub(had), *id)
             };
-            let shares = split(able(certain).map(hope).collect());
+            let shares = split(able(certain).map(kept).collect());
+            if !shares.is_empty() {
+                return shares;
+            }
+            let shares = split(able(certain).map(|(id, child)| (child.estimate(&job.want), *id)).collect());
             if !shares.is_empty() {
                 return shares;
             }

@@ -54,6 +54,11 @@ struct Patient {
 }
 
 impl Core {
+    /// The requests at home here that wait for their turn, by the names under which they wait.
+    pub fn waiting(&self) -> impl Iterator<Item = RequestId> {
+        self.waits.of.iter().filter(|(_, patient)| patient.attempts > 0).map(|(name, _)| *name)
+    }
+
     /// Remembers a request before it is searched for; `false` if too many wait.
     pub(crate) fn wait_begin(
         &mut self,
