@@ -205,10 +205,16 @@ typedef struct mutirao_request {
     size_t resource_count;
     int hops;              /* edges of the tree the search may go; -1: as far as need be        */
     uint32_t reserved;     /* 0                                                                 */
+    int wait;              /* non-zero: wait until at_least (or one) can be had at once          */
+    int priority;          /* -128 to 127; before those who wait with a lower one                */
+    uint32_t patience_s;   /* wait no longer than this; 0: until served                          */
+    uint32_t limit_s;      /* the leases end after this; 0: no limit. Short ones may run while
+                              slots gather for a larger request                             */
 } mutirao_request;
 
 #define MUTIRAO_REQUEST_INIT \
-    {sizeof(mutirao_request), 1, 0, 0, MUTIRAO_NEAR, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0, -1, 0}
+    {sizeof(mutirao_request), 1, 0, 0, MUTIRAO_NEAR, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0, -1, 0, \
+     0, 0, 0, 0}
 
 /* A slot that is held. */
 typedef struct mutirao_lease {
@@ -226,7 +232,7 @@ size_t mutirao_lease_list_count(const mutirao_lease_list *list);
 const mutirao_lease *mutirao_lease_list_at(const mutirao_lease_list *list, size_t index);
 void mutirao_lease_list_delete(mutirao_lease_list *list);
 
-/* Takes further slots; takes about two seconds where they are not to be had. `granted` may be NULL; it
+/* Takes further slots; takes about two seconds where they are not to be had, longer only with `wait`. `granted` may be NULL; it
  * lists the new leases only. Getting fewer than `count` but `at_least` is success. From now on slots
  * are taken and given back by hand only, as with `manual`. */
 mutirao_error *mutirao_allocate(mutirao_pool *pool, const mutirao_request *request,

@@ -6,6 +6,7 @@ use crate::error::{Error, outcome, value};
 use crate::pool::Pool;
 use mutirao::raw::wire::limits::WANT_MAX;
 use mutirao::raw::wire::node::{self, Arch, Bundle, Layout};
+use mutirao::raw::wire::wait::Wait;
 use mutirao::raw::{self, LeaseKey, LeaseState, Private, Slots, note_text};
 use std::ffi::{CString, c_char, c_int};
 use std::ptr::null;
@@ -89,6 +90,10 @@ pub struct Request {
     pub resource_count: usize,
     pub hops: c_int,
     pub reserved: u32,
+    pub wait: c_int,
+    pub priority: c_int,
+    pub patience_s: u32,
+    pub limit_s: u32,
 }
 
 /// `mutirao_resource`.
@@ -119,6 +124,10 @@ unsafe impl Sized for Request {
         resource_count: 0,
         hops: -1,
         reserved: 0,
+        wait: 0,
+        priority: 0,
+        patience_s: 0,
+        limit_s: 0,
     };
 }
 
@@ -165,11 +174,18 @@ impl Request {
             let name = unsafe { convert::text(resource.name, "name of a member of request->resources") }?;
             resources.push(node::Resource { name: name.into(), amount: resource.amount });
         }
+        let Ok(priority) = i8::try_from(self.priority) else {
+            let text = format!("request->priority is {}; it is -128 to 127", self.priority);
+            return Err(Error::argument(&text));
+        };
+        let patience_ms = (self.patience_s > 0).then(|| u64::from(self.patience_s) * 1000);
+        let wait = (self.wait != 0).then_some(Wait { priority, patience_ms });
         let bundle = Bundle {
             slots,
             memory_mib: self.memory_mib,
             resources,
             exclusive: self.exclusive != 0,
+            limit_s: (self.limit_s > 0).then_some(self.limit_s),
             ..Bundle::default()
         };
         let all = raw::Request::slots(self.count);
@@ -182,6 +198,7 @@ impl Request {
             without,
             below,
             hops,
+            wait,
             ..all
         })
     }
