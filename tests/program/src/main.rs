@@ -2,7 +2,8 @@
 //!
 //! `test-program calls OPERATION COUNT ARGUMENT [SLOTS]` makes COUNT calls and prints what came of them as
 //! JSON; `one OPERATION ARGUMENT...` makes one and prints its result; `stay` holds slots until standard
-//! input closes, `await` too, but asks again until it has them; `storm MILLISECONDS [by-hand]` has many threads use the pool at random;
+//! input closes, `await` too, but asks again until it has them; `insert USER SLOTS` lets
+//! somebody in; `storm MILLISECONDS [by-hand]` has many threads use the pool at random;
 //! `ledger STOP PORT FIRST` makes calls numbered from FIRST on until the file STOP is there, whose executions
 //! `record PORT FILE` writes down; `hold RESOURCE AMOUNT MEMORY_MIB WHAT ON` attempts something in a worker
 //! that holds all that.
@@ -49,6 +50,8 @@ fn main() {
             ledger::hold(resource, number(amount) as u32, number(memory_mib) as u32, what, on)
         }
         ["stay", slots] => open(number(slots) as u32).map(stay),
+        ["insert", who, slots] => Pool::open()
+            .and_then(|pool| Ok(json!({"version": pool.raw().insert(who, number(slots) as u32)?}))),
         ["await", slots] => awaited(number(slots) as u32).map(stay),
         _ => {
             eprintln!("unknown arguments: {words:?}");
