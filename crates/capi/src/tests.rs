@@ -38,7 +38,7 @@ fn structures_are_laid_out_as_in_the_header() {
         }),
         layout!(Request = "mutirao_request" {
             size, count, at_least, memory_mib, layout, exclusive, cores, arch, below, labels, label_count, without,
-            without_count, resources, resource_count, hops, reserved
+            without_count, resources, resource_count, hops, reserved, wait, priority, patience_s, limit_s
         }),
         layout!(Resource = "mutirao_resource" { name, amount }),
         layout!(Lease = "mutirao_lease" { id, node, slots, local, ready }),
@@ -60,7 +60,7 @@ fn structures_are_laid_out_as_in_the_header() {
     // No member that a later version adds may lie where an older caller has left whatever there was.
     let ends = [
         (offset_of!(Options, reserved) + size_of::<u32>(), size_of::<Options>()),
-        (offset_of!(Request, reserved) + size_of::<u32>(), size_of::<Request>()),
+        (offset_of!(Request, limit_s) + size_of::<u32>(), size_of::<Request>()),
         (offset_of!(CallOptions, context) + size_of::<*mut c_void>(), size_of::<CallOptions>()),
     ];
     assert!(ends.iter().all(|(end_of_last, size)| end_of_last == size), "padding at an end: {ends:?}");
