@@ -405,6 +405,9 @@ pub enum BenchCommand {
         /// Seconds for each case
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
+        /// Only cases whose names contain this, such as "other node"
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// Allocation: one slot on each of many daemons
     #[command(after_help = "Example: mutirao bench alloc --nodes 205 --output json")]

@@ -10,6 +10,7 @@ use rustix::net::{
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ const FDS_MAX: usize = 4096;
 pub(crate) const FDS_A_MESSAGE: usize = 64;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Pieces sent at once.
+const PIECES_AT_ONCE: usize = 32;
 
 /// What a look at the socket brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,14 @@ pub(crate) enum Received {
     Nothing,
     /// The other side is gone.
     Closed,
+}
+
+/// Bytes that are sent from where they lie, before the byte at this place of `out`.
+#[derive(Debug)]
+struct Piece {
+    at: usize,
+    bytes: Arc<Vec<u8>>,
+    rest: Range<usize>,
 }
 
 /// One end of the connection. Nothing here blocks.
@@ -43,6 +54,9 @@ pub(crate) struct Socket {
     out: Vec<u8>,
     /// Bytes at the front of `out` that are sent.
     sent: usize,
+    /// Not sent yet, in order; and how many bytes that is.
+    pieces: VecDeque<Piece>,
+    pieces_bytes: usize,
     /// Descriptors that go with the byte at this place of `out`.
     out_fds: VecDeque<(usize, Vec<OwnedFd>)>,
 }
@@ -58,6 +72,8 @@ impl Socket {
             fds: VecDeque::new(),
             out: Vec::new(),
             sent: 0,
+            pieces: VecDeque::new(),
+            pieces_bytes: 0,
             out_fds: VecDeque::new(),
         }
     }
@@ -123,6 +139,16 @@ impl Socket {
         &mut self.out
     }
 
+    /// Appends a range of `bytes`, which are not copied before they are sent.
+    ///
+    /// # Panics
+    /// If they have no such range.
+    pub(crate) fn append(&mut self, bytes: Arc<Vec<u8>>, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= bytes.len(), "there are no such bytes");
+        self.pieces_bytes += range.len();
+        self.pieces.push_back(Piece { at: self.out.len(), bytes, rest: range });
+    }
+
     /// Sends `fds` with the frame that is appended next. At most [`FDS_A_MESSAGE`].
     pub(crate) fn attach(&mut self, fds: Vec<OwnedFd>) {
         debug_assert!(fds.len() <= FDS_A_MESSAGE);
@@ -131,15 +157,16 @@ impl Socket {
 
     /// Bytes waiting to be sent.
     pub(crate) fn unsent(&self) -> usize {
-        self.out.len() - self.sent
+        self.out.len() - self.sent + self.pieces_bytes
     }
 
     /// Sends what it can; whether all is sent.
     pub(crate) fn flush(&mut self) -> Result<bool, Errno> {
-        while self.sent < self.out.len() {
+        while self.unsent() > 0 {
+            let is_next = |at: usize| at == self.sent && self.pieces.front().is_none_or(|piece| piece.at > at);
             // Descriptors travel with the first byte of a message, and no message may run into the next such byte.
-            let with = self.out_fds.front().is_some_and(|(at, _)| *at == self.sent);
-            let next = self.out_fds.get(usize::from(with)).map_or(self.out.len(), |(at, _)| *at);
+            let with = self.out_fds.front().is_some_and(|(at, _)| is_next(*at));
+            let end = self.out_fds.get(usize::from(with)).map_or(self.out.len(), |(at, _)| *at);
             let fds: &[OwnedFd] = if with { &self.out_fds[0].1 } else { &[] };
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_A_MESSAGE))];
@@ -147,10 +174,10 @@ impl Socket {
             if with && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
                 return Err(Errno::TOOMANYREFS);
             }
-            let bytes = [IoSlice::new(&self.out[self.sent..next])];
+            let bytes = self.gather(end);
             match sendmsg(&self.fd, &bytes, &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => {
-                    self.sent += count;
+                    self.forget(count);
                     if with {
                         self.out_fds.pop_front();
                     }
@@ -163,6 +190,42 @@ impl Socket {
         self.out.clear();
         self.sent = 0;
         Ok(true)
+    }
+
+    /// What comes next, up to the byte at `end` of `out`.
+    fn gather(&self, end: usize) -> Vec<IoSlice<'_>> {
+        let mut gathered = Vec::new();
+        let mut from = self.sent;
+        for piece in self.pieces.iter().take_while(|piece| piece.at <= end) {
+            gathered.push(IoSlice::new(&self.out[from..piece.at]));
+            gathered.push(IoSlice::new(&piece.bytes[piece.rest.clone()]));
+            from = piece.at;
+            if gathered.len() >= PIECES_AT_ONCE {
+                return gathered;
+            }
+        }
+        gathered.push(IoSlice::new(&self.out[from..end]));
+        gathered
+    }
+
+    /// `count` bytes were sent.
+    fn forget(&mut self, mut count: usize) {
+        while count > 0 {
+            let Some(piece) = self.pieces.front_mut() else {
+                self.sent += count;
+                return;
+            };
+            let before = (piece.at - self.sent).min(count);
+            self.sent += before;
+            count -= before;
+            let of_it = piece.rest.len().min(count);
+            piece.rest.start += of_it;
+            self.pieces_bytes -= of_it;
+            count -= of_it;
+            if piece.rest.is_empty() && self.sent == piece.at {
+                self.pieces.pop_front();
+            }
+        }
     }
 }
 

@@ -14,6 +14,13 @@ impl Body {
         Body::Large(Vec::with_capacity(whole))
     }
 
+    /// The first part of a body of which `whole` bytes are expected.
+    pub(crate) fn begin(whole: usize, part: &[u8]) -> Body {
+        let mut body = Body::expecting(whole);
+        body.append(part);
+        body
+    }
+
     pub(crate) fn append(&mut self, part: &[u8]) {
         if let Body::Large(bytes) = self {
             bytes.extend_from_slice(part);

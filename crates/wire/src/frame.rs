@@ -160,6 +160,14 @@ impl Decoder {
         Ok(Some((header, &self.buffer[body..body + length])))
     }
 
+    /// Bytes that the frame at hand still lacks, once its header is there; 0 if there is none or it is refused.
+    pub fn missing(&self) -> usize {
+        let rest = &self.buffer[self.start..];
+        let Some((head, body)) = rest.split_first_chunk::<HEADER_BYTES>() else { return 0 };
+        let length = Header::from_bytes(head).body_len();
+        if length > self.body_max { 0 } else { length.saturating_sub(body.len()) }
+    }
+
     /// Bytes that are held but not yet taken as frames.
     pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
@@ -214,6 +222,22 @@ mod tests {
         let mut decoder = Decoder::new(100);
         decoder.push(Header::new(Kind::Beat, 101).bytes());
         assert!(matches!(decoder.next_frame(), Err(FrameError::TooLong { length: 101, max: 100, .. })));
+    }
+
+    #[test]
+    fn a_frame_says_what_it_lacks() {
+        let mut decoder = Decoder::new(100);
+        let mut frame = Vec::new();
+        put_frame(&mut frame, Header::new(Kind::Call, 60), &[7; 60]);
+        decoder.push(&frame[..HEADER_BYTES - 1]);
+        assert_eq!(decoder.missing(), 0);
+        decoder.push(&frame[HEADER_BYTES - 1..HEADER_BYTES + 20]);
+        assert_eq!(decoder.missing(), 40);
+        decoder.push(&frame[HEADER_BYTES + 20..]);
+        assert_eq!(decoder.missing(), 0);
+        assert!(decoder.next_frame().unwrap().is_some());
+        decoder.push(Header::new(Kind::Call, 101).bytes());
+        assert_eq!(decoder.missing(), 0);
     }
 
     proptest! {

@@ -43,42 +43,83 @@ pub fn operations() -> Vec<OperationEntry> {
     vec![entry("echo", true), entry("sink", false)]
 }
 
-/// Measures every case, for about so many seconds each.
-pub fn call(output: Output, seconds: f64) -> Result<()> {
+/// What a case measures.
+#[derive(Clone, Copy)]
+enum Measure {
+    Latency,
+    Rate,
+    /// Of arguments of so many bytes.
+    Bandwidth(usize),
+}
+
+/// A case: its name, what is measured, and what carries its floor.
+type Plan = (String, Measure, Carrier);
+
+/// Measures the cases whose names contain `only`, for about so many seconds each.
+pub fn call(output: Output, seconds: f64, only: &str) -> Result<()> {
     mutirao::raw::init(operations())?;
     let span = Duration::try_from_secs_f64(seconds).context("--seconds cannot be waited for")?;
+    let sizes = |place: &'static str, carrier| {
+        LARGE.map(|size| {
+            let name = format!("{} argument, {place}", crate::output::bytes(size as u64));
+            (name, Measure::Bandwidth(size), carrier)
+        })
+    };
+    let unix = |name: &str, measure| (name.to_owned(), measure, Carrier::Unix);
+    let tcp = |name: &str, measure| (name.to_owned(), measure, Carrier::Tcp);
+    let asleep = vec![unix("no-op, same node, asleep", Measure::Latency)];
+    let mut spinning = vec![
+        unix("no-op, same node, spinning", Measure::Latency),
+        unix("no-ops, same node", Measure::Rate),
+    ];
+    spinning.extend(sizes("same node", Carrier::Unix));
+    let mut remote =
+        vec![tcp("no-op, other node", Measure::Latency), tcp("no-ops, other node", Measure::Rate)];
+    remote.extend(sizes("other node", Carrier::Tls));
+
+    let mut setups = [(false, false, asleep), (false, true, spinning), (true, true, remote)];
+    for (.., plans) in &mut setups {
+        plans.retain(|(name, ..)| name.contains(only));
+    }
+    let count: usize = setups.iter().map(|(.., plans)| plans.len()).sum();
+    ensure!(count > 0, "no case has `{only}` in its name");
     let bar = match output {
         Output::Json => indicatif::ProgressBar::hidden(),
-        Output::Text => indicatif::ProgressBar::new(13),
+        Output::Text => indicatif::ProgressBar::new(count as u64),
     };
     let mut cases = Vec::new();
-    for (spin, word) in [(false, "asleep"), (true, "spinning")] {
-        let setup = Setup::start(false, spin)?;
-        let mut floor = Floor::start(Carrier::Unix, setup.test.directory())?;
-        cases.push(latency(&setup, &mut floor, format!("no-op, same node, {word}"), span)?);
-        bar.inc(1);
-        if spin {
-            cases.push(rate(&setup, &mut floor, "no-ops, same node", span)?);
-            bar.inc(1);
-            for size in LARGE {
-                cases.push(bandwidth(&setup, &mut floor, size, "same node", span)?);
-                bar.inc(1);
-            }
+    for (remote, spin, plans) in setups {
+        if !plans.is_empty() {
+            measure(Setup::start(remote, spin)?, plans, span, &bar, &mut cases)?;
         }
-    }
-    let setup = Setup::start(true, true)?;
-    let mut floor = Floor::start(Carrier::Tcp, setup.test.directory())?;
-    cases.push(latency(&setup, &mut floor, "no-op, other node".into(), span)?);
-    bar.inc(1);
-    cases.push(rate(&setup, &mut floor, "no-ops, other node", span)?);
-    bar.inc(1);
-    let mut floor = Floor::start(Carrier::Tls, setup.test.directory())?;
-    for size in LARGE {
-        cases.push(bandwidth(&setup, &mut floor, size, "other node", span)?);
-        bar.inc(1);
     }
     bar.finish_and_clear();
     print(output, &cases)
+}
+
+/// Measures the cases of one pool, each beside its floor.
+fn measure(
+    setup: Setup,
+    plans: Vec<Plan>,
+    span: Duration,
+    bar: &indicatif::ProgressBar,
+    cases: &mut Vec<Case>,
+) -> Result<()> {
+    let mut floor: Option<(Carrier, Floor)> = None;
+    for (name, measure, carrier) in plans {
+        let mut bare = match floor.take() {
+            Some((there, floor)) if there == carrier => floor,
+            _ => Floor::start(carrier, setup.test.directory())?,
+        };
+        cases.push(match measure {
+            Measure::Latency => latency(&setup, &mut bare, name, span)?,
+            Measure::Rate => rate(&setup, &mut bare, name, span)?,
+            Measure::Bandwidth(size) => bandwidth(&setup, &mut bare, name, size, span)?,
+        });
+        floor = Some((carrier, bare));
+        bar.inc(1);
+    }
+    Ok(())
 }
 
 /// A pool of one or two nodes with one worker, everything pinned.
@@ -173,7 +214,7 @@ fn latency(setup: &Setup, floor: &mut Floor, name: String, span: Duration) -> Re
     })
 }
 
-fn rate(setup: &Setup, floor: &mut Floor, name: &str, span: Duration) -> Result<Case> {
+fn rate(setup: &Setup, floor: &mut Floor, name: String, span: Duration) -> Result<Case> {
     /// Calls that are unfinished at a time.
     const DEPTH: usize = 8192;
     let bare = floor.stream(SMALL, span)?;
@@ -204,7 +245,7 @@ fn rate(setup: &Setup, floor: &mut Floor, name: &str, span: Duration) -> Result<
     })
 }
 
-fn bandwidth(setup: &Setup, floor: &mut Floor, size: usize, place: &str, span: Duration) -> Result<Case> {
+fn bandwidth(setup: &Setup, floor: &mut Floor, name: String, size: usize, span: Duration) -> Result<Case> {
     /// Calls that are unfinished at a time: the next argument travels while one is taken in.
     const DEPTH: usize = 4;
     let mib = size as f64 / f64::from(1 << 20);
@@ -233,6 +274,6 @@ fn bandwidth(setup: &Setup, floor: &mut Floor, size: usize, place: &str, span: D
         ratio: Some(per_s / bare.per_s),
         pinned: Some(PINNED),
         tls: Some(setup.remote),
-        ..Case::new(format!("{} argument, {place}", crate::output::bytes(size as u64)))
+        ..Case::new(name)
     })
 }

@@ -26,13 +26,15 @@ use std::time::Duration;
 const SOCKET_LOOK: Duration = Duration::from_micros(100);
 /// Bytes taken out of one ring before the next gets its turn.
 const RING_TURN_BYTES: usize = 4 * (DATA_BODY_MAX + HEADER_BYTES);
+/// Parts of arguments from this size on are sent to the node from where they lie.
+const SHARED_MIN: usize = 8 * 1024;
 /// Most bytes of frames that wait for the socket; the driver then stops reading until some are gone.
 const SOCKET_BACKLOG_MAX: usize = 64 * 1024 * 1024;
 
 /// A call that is not done.
 pub(super) struct Slot {
     id: CallId,
-    argument: Vec<u8>,
+    argument: Argument,
     deliver: Deliver,
     tag: u64,
     repeatable: bool,
@@ -42,6 +44,31 @@ pub(super) struct Slot {
     task: Option<Waker>,
     /// Nobody holds its handle.
     dropped: bool,
+}
+
+/// The bytes of a call's argument.
+enum Argument {
+    Own(Vec<u8>),
+    /// Some of them may wait to be sent, whatever becomes of the call.
+    Shared(Arc<Vec<u8>>),
+}
+
+impl Argument {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Argument::Own(bytes) => bytes,
+            Argument::Shared(bytes) => bytes,
+        }
+    }
+
+    fn share(&mut self) -> Arc<Vec<u8>> {
+        let shared = match self {
+            Argument::Own(bytes) => Arc::new(std::mem::take(bytes)),
+            Argument::Shared(bytes) => return bytes.clone(),
+        };
+        *self = Argument::Shared(shared.clone());
+        shared
+    }
 }
 
 /// What a request for slots or a question has brought so far.
@@ -226,6 +253,7 @@ impl Core {
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
         }
+        let argument = Argument::Own(argument);
         let (wakers, task, dropped) = (Vec::new(), None, false);
         self.slots[index] = Some(Slot { id, argument, deliver, tag, repeatable, wakers, task, dropped });
         self.unfinished += 1;
@@ -604,14 +632,19 @@ impl Core {
         let header = part.header();
         let place = call_index(part.call);
         // `Hold` sends nothing of a call that is over.
-        let slot = self.slots.get(place).and_then(Option::as_ref).filter(|slot| slot.id == part.call);
+        let slot = self.slots.get_mut(place).and_then(Option::as_mut).filter(|slot| slot.id == part.call);
         let Some(slot) = slot else { return };
-        let body = slot.argument.get(part.range()).unwrap_or_default();
+        let body = slot.argument.bytes().get(part.range()).unwrap_or_default();
         let Some(lease) = self.leases.get_mut(&part.handle) else { return };
         let Some(ring) = &mut lease.ring else {
             // A ring that broke a moment ago takes nothing: its calls wait again.
             if self.link.is_up() && !lease.info.local {
-                put_frame(self.link.socket.out(), header, body);
+                if body.len() < SHARED_MIN {
+                    put_frame(self.link.socket.out(), header, body);
+                } else {
+                    self.link.socket.out().extend_from_slice(header.bytes());
+                    self.link.socket.append(slot.argument.share(), part.range());
+                }
             }
             return;
         };

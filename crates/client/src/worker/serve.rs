@@ -1,7 +1,7 @@
 //! A worker at work: calls out of the ring, results into it.
 
 use crate::operation::{Failure, OperationEntry};
-use mutirao_ring::{Consumer, Error as RingError, SoleBell, Spinner, Wake, WorkerEnd, wait_solely};
+use mutirao_ring::{Error as RingError, SoleBell, Spinner, Wake, WorkerEnd, wait_solely};
 use mutirao_wire::frame::{Decoder, HEADER_BYTES, Header, flags};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX, TEXT_BYTES_MAX};
@@ -20,6 +20,10 @@ const HELD_MAX: Duration = Duration::from_micros(50);
 const SHORT: Duration = Duration::from_micros(20);
 /// Bytes taken out of the ring at once.
 const READ_BYTES: usize = DATA_BODY_MAX + HEADER_BYTES;
+/// Bodies from this size on are read straight into the argument.
+const DIRECT_MIN: usize = 8 * 1024;
+/// Memory of an argument that is kept for the next.
+const KEPT_MAX: usize = 1024 * 1024;
 
 /// What a worker is given.
 pub(super) struct Worker {
@@ -43,6 +47,8 @@ struct Server<'a> {
     /// The longest that calls of each operation took of late.
     usual: Vec<Duration>,
     result: Vec<u8>,
+    /// The memory of the last large argument.
+    spare: Vec<u8>,
     /// Results written and not yet shown to the caller.
     held: u32,
     /// When the oldest of them was ready.
@@ -76,6 +82,7 @@ pub(super) fn serve(worker: Worker, table: &[OperationEntry]) -> Result<(), Stri
         table,
         usual: vec![Duration::MAX; table.len()],
         result: Vec::new(),
+        spare: Vec::new(),
         held: 0,
         held_since: Instant::now(),
     };
@@ -101,29 +108,98 @@ impl Server<'_> {
                     Err(error) => return error.into(),
                 }
             }
-            if let Err(stop) = self.more(&mut decoder) {
+            if let Err(stop) = self.more(&mut decoder, &mut partial) {
                 return stop;
             }
         }
     }
 
-    /// Moves bytes from the ring to the decoder; waits if there are none.
-    fn more(&mut self, decoder: &mut Decoder) -> Result<(), Stop> {
-        let take = |calls: &mut Consumer, decoder: &mut Decoder| {
-            decoder.fill_with(|buffer| calls.read_to(buffer, READ_BYTES))
-        };
-        if take(&mut self.worker.end.calls, decoder)? > 0 {
+    /// Moves bytes from the ring to the decoder; waits if there are none. A large body goes straight to its
+    /// argument.
+    fn more(&mut self, decoder: &mut Decoder, partial: &mut Option<Partial>) -> Result<(), Stop> {
+        if self.take(decoder, partial)? {
             return Ok(());
         }
         self.show()?;
+        self.wait()?;
+        self.take(decoder, partial).map(drop)
+    }
+
+    /// What there is in the ring; false if there is nothing.
+    fn take(&mut self, decoder: &mut Decoder, partial: &mut Option<Partial>) -> Result<bool, Stop> {
+        let calls = &mut self.worker.end.calls;
+        if decoder.pending() == 0 {
+            let mut head = [0; HEADER_BYTES];
+            if calls.peek(&mut head)? == HEADER_BYTES {
+                let header = Header::from_bytes(&head);
+                if header.kind.get() == Kind::Call as u16 && header.body_len() >= DIRECT_MIN {
+                    header.check(DATA_BODY_MAX)?;
+                    calls.skip(HEADER_BYTES)?;
+                    self.large(&header, partial)?;
+                    return Ok(true);
+                }
+            }
+        }
+        // Not beyond a frame that is there in part: the next may be a large one.
+        let wanted = if decoder.pending() < HEADER_BYTES { READ_BYTES } else { decoder.missing() };
+        let calls = &mut self.worker.end.calls;
+        Ok(decoder.fill_with(|buffer| calls.read_to(buffer, wanted))? > 0)
+    }
+
+    /// Sleeps until something is in the ring.
+    fn wait(&mut self) -> Result<(), Stop> {
         let Worker { end, bell, spinner, .. } = &mut self.worker;
         match wait_solely(&mut end.calls, spinner, bell)? {
             Wake::Gone => Err(Stop::Gone),
-            _ => {
-                take(&mut end.calls, decoder)?;
-                Ok(())
-            }
+            _ => Ok(()),
         }
+    }
+
+    /// A part of a call whose body is still in the ring.
+    fn large(&mut self, header: &Header, partial: &mut Option<Partial>) -> Result<(), Stop> {
+        let length = header.body_len();
+        check_part(header, length, partial.as_ref())?;
+        let mut whole = match partial.take() {
+            Some(begun) => begun,
+            None => self.begin(header),
+        };
+        let mut left = length;
+        loop {
+            left -= self.worker.end.calls.read_to(&mut whole.argument, left)?;
+            if left == 0 {
+                break;
+            }
+            self.show()?;
+            self.wait()?;
+        }
+        self.part_came(header, whole, partial)
+    }
+
+    /// The first part of a call comes.
+    fn begin(&mut self, header: &Header) -> Partial {
+        let mut argument = std::mem::take(&mut self.spare);
+        argument.clear();
+        argument.reserve_exact(CallExtent::unpack(header.extent.get()).bytes as usize);
+        Partial { call: CallId(header.sequence.get()), argument }
+    }
+
+    /// Runs the call if this was its last part.
+    fn part_came(
+        &mut self,
+        header: &Header,
+        whole: Partial,
+        partial: &mut Option<Partial>,
+    ) -> Result<(), Stop> {
+        if header.has(flags::MORE) {
+            *partial = Some(whole);
+            return Ok(());
+        }
+        self.call(whole.call, header.aux.get(), &whole.argument)?;
+        // One huge argument is no reason to keep its memory.
+        if whole.argument.capacity() <= KEPT_MAX {
+            self.spare = whole.argument;
+        }
+        Ok(())
     }
 
     fn frame(&mut self, header: &Header, body: &[u8], partial: &mut Option<Partial>) -> Result<(), Stop> {
@@ -146,27 +222,18 @@ impl Server<'_> {
                 header.kind.get()
             )));
         }
-        let call = CallId(header.sequence.get());
-        let total = u64::from(CallExtent::unpack(header.extent.get()).bytes);
-        let have = partial.as_ref().map_or(0, |partial| partial.argument.len());
-        let so_far = (have + body.len()) as u64;
-        let more = header.has(flags::MORE);
-        let fits = if more { so_far < total && !body.is_empty() } else { so_far == total };
-        let same = partial.as_ref().is_none_or(|partial| partial.call == call);
-        if total > CALL_BYTES_MAX || !fits || !same || call.0 == 0 {
-            return Err(Stop::Broken(format!("call {} came in parts that do not fit together", call.0)));
-        }
+        check_part(header, body.len(), partial.as_ref())?;
         match partial.take() {
-            None if !more => self.call(call, header.aux.get(), body),
-            unfinished => {
-                let mut unfinished = unfinished
-                    .unwrap_or_else(|| Partial { call, argument: Vec::with_capacity(total as usize) });
-                unfinished.argument.extend_from_slice(body);
-                if more {
-                    *partial = Some(unfinished);
-                    return Ok(());
-                }
-                self.call(call, header.aux.get(), &unfinished.argument)
+            None if !header.has(flags::MORE) => {
+                self.call(CallId(header.sequence.get()), header.aux.get(), body)
+            }
+            begun => {
+                let mut whole = match begun {
+                    Some(begun) => begun,
+                    None => self.begin(header),
+                };
+                whole.argument.extend_from_slice(body);
+                self.part_came(header, whole, partial)
             }
         }
     }
@@ -268,6 +335,21 @@ impl Server<'_> {
         self.held = 0;
         Ok(self.worker.end.replies.flush()?)
     }
+}
+
+/// Refuses a part of a call, with a body of `length` bytes, that does not fit to those before it.
+fn check_part(header: &Header, length: usize, partial: Option<&Partial>) -> Result<(), Stop> {
+    let call = CallId(header.sequence.get());
+    let total = u64::from(CallExtent::unpack(header.extent.get()).bytes);
+    let have = partial.map_or(0, |partial| partial.argument.len());
+    let so_far = (have + length) as u64;
+    let more = header.has(flags::MORE);
+    let fits = if more { so_far < total && length > 0 } else { so_far == total };
+    let same = partial.is_none_or(|partial| partial.call == call);
+    if total > CALL_BYTES_MAX || !fits || !same || call.0 == 0 {
+        return Err(Stop::Broken(format!("call {} came in parts that do not fit together", call.0)));
+    }
+    Ok(())
 }
 
 /// Runs an operation; a panic becomes a failure.

@@ -25,6 +25,10 @@ const OUT_LOW: usize = 256 * 1024;
 const OUT_CLOGGED: usize = 4 * 1024 * 1024;
 /// Output above this closes the connection: the other side does not read.
 const OUT_MAX: usize = 64 * 1024 * 1024;
+/// Bodies from this size on are encrypted where they lie.
+const SEAL_MIN: usize = 8 * 1024;
+/// So much encrypted is written before the end of the turn.
+const WRITE_AT: usize = 128 * 1024;
 /// Bytes read at once.
 const SCRATCH: usize = 64 * 1024;
 /// Descriptors that came and no frame has spoken of yet.
@@ -71,8 +75,35 @@ struct Conn {
 }
 
 impl Conn {
+    /// Bytes that wait to be written.
     fn queued(&self) -> usize {
+        let sealed = match &self.transport {
+            Transport::Tls(tls) => tls.sealed(),
+            Transport::Unix(_) => 0,
+        };
+        self.unsealed() + sealed
+    }
+
+    /// Those of them that are in `out`.
+    fn unsealed(&self) -> usize {
         self.out.len() - self.out_start
+    }
+
+    /// Encrypts a large frame at once instead of keeping it in `out`, where that is possible.
+    fn seal(&mut self, header: &Header, body: &[u8]) -> io::Result<bool> {
+        match &mut self.transport {
+            Transport::Tls(tls) if body.len() >= SEAL_MIN && tls.can_seal() => {
+                tls.seal([&self.out[self.out_start..], header.bytes(), body])?;
+                self.out.clear();
+                self.out_start = 0;
+                // The other side has something to do while the rest comes.
+                if tls.sealed() >= WRITE_AT {
+                    tls.write_sealed()?;
+                }
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 }
 
@@ -184,13 +215,29 @@ impl Conns {
     /// Writes a frame, room or not; `false` if the connection is gone or going.
     pub fn put(&mut self, id: ConnId, header: Header, body: &[u8]) -> bool {
         debug_assert!(body.len() <= DATA_BODY_MAX);
-        self.put_with(id, |out| put_frame(out, header, body))
+        self.put_by(id, |conn| {
+            if !conn.seal(&header, body)? {
+                put_frame(&mut conn.out, header, body);
+            }
+            Ok(())
+        })
     }
 
     /// As [`put`](Conns::put), with frames that `write` appends.
     pub fn put_with(&mut self, id: ConnId, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.put_by(id, |conn| {
+            write(&mut conn.out);
+            Ok(())
+        })
+    }
+
+    fn put_by(&mut self, id: ConnId, put: impl FnOnce(&mut Conn) -> io::Result<()>) -> bool {
         let Some(conn) = self.conn_mut(id).filter(|conn| !conn.closing) else { return false };
-        write(&mut conn.out);
+        if let Err(error) = put(conn) {
+            conn.closing = true;
+            self.broken.push((id, error.to_string()));
+            return true;
+        }
         let queued = conn.queued();
         conn.full |= queued >= OUT_HIGH;
         let first = !core::mem::replace(&mut conn.dirty, true);
@@ -212,7 +259,7 @@ impl Conns {
     ) -> bool {
         let Some(conn) = self.conn_mut(id) else { return false };
         if !fds.is_empty() {
-            let at = conn.written + conn.queued() as u64;
+            let at = conn.written + conn.unsealed() as u64;
             conn.out_fds.push_back((at, fds));
         }
         self.put_with(id, write)
@@ -257,7 +304,6 @@ impl Conns {
         else {
             return Read::Nothing;
         };
-        let fds_before = conn.in_fds.len();
         let read = match &mut conn.transport {
             Transport::Tls(tls) => {
                 let read = tls.read(&mut self.scratch, &mut conn.decoder);
@@ -269,12 +315,12 @@ impl Conns {
             Transport::Unix(unix) => unix.read(&mut self.scratch, &mut conn.decoder, &mut conn.in_fds),
         };
         match read {
-            Ok(0) => Read::Closed("the connection closed".into()),
+            Ok((0, _)) => Read::Closed("the connection closed".into()),
             Ok(_) if conn.in_fds.len() > FDS_MAX => Read::Closed("too many descriptors".into()),
-            Ok(count) => {
-                // Less than was asked for is all there was: what comes later is reported anew. Descriptors
-                // end a read early, though, and the end itself was reported with what came before it.
-                conn.readable = count == SCRATCH || conn.ending || conn.in_fds.len() > fds_before;
+            Ok((_, all)) => {
+                // Less than was asked for is all there was: what comes later is reported anew. The end itself,
+                // though, was reported with what came before it.
+                conn.readable = !all || conn.ending;
                 Read::Some
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -330,7 +376,7 @@ impl Conns {
     fn flush_one(&mut self, registry: &Registry, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
         conn.dirty = false;
-        let before = conn.queued();
+        let before = conn.unsealed();
         let result = match &mut conn.transport {
             Transport::Tls(tls) => tls.write(&conn.out, &mut conn.out_start),
             Transport::Unix(unix) => {
@@ -341,8 +387,8 @@ impl Conns {
                 })
             }
         };
-        conn.written += (before - conn.queued()) as u64;
-        if conn.queued() == 0 {
+        conn.written += (before - conn.unsealed()) as u64;
+        if conn.unsealed() == 0 {
             conn.out.clear();
             conn.out_start = 0;
             if conn.out.capacity() > OUT_LOW {

@@ -15,12 +15,22 @@ pub(crate) struct TlsTransport {
     tls: Connection,
     pool: PoolId,
     connecting: bool,
+    /// Plaintext bytes that were encrypted and may not have left yet: with what encryption adds, about what
+    /// waits for the network.
+    sealed: usize,
 }
 
 impl TlsTransport {
     /// `connecting`: the TCP connection is still being made.
-    pub(crate) fn new(stream: TcpStream, tls: Connection, pool: PoolId, connecting: bool) -> TlsTransport {
-        TlsTransport { stream, tls, pool, connecting }
+    pub(crate) fn new(
+        stream: TcpStream,
+        mut tls: Connection,
+        pool: PoolId,
+        connecting: bool,
+    ) -> TlsTransport {
+        // How much waits is limited by whoever writes, who knows about both sides of the encryption.
+        tls.set_buffer_limit(None);
+        TlsTransport { stream, tls, pool, connecting, sealed: 0 }
     }
 
     pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
@@ -55,12 +65,14 @@ impl TlsTransport {
         }
     }
 
-    /// Reads once from the network; plaintext is pushed into `decoder`. 0 is the end.
-    pub(crate) fn read(&mut self, scratch: &mut [u8], decoder: &mut Decoder) -> io::Result<usize> {
+    /// Reads once from the network; plaintext is pushed into `decoder`. 0 is the end. Says also whether that was
+    /// all there is for now.
+    pub(crate) fn read(&mut self, scratch: &mut [u8], decoder: &mut Decoder) -> io::Result<(usize, bool)> {
         if !self.connected()? {
             return Err(ErrorKind::WouldBlock.into());
         }
         let count = self.stream.read(scratch)?;
+        let all = count < scratch.len();
         let mut bytes = &scratch[..count];
         while !bytes.is_empty() {
             self.tls.read_tls(&mut bytes)?;
@@ -83,10 +95,44 @@ impl TlsTransport {
                 left = left.saturating_sub(taken.max(1));
             }
             if state.peer_has_closed() {
-                return Ok(0);
+                return Ok((0, all));
             }
         }
-        Ok(count)
+        Ok((count, all))
+    }
+
+    /// Bytes that are encrypted and wait for the network.
+    pub(crate) fn sealed(&self) -> usize {
+        self.sealed
+    }
+
+    /// Whether [`seal`](TlsTransport::seal) can be used.
+    pub(crate) fn can_seal(&self) -> bool {
+        !self.connecting && !self.tls.is_handshaking()
+    }
+
+    /// Encrypts `parts`, one after the other, which then wait for the network: a copy less than through `out`.
+    /// What is in `out` has to go before them.
+    pub(crate) fn seal(&mut self, parts: [&[u8]; 3]) -> io::Result<()> {
+        let whole: usize = parts.iter().map(|part| part.len()).sum();
+        let taken = self.tls.writer().write_vectored(&parts.map(io::IoSlice::new))?;
+        self.sealed += taken;
+        if taken == whole { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
+    }
+
+    /// Writes what is encrypted, until all is written (`true`) or the network takes no more.
+    pub(crate) fn write_sealed(&mut self) -> io::Result<bool> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.stream) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.sealed = self.sealed.saturating_sub(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.sealed = 0;
+        Ok(true)
     }
 
     /// Writes from `out[*start..]` until all is written (`true`) or the network takes no more.
@@ -95,14 +141,8 @@ impl TlsTransport {
             return Ok(false);
         }
         loop {
-            while self.tls.wants_write() {
-                match self.tls.write_tls(&mut self.stream) {
-                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                    Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
+            if !self.write_sealed()? {
+                return Ok(false);
             }
             if self.tls.is_handshaking() {
                 return Ok(false);
@@ -111,7 +151,9 @@ impl TlsTransport {
             if rest.is_empty() {
                 return Ok(true);
             }
-            *start += self.tls.writer().write(&rest[..rest.len().min(PLAIN)])?;
+            let taken = self.tls.writer().write(&rest[..rest.len().min(PLAIN)])?;
+            self.sealed += taken;
+            *start += taken;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
-use mutirao_wire::frame::Decoder;
+use mutirao_wire::frame::{Decoder, HEADER_BYTES};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -14,6 +14,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Descriptors beside one write; the kernel's own limit is 253.
 const FDS_AT_ONCE: usize = 64;
+
+/// What a frame of at least so many bytes lacks is read straight to its place.
+const DIRECT_MIN: usize = 4 * 1024;
 
 /// One end of a local socket.
 pub(crate) struct UnixTransport {
@@ -53,28 +56,48 @@ impl UnixTransport {
         Ok(())
     }
 
-    /// Reads once; bytes go to `decoder`, descriptors to `fds`. 0 is the end.
+    /// Reads once; bytes go to `decoder`, descriptors to `fds`. 0 is the end. Says also whether that was all
+    /// there is for now.
     pub(crate) fn read(
         &mut self,
         scratch: &mut [u8],
         decoder: &mut Decoder,
         fds: &mut VecDeque<OwnedFd>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
+        let missing = decoder.missing();
+        if missing == 0 || decoder.pending() + missing < DIRECT_MIN {
+            let (count, more_fds) = self.receive(scratch, fds)?;
+            decoder.push(&scratch[..count]);
+            return Ok((count, count < scratch.len() && !more_fds));
+        }
+        // The rest of a large frame, and the next header, go to their place without a copy.
+        let wanted = missing + HEADER_BYTES;
+        decoder.fill_with(|buffer| {
+            let have = buffer.len();
+            buffer.resize(have + wanted, 0);
+            let received = self.receive(&mut buffer[have..], fds);
+            buffer.truncate(have + received.as_ref().map_or(0, |(count, _)| *count));
+            received.map(|(count, more_fds)| (count, count < wanted && !more_fds))
+        })
+    }
+
+    /// Bytes received into `into`, and whether descriptors came with them.
+    fn receive(&mut self, into: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<(usize, bool)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = recvmsg(
             self.stream.as_fd(),
-            &mut [IoSliceMut::new(scratch)],
+            &mut [IoSliceMut::new(into)],
             &mut ancillary,
             RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
         )?;
+        let before = fds.len();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 fds.extend(rights);
             }
         }
-        decoder.push(&scratch[..received.bytes]);
-        Ok(received.bytes)
+        Ok((received.bytes, fds.len() > before))
     }
 
     /// Writes from `out[*start..]` until all is written (`true`) or the other side takes no more.

@@ -65,6 +65,8 @@ const HOW: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);
 /// Templates without leases that are kept.
 const IDLE_MAX: usize = 16;
+/// A part of a call of so many bytes goes into the ring at once, so that the worker reads while the next comes.
+const LARGE: usize = 16 * 1024;
 /// Bytes of one standard error read at once; a flood has to wait
 const STDERR_A_TURN: usize = 64 * 1024;
 /// for so long.
@@ -237,11 +239,20 @@ impl Lender {
 
     /// A frame came on the stream of a lease; its handle means nothing here.
     pub fn stream_frame(&mut self, ctx: &mut Context, serial: u64, header: &Header, body: &[u8]) {
-        let Some(served) = self.leases.get_mut(&serial).and_then(|lease| lease.served.as_mut()) else {
-            return;
+        let Some(lease) = self.leases.get_mut(&serial) else { return };
+        let Some(served) = lease.served.as_mut() else { return };
+        let ring = match lease.worker.and_then(|worker| self.workers.get_mut(&worker)) {
+            Some(Worker { ring: Ring::Remote { end, .. }, stage: worker::Stage::Running(_), .. }) => {
+                Some(&mut **end)
+            }
+            _ => None,
         };
-        served.home_says(ctx.now, header, body);
-        self.dirty.insert(serial);
+        served.home_says(ctx.now, header, body, ring);
+        if body.len() >= LARGE {
+            self.pump(ctx, serial);
+        } else {
+            self.dirty.insert(serial);
+        }
     }
 
     /// There is room again on the stream of a lease.

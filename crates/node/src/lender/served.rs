@@ -64,9 +64,14 @@ impl Served {
         self.handle(now, Input::StreamDown);
     }
 
-    /// A frame from the home.
-    pub fn home_says(&mut self, now: Tick, header: &Header, body: &[u8]) {
-        self.handle(now, Input::FromHome { header, body });
+    /// A frame from the home. With the ring of a worker that serves, a call may go in at once; what is damaged
+    /// there shows at the next [`pump`](Served::pump), which has to follow in any case.
+    pub fn home_says(&mut self, now: Tick, header: &Header, body: &[u8], ring: Option<&mut CallerEnd>) {
+        let Some(ring) = ring else {
+            return self.handle(now, Input::FromHome { header, body });
+        };
+        let write = |head: &[u8], body: &[u8]| put(ring, &mut self.inside, head, body).unwrap_or(false);
+        self.serve.pass_on(now, header, body, write, &mut self.home, &mut self.out);
     }
 
     /// A worker serves, through a new ring.
@@ -158,17 +163,8 @@ impl Served {
             return Ok(());
         }
         let (mut fault, inside) = (None, &mut self.inside);
-        let write = |head: &[u8], body: &[u8]| match ring.calls.write_parts(&[head, body]) {
-            Ok(true) => {
-                if let Some(head) = head.first_chunk::<HEADER_BYTES>() {
-                    let header = Header::from_bytes(head);
-                    if !header.has(flags::MORE) {
-                        inside.push_back(header.sequence.get());
-                    }
-                }
-                true
-            }
-            Ok(false) => false,
+        let write = |head: &[u8], body: &[u8]| match put(ring, inside, head, body) {
+            Ok(written) => written,
             Err(error) => {
                 fault = Some(error);
                 false
@@ -205,7 +201,8 @@ impl Served {
     /// whose result it had not shown yet, since it shows several at once. Those must not run again.
     fn last_begun(&self, ring: &CallerEnd) -> Option<CallId> {
         let running = ring.progress.running();
-        let place = self.inside.iter().position(|call| Some(*call) == running);
+        // A call that was taken back in part and sent again is there twice, and only the second time runs.
+        let place = self.inside.iter().rposition(|call| Some(*call) == running);
         let begun = place.map_or(0, |place| place + 1);
         let unseen = ring.progress.finished().saturating_sub(self.answered);
         let unseen = usize::try_from(unseen).unwrap_or(usize::MAX).min(self.inside.len());
@@ -216,6 +213,23 @@ impl Served {
     fn handle(&mut self, now: Tick, input: Input<'_>) {
         self.serve.handle(now, input, &mut self.home, &mut self.out);
     }
+}
+
+/// Writes a frame into the ring, if it has room; with its last part a call is `inside`.
+fn put(
+    ring: &mut CallerEnd,
+    inside: &mut VecDeque<u64>,
+    head: &[u8],
+    body: &[u8],
+) -> Result<bool, RingError> {
+    let written = ring.calls.write_parts(&[head, body])?;
+    if written && let Some(head) = head.first_chunk::<HEADER_BYTES>() {
+        let header = Header::from_bytes(head);
+        if !header.has(flags::MORE) {
+            inside.push_back(header.sequence.get());
+        }
+    }
+    Ok(written)
 }
 
 #[cfg(test)]
@@ -238,7 +252,7 @@ mod tests {
         let extent = CallExtent { bytes: 0, limit_ms: 0 };
         for call in 1..=5 {
             let header = call_header(Handle(1), CallId(call), 0, extent, false, 0, false);
-            served.home_says(Tick(0), &header, &[]);
+            served.home_says(Tick(0), &header, &[], None);
         }
         served.write(Tick(0), &mut ring).unwrap();
         for call in 1..=finished {

@@ -1,4 +1,4 @@
-use super::{Fate, Output, Queued, Serve, Stream, Violation, has_more};
+use super::{Fate, Output, Queued, Serve, Stream, Violation, Worker, has_more};
 use crate::body::Body;
 use crate::watch::Watch;
 use mutirao_wire::frame::{HEADER_BYTES, Header, flags};
@@ -13,12 +13,13 @@ impl Serve {
         now: Tick,
         header: &Header,
         body: &[u8],
+        write: &mut dyn FnMut(&[u8], &[u8]) -> bool,
         home: &mut Vec<u8>,
         out: &mut Vec<Output>,
     ) -> Result<(), Violation> {
         let kind = header.kind.get();
         match self.stream {
-            Stream::Open(_) if kind == Kind::Call as u16 => self.call(header, body),
+            Stream::Open(_) if kind == Kind::Call as u16 => self.call(now, header, body, write),
             Stream::Open(_) if kind == Kind::Credit as u16 => self.credit(header, body),
             Stream::Open(_) if kind == Kind::Cancel as u16 => {
                 self.cancel(now, CallId(header.sequence.get()), out);
@@ -36,7 +37,13 @@ impl Serve {
         }
     }
 
-    fn call(&mut self, header: &Header, body: &[u8]) -> Result<(), Violation> {
+    fn call(
+        &mut self,
+        now: Tick,
+        header: &Header,
+        body: &[u8],
+        write: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Violation> {
         let cost = (HEADER_BYTES + body.len()) as u64;
         let excess = cost.saturating_sub(self.granted);
         if excess > 0 {
@@ -44,26 +51,48 @@ impl Serve {
         }
         self.granted -= cost;
         let (call, more) = (CallId(header.sequence.get()), has_more(header));
-        match self.partial.take() {
-            None => {
-                let first = self.first_part(header, body, call, cost, more)?;
-                self.arrived(first, more);
+        let Some(partial) = &self.partial else {
+            let is_free = !more && self.queue.is_empty() && self.abort.is_none();
+            let first = self.first_part(header, body, call, cost, more)?;
+            if !(is_free && self.worker == Worker::Serving && self.pass(now, &first, body, write)) {
+                let argument = if more { Body::begin(first.extent.bytes as usize, body) } else { body.into() };
+                self.arrived(Queued { argument, ..first }, more);
             }
-            Some(partial) if partial.call != call => return Err(Violation::Interleaved(call)),
-            Some(mut partial) => {
-                let whole = partial.argument.len() + body.len();
-                let announced = partial.extent.bytes;
-                if whole > announced as usize || (!more && whole < announced as usize) {
-                    return Err(Violation::ArgumentSize { call, announced });
-                }
-                partial.argument.append(body);
-                self.charge(&mut partial, cost);
-                self.arrived(partial, more);
-            }
+            return Ok(());
+        };
+        if partial.call != call {
+            return Err(Violation::Interleaved(call));
+        }
+        let whole = partial.argument.len() + body.len();
+        let announced = partial.extent.bytes;
+        if !adds_up(whole, announced, more) {
+            return Err(Violation::ArgumentSize { call, announced });
+        }
+        if let Some(mut partial) = self.partial.take() {
+            partial.argument.append(body);
+            self.charge(&mut partial, cost);
+            self.arrived(partial, more);
         }
         Ok(())
     }
 
+    /// Gives a call that is whole to the worker without keeping it; false if the ring has no room for all of it.
+    fn pass(
+        &mut self,
+        now: Tick,
+        first: &Queued,
+        body: &[u8],
+        write: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> bool {
+        let written = write(first.header(body.len(), false).bytes(), body);
+        if written {
+            self.owed += first.charged;
+            self.went_in(now, first);
+        }
+        written
+    }
+
+    /// The call with its first part, whose bytes are not kept yet.
     fn first_part(
         &mut self,
         header: &Header,
@@ -76,18 +105,9 @@ impl Serve {
             return Err(Violation::TooManyCalls);
         }
         let extent = CallExtent::unpack(header.extent.get());
-        let (announced, length) = (extent.bytes as usize, body.len());
-        let sized = if more { length <= announced } else { length == announced };
-        if !sized || u64::from(extent.bytes) > CALL_BYTES_MAX {
+        if !adds_up(body.len(), extent.bytes, more) || u64::from(extent.bytes) > CALL_BYTES_MAX {
             return Err(Violation::ArgumentSize { call, announced: extent.bytes });
         }
-        let argument = if more {
-            let mut argument = Body::expecting(announced);
-            argument.append(body);
-            argument
-        } else {
-            Body::from(body)
-        };
         let mut first = Queued {
             call,
             operation: header.aux.get(),
@@ -96,7 +116,7 @@ impl Serve {
             fate: Fate::Wanted,
             charged: 0,
             advanced: false,
-            argument,
+            argument: Body::from(&[][..]),
         };
         if more {
             self.charge(&mut first, cost);
@@ -149,11 +169,11 @@ impl Serve {
 
     fn cancel(&mut self, now: Tick, call: CallId, out: &mut Vec<Output>) {
         if self.partial.as_ref().is_some_and(|partial| partial.call == call) {
-            if let Some(partial) = self.partial.take() {
-                self.owed += partial.charged;
+            if self.drop_partial(Fate::Cancelled).is_some() {
+                self.answer(call, Fate::Cancelled, None, Body::from(&[][..]));
             }
-            self.answer(call, Fate::Cancelled, None, Body::from(&[][..]));
-        } else if let Some(place) = self.inside.iter().position(|inside| inside.call == call) {
+        } else if let Some(place) = self.inside.iter().position(|inside| inside.call == call && !inside.aborted)
+        {
             self.inside[place].fate = Fate::Cancelled;
             if place == 0 {
                 self.watch = Some(Watch::cancelled(call, now));
@@ -183,6 +203,7 @@ impl Serve {
             return Err(Violation::TooManyCalls);
         }
         listed.sort_unstable();
+        self.drop_partial(Fate::Forgotten);
         let is_listed = |call: CallId| listed.binary_search(&call).is_ok();
         self.results.retain(|kept| is_listed(kept.call));
         self.results_bytes = self.results.iter().map(|kept| kept.cost()).sum();
@@ -198,12 +219,12 @@ impl Serve {
         }
         self.queue_bytes = self.queue.iter().map(|queued| queued.argument.len() as u64).sum();
         self.advanced = self.queue.iter().any(|queued| queued.advanced);
-        self.partial = None;
         if self.watch.is_none() {
             self.new_head(now);
         }
         let mut known: Vec<CallId> = self.results.iter().map(|kept| kept.call).collect();
-        known.extend(self.inside.iter().map(|inside| inside.call));
+        let inside = self.inside.iter().filter(|inside| inside.fate != Fate::Forgotten);
+        known.extend(inside.map(|inside| inside.call));
         known.extend(self.queue.iter().map(|queued| queued.call));
         known.sort_unstable();
         listed.retain(|call| known.binary_search(call).is_err());
@@ -212,4 +233,9 @@ impl Serve {
         StreamMessage::from(Resumed { handle, unknown: listed }).put(home);
         Ok(())
     }
+}
+
+/// Whether `whole` bytes can be what has come so far of an argument: the last part alone makes it complete.
+fn adds_up(whole: usize, announced: u32, more: bool) -> bool {
+    if more { whole < announced as usize } else { whole == announced as usize }
 }

@@ -99,7 +99,8 @@ impl Serve {
 
     /// How many of the calls inside have started: a worker that runs a call has taken all before it.
     fn started(&self, running: Option<CallId>) -> usize {
-        let place = |running| self.inside.iter().position(|inside| inside.call == running);
+        // One that was aborted never runs; the same call may be behind it.
+        let place = |running| self.inside.iter().position(|inside| inside.call == running && !inside.aborted);
         running.and_then(place).map_or(0, |place| place + 1)
     }
 
@@ -107,7 +108,7 @@ impl Serve {
         self.worker = Worker::Gone;
         self.gather = None;
         self.watch = None;
-        self.written = 0;
+        (self.written, self.abort) = (0, None);
     }
 
     fn tell_worker_ended(&self, not_started: Vec<CallId>, cause: &str, home: &mut Vec<u8>) {

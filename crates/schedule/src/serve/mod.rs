@@ -19,7 +19,7 @@ pub use types::*;
 
 use crate::body::Body;
 use crate::watch::Watch;
-use mutirao_wire::frame::{HEADER_BYTES, flags, put_frame};
+use mutirao_wire::frame::{HEADER_BYTES, Header, flags, put_frame};
 use mutirao_wire::limits::{DATA_BODY_MAX, LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
 use mutirao_wire::stream::{self, CallExtent, failure};
 use mutirao_wire::{CallId, Handle, Tick};
@@ -54,8 +54,11 @@ pub struct Serve {
     partial: Option<Queued>,
     queue: VecDeque<Queued>,
     queue_bytes: u64,
-    /// Bytes of the queue's first call that are in the ring already.
+    /// Bytes of the queue's first call that are in the ring already; with an empty queue, of the call that
+    /// arrives.
     written: usize,
+    /// The worker has a call in part that will not become whole, and is yet to be told.
+    abort: Option<CallId>,
     /// A whole call in the queue had its bytes credited while it arrived.
     advanced: bool,
     inside: VecDeque<Inside>,
@@ -114,11 +117,28 @@ struct Queued {
     argument: Body,
 }
 
+impl Queued {
+    /// The header of one of its parts, for the ring.
+    fn header(&self, part: usize, more: bool) -> Header {
+        stream::call_header(
+            Handle(0),
+            self.call,
+            self.operation,
+            self.extent,
+            self.repeatable,
+            part,
+            more,
+        )
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Inside {
     call: CallId,
     limit_ms: u32,
     fate: Fate,
+    /// It went in only in part, and never runs. The same call may be there again, whole.
+    aborted: bool,
 }
 
 #[derive(Debug)]
@@ -144,10 +164,7 @@ impl Serve {
     pub fn handle(&mut self, now: Tick, input: Input<'_>, home: &mut Vec<u8>, out: &mut Vec<Output>) {
         match input {
             Input::FromHome { header, body } => {
-                if let Err(violation) = self.hear_home(now, header, body, home, out) {
-                    self.stream = Stream::Closed;
-                    out.push(Output::Violation(violation));
-                }
+                return self.pass_on(now, header, body, |_, _| false, home, out);
             }
             Input::FromWorker { header, body } => self.hear_worker(now, header, body, out),
             Input::StreamUp(handle) => self.stream_up(handle),
@@ -156,6 +173,25 @@ impl Serve {
             Input::WorkerGone { running, code, cause } => self.worker_gone(running, code, cause, home),
             Input::LeaseEnds { running, cause } => self.lease_ends(running, cause, home),
             Input::Time => self.kill_if_due(now, out),
+        }
+        self.send_results(home);
+        self.send_credit(home);
+    }
+
+    /// As [`handle`](Serve::handle) of [`Input::FromHome`], with the worker's ring at hand: a call that is whole
+    /// and has none before it goes in without being kept. `write` is as for [`write_worker`](Serve::write_worker).
+    pub fn pass_on(
+        &mut self,
+        now: Tick,
+        header: &Header,
+        body: &[u8],
+        mut write: impl FnMut(&[u8], &[u8]) -> bool,
+        home: &mut Vec<u8>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Err(violation) = self.hear_home(now, header, body, &mut write, home, out) {
+            self.stream = Stream::Closed;
+            out.push(Output::Violation(violation));
         }
         self.send_results(home);
         self.send_credit(home);
@@ -173,39 +209,37 @@ impl Serve {
         if self.worker != Worker::Serving {
             return;
         }
-        while let Some(call) = self.queue.front() {
+        if let Some(call) = self.abort {
+            if !write(stream::cancel_header(Handle(0), call).bytes(), &[]) {
+                return;
+            }
+            self.abort = None;
+        }
+        // Of a large call the worker reads while it arrives. All of it is kept until then, for another worker.
+        while let Some(call) = self.queue.front().or(self.partial.as_ref()) {
             let rest = &call.argument.bytes()[self.written..];
+            if rest.is_empty() && self.queue.is_empty() {
+                break;
+            }
             let part = &rest[..rest.len().min(WORKER_BODY_MAX)];
-            let more = part.len() < rest.len();
-            let header = stream::call_header(
-                Handle(0),
-                call.call,
-                call.operation,
-                call.extent,
-                call.repeatable,
-                part.len(),
-                more,
-            );
-            if !write(header.bytes(), part) {
+            let more = self.written + part.len() < call.extent.bytes as usize;
+            if !write(call.header(part.len(), more).bytes(), part) {
                 break;
             }
             self.written += part.len();
             if !more && let Some(call) = self.queue.pop_front() {
                 self.written = 0;
                 self.left_queue(&call);
-                let limit_ms = call.extent.limit_ms;
-                self.inside.push_back(Inside { call: call.call, limit_ms, fate: call.fate });
-                if self.inside.len() == 1 {
-                    self.new_head(now);
-                }
+                self.went_in(now, &call);
             }
         }
         self.send_credit(home);
     }
 
-    /// Whether calls stand ready for the ring.
+    /// Whether something stands ready for the ring.
     pub fn has_worker_output(&self) -> bool {
-        self.worker == Worker::Serving && !self.queue.is_empty()
+        let arrives = || self.partial.as_ref().is_some_and(|call| call.argument.len() > self.written);
+        self.worker == Worker::Serving && (!self.queue.is_empty() || self.abort.is_some() || arrives())
     }
 
     /// Whether frames may be taken out of the ring. When false, too many results await acknowledgement:
@@ -240,12 +274,35 @@ impl Serve {
 
     fn stream_down(&mut self) {
         self.stream = Stream::Down;
-        self.partial = None;
+        self.drop_partial(Fate::Forgotten);
+    }
+
+    /// The call that arrives will not become whole. Returns it unless the worker has a part of it: then it is
+    /// told, and its answer is that of the call.
+    fn drop_partial(&mut self, fate: Fate) -> Option<Queued> {
+        let partial = self.partial.take()?;
+        self.owed += partial.charged;
+        if !self.queue.is_empty() || self.written == 0 {
+            return Some(partial);
+        }
+        self.written = 0;
+        self.abort = Some(partial.call);
+        self.inside.push_back(Inside { call: partial.call, limit_ms: 0, fate, aborted: true });
+        None
     }
 
     fn full_windows(&mut self) {
         (self.granted, self.owed, self.window) = (LEASE_WINDOW_BYTES, 0, LEASE_WINDOW_BYTES);
         (self.next, self.sent) = (0, 0);
+    }
+
+    /// The worker has the whole call.
+    fn went_in(&mut self, now: Tick, call: &Queued) {
+        let (call, limit_ms, fate) = (call.call, call.extent.limit_ms, call.fate);
+        self.inside.push_back(Inside { call, limit_ms, fate, aborted: false });
+        if self.inside.len() == 1 {
+            self.new_head(now);
+        }
     }
 
     /// Gives back what a call that left the queue has cost.
@@ -267,6 +324,7 @@ impl Serve {
         self.watch = self
             .inside
             .front()
+            .filter(|head| !head.aborted)
             .and_then(|head| Watch::over(head.call, head.limit_ms, head.fate != Fate::Wanted, now));
     }
 
@@ -325,6 +383,6 @@ impl Serve {
 }
 
 /// Whether parts follow.
-fn has_more(header: &mutirao_wire::frame::Header) -> bool {
+fn has_more(header: &Header) -> bool {
     header.has(flags::MORE)
 }
