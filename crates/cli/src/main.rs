@@ -143,9 +143,7 @@ fn plugin(cli: &Cli, command: &PluginCommand) -> Result<()> {
 fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Call { seconds, only } => bench::call(cli.output, *seconds, only),
-        BenchCommand::Alloc { nodes, rounds, fan_out } => {
-            bench::alloc(cli.output, *nodes, *rounds, *fan_out)
-        },
+        BenchCommand::Alloc { nodes, rounds, fan_out } => bench::alloc(cli.output, *nodes, *rounds, *fan_out),
         BenchCommand::Idle { seconds } => bench::idle(cli.output, *seconds),
     }
 }

@@ -163,7 +163,8 @@ impl Socket {
     /// Sends what it can; whether all is sent.
     pub(crate) fn flush(&mut self) -> Result<bool, Errno> {
         while self.unsent() > 0 {
-            let is_next = |at: usize| at == self.sent && self.pieces.front().is_none_or(|piece| piece.at > at);
+            let is_next =
+                |at: usize| at == self.sent && self.pieces.front().is_none_or(|piece| piece.at > at);
             // Descriptors travel with the first byte of a message, and no message may run into the next such byte.
             let with = self.out_fds.front().is_some_and(|(at, _)| is_next(*at));
             let end = self.out_fds.get(usize::from(with)).map_or(self.out.len(), |(at, _)| *at);

@@ -3,7 +3,7 @@
 //! The program is pinned to processor 0 with the node it talks to, the worker to processor 1 with its
 //! own node: one core a pretended machine. The floors are pinned alike.
 
-use super::floor::{Carrier, Floor};
+use super::floor::{self, Carrier, Floor};
 use super::pool::{Shape, TestPool};
 use super::{Case, pin, print, quantile, unpin};
 use crate::args::Output;
@@ -68,10 +68,8 @@ pub fn call(output: Output, seconds: f64, only: &str) -> Result<()> {
     let unix = |name: &str, measure| (name.to_owned(), measure, Carrier::Unix);
     let tcp = |name: &str, measure| (name.to_owned(), measure, Carrier::Tcp);
     let asleep = vec![unix("no-op, same node, asleep", Measure::Latency)];
-    let mut spinning = vec![
-        unix("no-op, same node, spinning", Measure::Latency),
-        unix("no-ops, same node", Measure::Rate),
-    ];
+    let mut spinning =
+        vec![unix("no-op, same node, spinning", Measure::Latency), unix("no-ops, same node", Measure::Rate)];
     spinning.extend(sizes("same node", Carrier::Unix));
     let mut remote =
         vec![tcp("no-op, other node", Measure::Latency), tcp("no-ops, other node", Measure::Rate)];
@@ -245,16 +243,18 @@ fn rate(setup: &Setup, floor: &mut Floor, name: String, span: Duration) -> Resul
     })
 }
 
-fn bandwidth(setup: &Setup, floor: &mut Floor, name: String, size: usize, span: Duration) -> Result<Case> {
-    /// Calls that are unfinished at a time: the next argument travels while one is taken in.
-    const DEPTH: usize = 4;
+fn bandwidth(setup: &Setup, bare: &mut Floor, name: String, size: usize, span: Duration) -> Result<Case> {
+    /// Bytes of arguments under way at most.
+    const MEMORY: usize = 64 << 20;
+    // As many calls are unfinished as messages of the floor.
+    let depth = floor::WINDOW.min(MEMORY / size);
     let mib = size as f64 / f64::from(1 << 20);
-    let bare = floor.stream(size, span)?;
+    let bare = bare.stream(size, span)?;
     let begin = Instant::now();
     let mut calls = 0u64;
     let mut open: VecDeque<Call> = VecDeque::new();
     while begin.elapsed() < span || calls < 10 || !open.is_empty() {
-        while open.len() < DEPTH && (begin.elapsed() < span || calls < 10) {
+        while open.len() < depth && (begin.elapsed() < span || calls < 10) {
             open.push_back(setup.pool.submit(SINK, vec![1; size], CallOptions::default())?);
         }
         if let Some(mut call) = open.pop_front() {

@@ -61,7 +61,7 @@ const PING: u8 = 1;
 const STREAM: u8 = 2;
 
 /// Messages of a stream between two acknowledgements.
-const WINDOW: usize = 8;
+pub const WINDOW: usize = 8;
 
 fn serve(mut stream: impl Read + Write) -> Result<()> {
     let mut head = [0; 9];

@@ -55,7 +55,8 @@ impl Serve {
             let is_free = !more && self.queue.is_empty() && self.abort.is_none();
             let first = self.first_part(header, body, call, cost, more)?;
             if !(is_free && self.worker == Worker::Serving && self.pass(now, &first, body, write)) {
-                let argument = if more { Body::begin(first.extent.bytes as usize, body) } else { body.into() };
+                let argument =
+                    if more { Body::begin(first.extent.bytes as usize, body) } else { body.into() };
                 self.arrived(Queued { argument, ..first }, more);
             }
             return Ok(());
@@ -172,7 +173,8 @@ impl Serve {
             if self.drop_partial(Fate::Cancelled).is_some() {
                 self.answer(call, Fate::Cancelled, None, Body::from(&[][..]));
             }
-        } else if let Some(place) = self.inside.iter().position(|inside| inside.call == call && !inside.aborted)
+        } else if let Some(place) =
+            self.inside.iter().position(|inside| inside.call == call && !inside.aborted)
         {
             self.inside[place].fate = Fate::Cancelled;
             if place == 0 {

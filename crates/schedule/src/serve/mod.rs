@@ -120,15 +120,7 @@ struct Queued {
 impl Queued {
     /// The header of one of its parts, for the ring.
     fn header(&self, part: usize, more: bool) -> Header {
-        stream::call_header(
-            Handle(0),
-            self.call,
-            self.operation,
-            self.extent,
-            self.repeatable,
-            part,
-            more,
-        )
+        stream::call_header(Handle(0), self.call, self.operation, self.extent, self.repeatable, part, more)
     }
 }
 
