@@ -366,6 +366,18 @@ mutirao_error *mutirao_charter_revoke(mutirao_pool *pool, const char *who, const
 /* Lets them in again. */
 mutirao_error *mutirao_charter_restore(mutirao_pool *pool, const char *who);
 
+/* Changes of the tree, for administrators. Nodes are named by name or beginning of their id. A change that
+ * is refused leaves the tree as it was: MUTIRAO_E_ARGUMENT for an unknown node or a cycle,
+ * MUTIRAO_E_NOT_PERMITTED otherwise.
+ *
+ * Takes `child`, a node of the pool or "host:port" of one that has joined no tree yet, under `parent`. */
+mutirao_error *mutirao_tree_add(mutirao_pool *pool, const char *parent, const char *child);
+/* Takes a node out of the pool; its children go to its parent. Not 0 in `drain`: once what it lent has come
+ * back. 0: at once; its holders run elsewhere what may run again. */
+mutirao_error *mutirao_tree_remove(mutirao_pool *pool, const char *node, int drain);
+/* Moves a node, with all below it, under another. Work there is not disturbed. */
+mutirao_error *mutirao_tree_move(mutirao_pool *pool, const char *node, const char *parent);
+
 #ifdef __cplusplus
 }
 #endif

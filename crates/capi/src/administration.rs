@@ -4,7 +4,7 @@ use crate::convert::{self, c_text};
 use crate::error::{Code, Error, outcome, value};
 use crate::pool::Pool;
 use mutirao::raw::wire::query::{NodeRow, NodeState, Row, Topic};
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_int};
 use std::ptr::null;
 use std::time::Duration;
 
@@ -174,6 +174,64 @@ pub unsafe extern "C" fn mutirao_kill(pool: *mut Pool, what: *const c_char) -> *
         // SAFETY: the caller's promise.
         let what = unsafe { convert::text(what, "what") }?;
         order(pool, None, what, Topic::Kill { what: what.to_owned() })
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_tree_add(
+    pool: *mut Pool,
+    parent: *const c_char,
+    child: *const c_char,
+) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let pool = unsafe { convert::reference(pool, "pool") }?;
+        // SAFETY: the caller's promise.
+        let (parent, child) = unsafe { (convert::text(parent, "parent")?, convert::text(child, "child")?) };
+        Ok(pool.library.add_node(parent, child)?)
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_tree_remove(
+    pool: *mut Pool,
+    node: *const c_char,
+    drain: c_int,
+) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let pool = unsafe { convert::reference(pool, "pool") }?;
+        // SAFETY: the caller's promise.
+        let node = unsafe { convert::text(node, "node") }?;
+        pool.library.remove_node(node, drain != 0)?;
+        Ok(())
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_tree_move(
+    pool: *mut Pool,
+    node: *const c_char,
+    parent: *const c_char,
+) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let pool = unsafe { convert::reference(pool, "pool") }?;
+        // SAFETY: the caller's promise.
+        let (node, parent) = unsafe { (convert::text(node, "node")?, convert::text(parent, "parent")?) };
+        Ok(pool.library.move_node(node, parent)?)
     })
 }
 

@@ -86,6 +86,7 @@ impl From<LibraryError> for Error {
                 );
             }
             E::OperationName { .. } | E::TooManyOperations(_) | E::ArgumentEncoding { .. } => Code::Argument,
+            E::TreeCycle { .. } | E::UnknownNode(_) => Code::Argument,
             E::ArgumentTooLarge { .. } => Code::TooLarge,
             E::NotEnough { .. } | E::WaitedInVain(_) => Code::NoSlots,
             E::OrderRefused { node, .. } => {

@@ -56,8 +56,8 @@ pub enum Command {
     Down(DownArgs),
     /// List the nodes of the pool, or those that have what is asked for
     Nodes(NodesArgs),
-    /// Draw the tree of nodes
-    Tree,
+    /// Draw the tree of nodes, or change it
+    Tree(TreeArgs),
     /// List the applications that run
     Apps,
     /// List the workers over the whole pool
@@ -139,6 +139,53 @@ Examples:
         place: String,
         /// Where the identities are
         home: PathBuf,
+    },
+}
+
+/// Options of `tree`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mutirao tree                       draws the tree
+  mutirao tree move n7 n2            n7 and all below it come under n2
+  mutirao tree add n2 10.0.0.9:7440  a node that has joined no tree comes under n2
+  mutirao tree remove n7 --drain     n7 goes down once what it lent has come back
+Changing the tree takes the key of an administrator.")]
+pub struct TreeArgs {
+    #[command(subcommand)]
+    pub change: Option<TreeCommand>,
+}
+
+/// Changes of the tree.
+#[derive(Debug, Subcommand)]
+pub enum TreeCommand {
+    /// Take a node as a child of another
+    #[command(after_help = "Example: mutirao tree add n2 10.0.0.9:7440")]
+    Add {
+        /// The parent
+        parent: String,
+        /// A node of the pool, or `host:port` of one that has joined no tree yet
+        child: String,
+    },
+    /// Take a node out of the pool; its children go to its parent
+    #[command(after_help = "Example: mutirao tree remove n7 --drain")]
+    Remove {
+        /// The node
+        node: String,
+        /// Let what it lent come to its end first
+        #[arg(long, conflicts_with = "move_work")]
+        drain: bool,
+        /// End what it lent at once; its holders run it elsewhere (the default)
+        #[arg(long = "move")]
+        move_work: bool,
+    },
+    /// Move a node, with all below it, under another
+    #[command(after_help = "Example: mutirao tree move n7 n2")]
+    Move {
+        /// The node
+        node: String,
+        /// Its new parent
+        new_parent: String,
     },
 }
 
@@ -420,6 +467,19 @@ pub enum BenchCommand {
         rounds: u32,
         /// Children of each node
         #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        fan_out: u16,
+    },
+    /// Healing: the root of a pool of daemons is lost, killed or standing still, and the others find together
+    #[command(after_help = "Example: mutirao bench heal --nodes 20 --output json")]
+    Heal {
+        /// Daemons to start on this machine
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(3..=1000))]
+        nodes: u16,
+        /// Losses to measure, of each kind
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rounds: u32,
+        /// Children of each node
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
         fan_out: u16,
     },
     /// Idle daemons: memory and processor time, of a leaf and of a node with 16 children

@@ -73,7 +73,10 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Topology(command) => topology::run(cli, command)?,
         Command::Service(command) => return service::run(command, output),
         Command::Nodes(args) => list::nodes(&open(cli)?, output, args)?,
-        Command::Tree => list::tree(&open(cli)?, output)?,
+        Command::Tree(args) => match &args.change {
+            None => list::tree(&open(cli)?, output)?,
+            Some(change) => orders::change_tree(&open(cli)?, change)?,
+        },
         Command::Apps => list::apps(&open(cli)?, output)?,
         Command::Ps => list::workers(&open(cli)?, output)?,
         Command::Logs { worker } => orders::logs(&open(cli)?, worker)?,
@@ -145,6 +148,7 @@ fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
         BenchCommand::Call { seconds, only } => bench::call(cli.output, *seconds, only),
         BenchCommand::Alloc { nodes, rounds, fan_out } => bench::alloc(cli.output, *nodes, *rounds, *fan_out),
         BenchCommand::Idle { seconds } => bench::idle(cli.output, *seconds),
+        BenchCommand::Heal { nodes, rounds, fan_out } => bench::heal(cli.output, *nodes, *rounds, *fan_out),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Orders: what is asked of nodes rather than about them.
 
+use crate::args::TreeCommand;
 use crate::list::ask;
 use crate::output::put;
 use anyhow::{Result, bail};
@@ -45,4 +46,20 @@ pub fn logs(pool: &Pool, worker: &str) -> Result<()> {
         }
     }
     bail!("no node of the pool has a worker `{worker}`; see `mutirao ps`")
+}
+
+/// `mutirao tree add | remove | move`
+pub fn change_tree(pool: &Pool, change: &TreeCommand) -> Result<()> {
+    match change {
+        TreeCommand::Add { parent, child } => {
+            pool.add_node(parent, child)?;
+            eprintln!("{child}: is below `{parent}`");
+        }
+        TreeCommand::Remove { node, drain, .. } => eprintln!("{node}: {}", pool.remove_node(node, *drain)?),
+        TreeCommand::Move { node, new_parent } => {
+            pool.move_node(node, new_parent)?;
+            eprintln!("{node}: is below `{new_parent}`");
+        }
+    }
+    Ok(())
 }

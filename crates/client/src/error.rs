@@ -133,6 +133,17 @@ pub enum Error {
     /// A request that was to wait ended without slots; none are held.
     #[error("no slots were granted: {0}")]
     WaitedInVain(String),
+    /// A node was to come under one that is below it. Nothing was changed.
+    #[error("`{node}` cannot come under `{parent}`: `{parent}` is `{node}` itself or below it")]
+    TreeCycle {
+        /// Which was to be moved.
+        node: String,
+        /// Under whom.
+        parent: String,
+    },
+    /// No node of the pool goes by this name.
+    #[error("node `{0}` is not in the pool; see `mutirao nodes`")]
+    UnknownNode(String),
     /// An answer did not come in time.
     #[error("{what} took longer than {waited_ms} ms")]
     TimedOut {
@@ -194,6 +205,8 @@ impl Error {
             Error::TooManyCalls(_) => 222,
             Error::System { .. } => 223,
             Error::OrderRefused { .. } => 226,
+            Error::TreeCycle { .. } => 230,
+            Error::UnknownNode(_) => 231,
             Error::Call(error) => error.kind.code(),
         }
     }

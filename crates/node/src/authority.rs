@@ -116,6 +116,17 @@ pub(crate) struct Rights {
 }
 
 impl Rights {
+    /// Whether `question` is signed by an administrator. Nobody's word alone is enough, the owner's
+    /// neither: the shape of the tree concerns the others.
+    pub(crate) fn check_admin(&self, question: &Question) -> Result<(), String> {
+        let needs = || "it takes an order signed by an administrator of the pool".to_owned();
+        let pool = self.pool.as_ref().filter(|_| !question.order.is_empty()).ok_or_else(needs)?;
+        match verify_order(pool, &self.denied, question)? {
+            (_, Role::Admin) => Ok(()),
+            (name, _) => Err(format!("`{name}` is not an administrator: {}", needs())),
+        }
+    }
+
     /// Whether the sender of `question`, asked at `origin`, may do what only the owner of this node,
     /// an administrator, or one of `users` may. A user's bare word counts only where it was heard
     /// from the user: at this very node.

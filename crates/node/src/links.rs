@@ -36,8 +36,10 @@ pub(crate) enum LinkEvent {
     Down(NodeRef),
     /// The control link asked for could not be had.
     DialFailed(NodeId),
-    /// The node at a place to join is linked.
-    PlaceUp(NodeRef),
+    /// The node at a place is linked.
+    PlaceUp { place: String, node: NodeRef },
+    /// Nobody answers at a place.
+    PlaceFailed { place: String, why: String },
     /// A data connection stands.
     DataUp { peer: NodeId, conn: ConnId, dialled: bool },
     /// A data connection is lost.
@@ -145,6 +147,11 @@ impl Links {
         }
     }
 
+    /// Who `peer` is, while it is linked.
+    pub(crate) fn node(&self, peer: NodeId) -> Option<&NodeRef> {
+        self.known.get(&peer).map(|known| &known.node)
+    }
+
     /// A control link to `node` is needed.
     pub(crate) fn dial(&mut self, ctx: &mut Context, node: &NodeRef) {
         if self.deny.node(node.id, &node.name).is_some() {
@@ -175,7 +182,8 @@ impl Links {
             known.node.addresses.iter().chain(known.address.iter()).any(|address| addresses.contains(address))
         });
         if let Some(known) = linked {
-            self.events.push(LinkEvent::PlaceUp(known.node.clone()));
+            let node = known.node.clone();
+            self.events.push(LinkEvent::PlaceUp { place: place.into(), node });
             return;
         }
         self.attempt(ctx, Target::Place(place.into()), Purpose::Control, addresses);
@@ -299,9 +307,11 @@ impl Links {
 
     /// A place may turn out to be a node that is linked already.
     fn is_known_place(&mut self, ctx: &mut Context, attempt: u64, conn: ConnId, peer: NodeId) -> bool {
-        let place = self.attempts.get(&attempt).is_some_and(|a| matches!(a.target, Target::Place(_)));
-        let Some(known) = self.known.get(&peer).filter(|_| place) else { return false };
-        self.events.push(LinkEvent::PlaceUp(known.node.clone()));
+        let Some(Target::Place(place)) = self.attempts.get(&attempt).map(|a| a.target.clone()) else {
+            return false;
+        };
+        let Some(known) = self.known.get(&peer) else { return false };
+        self.events.push(LinkEvent::PlaceUp { place, node: known.node.clone() });
         self.first_of_attempt(ctx, attempt, conn);
         self.attempts.remove(&attempt);
         self.drop_quietly(ctx, conn);
@@ -406,9 +416,10 @@ impl Links {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         let (dialled, address, purpose) = (entry.dialled, entry.address, entry.link.purpose());
         let attempt = entry.attempt.take();
-        let place = attempt
-            .and_then(|number| self.attempts.remove(&number))
-            .is_some_and(|attempt| matches!(attempt.target, Target::Place(_)));
+        let place = match attempt.and_then(|number| self.attempts.remove(&number)).map(|a| a.target) {
+            Some(Target::Place(place)) => Some(place),
+            _ => None,
+        };
         if !dialled {
             self.strangers -= 1;
         }
@@ -427,8 +438,8 @@ impl Links {
             // A place that turned out to be a node already linked: the new connection is one too many.
             if dialled {
                 self.drop_quietly(ctx, conn);
-                if place {
-                    self.events.push(LinkEvent::PlaceUp(peer));
+                if let Some(place) = place {
+                    self.events.push(LinkEvent::PlaceUp { place, node: peer });
                 }
                 return;
             }
@@ -439,8 +450,8 @@ impl Links {
         tracing::info!(node = peer.name, id = %peer.id.short(), address = text(address), "linked");
         self.known.insert(id, Known { node: peer.clone(), machine, address, idle_since: None });
         self.events.push(LinkEvent::Up(peer.clone()));
-        if place {
-            self.events.push(LinkEvent::PlaceUp(peer));
+        if let Some(place) = place {
+            self.events.push(LinkEvent::PlaceUp { place, node: peer });
         }
     }
 
@@ -534,7 +545,8 @@ impl Links {
     fn give_up(&mut self, attempt: Attempt) {
         match (attempt.target, attempt.purpose) {
             (Target::Place(place), _) => {
-                tracing::warn!("nobody to join at {place}: {}", attempt.last_error);
+                tracing::warn!("nobody answers at {place}: {}", attempt.last_error);
+                self.events.push(LinkEvent::PlaceFailed { place, why: attempt.last_error });
             }
             (Target::Node(node), Purpose::Control) if self.known.contains_key(&node.id) => {}
             (Target::Node(node), purpose) => {

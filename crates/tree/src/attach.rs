@@ -122,6 +122,11 @@ impl Place {
         self.wish.dialling.shrink_to_fit();
     }
 
+    /// All candidates in the order in which they are tried.
+    pub(crate) fn sought(&self, me: NodeId) -> Vec<NodeRef> {
+        self.wish.candidates(me).into()
+    }
+
     /// Children, and joiners that are about to be.
     fn taken(&self) -> usize {
         self.children.len() + self.joins.values().filter(|passing| passing.below.is_none()).count()
@@ -172,7 +177,9 @@ impl Core {
         for (node, _) in wish.dialling.drain(..) {
             self.touched.insert(node.id);
         }
+        let known = wish.remembered.len();
         wish.remembered.retain(|(_, since)| self.now - *since < self.settings.forget);
+        self.place.lineage_touched |= wish.remembered.len() < known;
         wish.queue = wish.candidates(self.me.id);
         wish.again = None;
         wish.redirects = 0;

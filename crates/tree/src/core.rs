@@ -172,6 +172,11 @@ impl Core {
         &self.place.lineage
     }
 
+    /// Whom this node looks for while it has no parent, best first.
+    pub fn seeks(&self) -> Vec<NodeRef> {
+        self.place.sought(self.me.id)
+    }
+
     /// What is in this node's subtree, as far as known here.
     pub fn summary(&self) -> Summary {
         self.summarise()

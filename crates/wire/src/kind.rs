@@ -34,6 +34,7 @@ pub enum Kind {
     SearchCancel = 0x010c,
     Ask = 0x010d,
     Answer = 0x010e,
+    Summon = 0x010f,
 
     Present = 0x0120,
     Turned = 0x0121,

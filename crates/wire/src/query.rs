@@ -60,6 +60,24 @@ pub enum Topic {
         /// Only where one bundle of it is free.
         free: bool,
     },
+    /// Come under this parent, with all that is below. An administrator's order, to one node; answered
+    /// when it is done or refused. The node stays told so for this life.
+    Move {
+        /// The parent.
+        to: NodeRef,
+    },
+    /// Ask the node that listens at this place to come under the node that is meant. An administrator's
+    /// order, to one node.
+    Adopt {
+        /// `host:port`.
+        place: String,
+    },
+    /// Leave the pool and end; the children go to the parent. An administrator's order, to one node.
+    Remove {
+        /// Lend no more and wait until what is lent has come back. Otherwise it ends at once, and its
+        /// holders run it elsewhere.
+        drain: bool,
+    },
     /// End what is named: an application or one worker.
     Kill {
         /// Beginning of the application's id, or `NODE/WORKER`.
@@ -386,4 +404,17 @@ pub enum Row {
         /// Why.
         text: String,
     },
+}
+
+/// A node to one that an administrator wants below it: here is the order. Whoever gets it checks the
+/// signature, and that the order is to the sender.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summon {
+    /// The signed [`Topic::Adopt`].
+    pub question: Question,
+}
+
+crate::kind::messages! {
+    /// Administration between two nodes.
+    AdminMessage { Summon }
 }

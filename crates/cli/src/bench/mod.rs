@@ -4,12 +4,14 @@ mod alloc;
 mod calls;
 mod floor;
 mod floor_tree;
+mod heal;
 mod idle;
 mod pool;
 
 pub use alloc::alloc;
 pub use calls::{call, operations};
 pub use floor::peer as floor_peer;
+pub use heal::heal;
 pub use idle::idle;
 
 use crate::args::Output;

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 /// The pool; its daemons end and its files go when it is dropped.
 pub struct TestPool {
     directory: tempfile::TempDir,
+    shape: Shape,
     nodes: Vec<Value>,
 }
 
 /// How the nodes of a pool are made.
+#[derive(Clone)]
 pub struct Shape {
     /// Nodes; the first is the root.
     pub nodes: u16,
@@ -29,29 +31,32 @@ pub struct Shape {
     pub spin: bool,
 }
 
+impl Shape {
+    fn plan(&self, name: &str, join: Option<String>) -> Result<Plan> {
+        Ok(Plan {
+            name: Name::new(name)?,
+            join: join.into_iter().collect(),
+            here: false,
+            slots: Some(self.slots),
+            lend: LendArgs::default(),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            fan_out: self.fan_out,
+            spin: self.spin,
+        })
+    }
+}
+
 impl TestPool {
     /// Starts the daemons and waits until all are in one tree.
     pub fn start(shape: &Shape) -> Result<TestPool> {
         let directory = tempfile::Builder::new().prefix("mutirao-bench-").tempdir()?;
         let home = Home::at(directory.path().join("home"));
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let plans = (1..=shape.nodes)
-            .map(|i| {
-                Ok(Plan {
-                    name: Name::new(&format!("n{i}"))?,
-                    join: if i > 1 { vec!["n1".into()] } else { Vec::new() },
-                    here: false,
-                    slots: Some(shape.slots),
-                    lend: LendArgs::default(),
-                    listen: Some(loopback),
-                    fan_out: shape.fan_out,
-                    spin: shape.spin,
-                })
-            })
+            .map(|i| shape.plan(&format!("n{i}"), (i > 1).then(|| "n1".into())))
             .collect::<Result<Vec<Plan>>>()?;
         let names: Vec<Name> = plans.iter().map(|plan| plan.name.clone()).collect();
         ensure_identities(&home, &names, None)?;
-        let mut pool = TestPool { directory, nodes: Vec::new() };
+        let mut pool = TestPool { directory, shape: shape.clone(), nodes: Vec::new() };
         pool.nodes = start_all(&home, &pool.runtime(), &plans)?;
         pool.settle(shape.nodes)?;
         Ok(pool)
@@ -65,6 +70,17 @@ impl TestPool {
             anyhow::ensure!(Instant::now() < patience, "the nodes have not become one tree in a minute");
             std::thread::sleep(Duration::from_millis(50));
         }
+        Ok(())
+    }
+
+    /// Starts a node again whose process was killed; it joins the one called `join`.
+    pub fn restart(&mut self, name: &str, join: &str) -> Result<()> {
+        rustix::process::waitpid(Some(self.pid(name)?), rustix::process::WaitOptions::empty())?;
+        let home = Home::at(self.directory.path().join("home"));
+        let plan = self.shape.plan(name, Some(join.to_owned()))?;
+        let started = start_all(&home, &self.runtime(), &[plan])?;
+        self.nodes.retain(|node| node["name"] != name);
+        self.nodes.extend(started);
         Ok(())
     }
 
@@ -110,6 +126,8 @@ impl Drop for TestPool {
         for pid in &pids {
             // They are our children and not waited for, so the numbers are still theirs.
             let _ = kill_process(*pid, Signal::TERM);
+            // One that stands still hears of it only when it goes on.
+            let _ = kill_process(*pid, Signal::CONT);
         }
         for pid in pids {
             let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());

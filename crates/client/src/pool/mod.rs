@@ -13,6 +13,7 @@ mod link;
 mod offer;
 mod options;
 mod private;
+mod tree;
 
 pub(crate) use inbox::Inbox;
 

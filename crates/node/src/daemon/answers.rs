@@ -12,7 +12,10 @@ use mutirao_wire::tree::AskId;
 impl Daemon {
     pub(super) fn answer(&mut self, id: AskId, question: Question) {
         let rows = if self.is_meant(&question) { self.rows(&id, &question) } else { Vec::new() };
-        self.tell_core(Input::Answered { id, rows });
+        if !self.answers_later(&id) {
+            self.tell_core(Input::Answered { id, rows });
+        }
+        self.leave_if_removed();
     }
 
     fn is_meant(&self, question: &Question) -> bool {
@@ -44,6 +47,7 @@ impl Daemon {
             Topic::Stderr { worker } => {
                 self.one_worker(id, question, worker, |daemon, serial| daemon.lender.stderr(serial))
             }
+            Topic::Move { .. } | Topic::Adopt { .. } | Topic::Remove { .. } => self.order(id, question),
             Topic::Kill { what } => self.kill(id, question, what),
             Topic::CharterVersions => vec![Row::Charter(self.charter_row())],
             // Those are answered where they are asked.

@@ -27,7 +27,34 @@ pub(super) struct Joining {
     parent: Option<String>,
 }
 
+/// What a node was told to join before.
+pub(super) struct Before {
+    targets: Vec<JoinTarget>,
+    found: Vec<NodeRef>,
+    here: bool,
+}
+
 impl Joining {
+    /// From now on, and for this life: exactly this parent.
+    pub(super) fn only(&mut self, to: &NodeRef) -> Before {
+        let places = to.addresses.iter().map(|address| JoinTarget::Place(address.to_string())).collect();
+        let before = Before {
+            targets: core::mem::replace(&mut self.targets, places),
+            found: core::mem::replace(&mut self.found, vec![to.clone()]),
+            here: self.here,
+        };
+        self.here = true;
+        before
+    }
+
+    /// As it was; says whom to join.
+    pub(super) fn restore(&mut self, before: Before) -> Input {
+        self.targets = before.targets;
+        self.found = before.found;
+        self.here = before.here;
+        Input::Join { to: self.found.clone(), here: self.here }
+    }
+
     pub(super) fn new(targets: Vec<JoinTarget>, here: bool, runtime: PathBuf) -> Joining {
         Joining { targets, here, runtime, found: Vec::new(), next: None, pause: FIRST_PAUSE, parent: None }
     }
@@ -70,19 +97,27 @@ impl Daemon {
         self.joining.next = Some(self.ctx.now + self.joining.pause);
         self.joining.pause = (self.joining.pause * 2).min(LONGEST_PAUSE);
         for target in self.joining.targets.clone() {
-            match target {
-                JoinTarget::Place(place) => match place.parse::<SocketAddr>() {
-                    Ok(address) => self.dial_place(&place, &[address]),
-                    Err(_) => self.ctx.jobs.run(move || {
-                        let addresses = place.to_socket_addrs().map(Iterator::collect);
-                        Done::Resolved { place, addresses }
-                    }),
-                },
-                JoinTarget::Name(name) => match runtime::addresses_of(&self.joining.runtime, &name) {
-                    Some(addresses) => self.dial_place(&name, &addresses),
-                    None => tracing::info!("no node `{name}` of this user and pool runs here yet"),
-                },
-            }
+            self.look_for(target);
+        }
+    }
+
+    /// Dials whoever is at a place or has a name here.
+    pub(super) fn look_for(&mut self, target: JoinTarget) {
+        match target {
+            JoinTarget::Place(place) => match place.parse::<SocketAddr>() {
+                Ok(address) => self.dial_place(&place, &[address]),
+                Err(_) => self.ctx.jobs.run(move || {
+                    let addresses = place.to_socket_addrs().map(Iterator::collect);
+                    Done::Resolved { place, addresses }
+                }),
+            },
+            JoinTarget::Name(name) => match runtime::addresses_of(&self.joining.runtime, &name) {
+                Some(addresses) => self.dial_place(&name, &addresses),
+                None => {
+                    tracing::info!("no node `{name}` of this user and pool runs here yet");
+                    self.place_failed(&name, "no node of that name runs on this machine");
+                }
+            },
         }
     }
 
@@ -95,12 +130,18 @@ impl Daemon {
     pub(super) fn resolved(&mut self, place: String, addresses: io::Result<Vec<SocketAddr>>) {
         match addresses {
             Ok(addresses) => self.dial_place(&place, &addresses),
-            Err(error) => tracing::warn!("`{place}` cannot be looked up: {error}"),
+            Err(error) => {
+                tracing::warn!("`{place}` cannot be looked up: {error}");
+                self.place_failed(&place, &error.to_string());
+            }
         }
     }
 
-    /// A node to join answered.
-    pub(super) fn place_up(&mut self, node: NodeRef) {
+    /// A node at a place answered.
+    pub(super) fn place_up(&mut self, place: &str, node: NodeRef) {
+        if self.summon(place, &node) {
+            return;
+        }
         let found = &mut self.joining.found;
         if found.contains(&node) && self.core.parent().is_some() {
             return;

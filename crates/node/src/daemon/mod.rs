@@ -1,5 +1,6 @@
 //! The loop: read, decide, write.
 
+mod administration;
 mod answers;
 mod charter;
 mod joining;
@@ -100,6 +101,7 @@ struct Daemon {
     uid: u32,
     pool: Option<mutirao_wire::PoolId>,
     joining: Joining,
+    administration: administration::Administration,
     started: Tick,
     listeners: Vec<TcpListener>,
     local: Option<UnixListener>,
@@ -433,6 +435,7 @@ impl Daemon {
         if due(self.joining.deadline()) {
             self.join_again();
         }
+        self.leave_if_removed();
         for conn in self.clients.silent_since(Tick(now.0.saturating_sub(HANDSHAKE.as_micros() as u64))) {
             self.closed(conn, "it did not introduce itself");
         }

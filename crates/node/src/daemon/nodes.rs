@@ -8,6 +8,7 @@ use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::plugin::PluginMessage;
+use mutirao_wire::query::AdminMessage;
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::tree::TreeMessage;
 use mutirao_wire::{NodeId, NodeRef};
@@ -37,7 +38,8 @@ impl Daemon {
                 self.tell_core(Input::LinkDown(node.id));
             }
             LinkEvent::DialFailed(peer) => self.tell_core(Input::DialFailed(peer)),
-            LinkEvent::PlaceUp(node) => self.place_up(node),
+            LinkEvent::PlaceUp { place, node } => self.place_up(&place, node),
+            LinkEvent::PlaceFailed { place, why } => self.place_failed(&place, &why),
             LinkEvent::DataUp { peer, conn, dialled: true } => {
                 self.streams.data_up(&mut self.ctx, peer, conn);
                 self.plugins.data_up(&mut self.ctx, peer, conn);
@@ -80,6 +82,9 @@ impl Daemon {
         } else if LeaseMessage::has_kind(kind) {
             let message = LeaseMessage::read(header, body)?;
             self.tell_core(Input::Lease { from: peer, message });
+        } else if AdminMessage::has_kind(kind) {
+            let AdminMessage::Summon(summon) = AdminMessage::read(header, body)?;
+            self.summoned(peer, &summon.question);
         } else {
             let message = PluginMessage::read(header, body)?;
             self.plugins.message(&mut self.ctx, peer, message);

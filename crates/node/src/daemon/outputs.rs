@@ -1,6 +1,7 @@
 //! Between the core and the rest: what it says is done here.
 
 use super::Daemon;
+use super::administration::refusal_text;
 use crate::charter;
 use crate::clients::{self, Outcome};
 use crate::context::Assignment;
@@ -51,6 +52,7 @@ impl Daemon {
             }
             Output::Joined(parent) => {
                 tracing::info!(parent = parent.name, "joined");
+                self.moved(&parent);
                 self.joining.joined(Some(parent.name));
                 self.say_ready(false);
             }
@@ -59,7 +61,8 @@ impl Daemon {
                 self.joining.alone(self.ctx.now);
             }
             Output::JoinRefused { by, refusal } => {
-                tracing::warn!(by = by.name, "this node may not join there: {refusal:?}");
+                tracing::warn!(by = by.name, "this node may not join there: {}", refusal_text(refusal));
+                self.move_refused(&by, refusal);
             }
             Output::Charter { from, charter } => self.charter_came(from, charter),
             Output::Left => self.left = true,

@@ -197,6 +197,7 @@ impl Node {
             user,
             uid,
             pool: pool.as_ref().map(Pool::id),
+            administration: Default::default(),
             joining: Joining::new(joins, options.here, pool_runtime),
             listeners,
             local,
