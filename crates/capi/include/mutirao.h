@@ -157,10 +157,12 @@ typedef struct mutirao_options {
     uint32_t slots_max;            /* most slots taken unasked; 0: as many as are of use, at most 1,024  */
     int manual;                    /* non-zero: slots only by mutirao_allocate()                         */
     int no_embedded;               /* non-zero: fail when no daemon runs, rather than start a private one */
+    uint32_t slots_min;            /* slots held in any case, where they are to be had                   */
+    uint32_t idle_ms;              /* a slot idle for so long is given back; 0: 3,000                    */
     uint32_t reserved;             /* 0                                                                  */
 } mutirao_options;
 
-#define MUTIRAO_OPTIONS_INIT {sizeof(mutirao_options), NULL, NULL, NULL, 0, 0, 0, 0, 0}
+#define MUTIRAO_OPTIONS_INIT {sizeof(mutirao_options), NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0}
 
 /* Opens the pool through the daemon of this machine. With none running it brings up a private node
  * on this machine's cores that ends with the program. `options` may be NULL. Unless `manual` is
@@ -240,6 +242,40 @@ mutirao_error *mutirao_allocate(mutirao_pool *pool, const mutirao_request *reque
 /* Gives leases back. Calls that run there and are repeatable, or have not begun, go elsewhere; others
  * fail with MUTIRAO_E_OUTCOME_UNKNOWN. Ids of leases that are no more are passed over. */
 mutirao_error *mutirao_release(mutirao_pool *pool, const uint64_t *ids, size_t count);
+/* What becomes of calls that run on leases which are given back. Those that have not begun go elsewhere. */
+typedef enum mutirao_leave {
+    MUTIRAO_FINISH = 0,  /* they finish first                                                          */
+    MUTIRAO_RERUN = 1,   /* repeatable ones run again elsewhere, at once; others finish first           */
+    MUTIRAO_ABANDON = 2  /* repeatable ones run again; others fail with MUTIRAO_E_OUTCOME_UNKNOWN        */
+} mutirao_leave;
+
+typedef enum mutirao_size {
+    MUTIRAO_MORE = 0,    /* so many slots more than are held */
+    MUTIRAO_FEWER = 1,   /* so many fewer                    */
+    MUTIRAO_EXACTLY = 2, /* so many                          */
+    MUTIRAO_OWN = 3      /* as the program wants: earlier orders count no more */
+} mutirao_size;
+
+typedef struct mutirao_resize_order {
+    mutirao_size size;
+    uint32_t slots;
+    mutirao_leave leave; /* for those that are given back */
+    uint32_t reserved;   /* 0                             */
+} mutirao_resize_order;
+
+/* Grows or shrinks. Returns at once: slots that are missing come when they are to be had, and those too many
+ * go when what runs there allows. Without `manual` the size becomes a limit for the library, which neither
+ * grows nor shrinks beyond it until it is told otherwise. */
+mutirao_error *mutirao_resize(mutirao_pool *pool, const mutirao_resize_order *order);
+/* Gives leases back, each as soon as what runs there allows. Ids of leases that are no more are passed over. */
+mutirao_error *mutirao_retire(mutirao_pool *pool, const uint64_t *ids, size_t count, mutirao_leave leave);
+
+/* Orders to this program to grow or shrink (`mutirao grow`, `mutirao shrink`) are carried out by the library
+ * as by mutirao_resize(). With such a function they are not: it is called with each instead, in the way of
+ * `mutirao_done` below; it may use the pool, and best returns soon. */
+typedef void (*mutirao_resize_wanted)(const mutirao_resize_order *order, void *context);
+mutirao_error *mutirao_on_resize(mutirao_pool *pool, mutirao_resize_wanted function, void *context);
+
 /* The leases held now. */
 mutirao_error *mutirao_leases(mutirao_pool *pool, mutirao_lease_list **leases);
 /* Why nodes that might have lent at the last request did not (policy, approval awaited, architecture, what
@@ -324,7 +360,7 @@ typedef struct mutirao_node {
     uint32_t slots_free;
     double load;             /* average over one minute   */
     uint64_t up_s;           /* seconds since it started  */
-    const char *state;       /* "up", "draining"          */
+    const char *state;       /* "up", "draining", "drained", "leaving" */
     const char *arch;
     const char *confinement; /* "full", "files", "basic", "none" */
 } mutirao_node;
@@ -345,6 +381,18 @@ void mutirao_node_list_delete(mutirao_node_list *list);
  * of its id), or on every node that the user may decide for when `node` is NULL. */
 mutirao_error *mutirao_plugin_approve(mutirao_pool *pool, const char *node, const char *plugin);
 mutirao_error *mutirao_plugin_deny(mutirao_pool *pool, const char *node, const char *plugin);
+/* Lets a node lend no more: applications are asked to give back what they hold there, which they do as their
+ * running calls finish; after `grace_ms` (-1: never) it ends in any case. Lasts until mutirao_resume(), over
+ * restarts too. `node` may be NULL for this machine's, here and below. */
+mutirao_error *mutirao_drain(mutirao_pool *pool, const char *node, int grace_ms);
+/* Lets a node lend again, after mutirao_drain() or mutirao_reclaim(). */
+mutirao_error *mutirao_resume(mutirao_pool *pool, const char *node);
+/* Takes slots of a node (0: all) back from those they are lent to, after a grace, and keeps them for its owner
+ * for so many seconds (0: until mutirao_resume()). */
+mutirao_error *mutirao_reclaim(mutirao_pool *pool, const char *node, uint32_t slots, uint32_t grace_ms,
+                               uint32_t for_s);
+/* Tells an application (beginning of its id) to grow or shrink. */
+mutirao_error *mutirao_app_resize(mutirao_pool *pool, const char *app, const mutirao_resize_order *order);
 /* Ends an application (beginning of its id) or one worker ("NODE/NUMBER"). */
 mutirao_error *mutirao_kill(mutirao_pool *pool, const char *what);
 

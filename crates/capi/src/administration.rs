@@ -59,6 +59,8 @@ impl NodeList {
             state: match row.state {
                 NodeState::Up => c"up",
                 NodeState::Draining => c"draining",
+                NodeState::Drained => c"drained",
+                NodeState::Leaving => c"leaving",
             }
             .as_ptr(),
             arch: arch.as_ptr(),
@@ -236,7 +238,7 @@ pub unsafe extern "C" fn mutirao_tree_move(
 }
 
 /// Gives an order. The node of this machine signs it where its user has a key.
-fn order(pool: &Pool, to: Option<&str>, about: &str, topic: Topic) -> Result<(), Error> {
+pub(crate) fn order(pool: &Pool, to: Option<&str>, about: &str, topic: Topic) -> Result<(), Error> {
     let answers = pool.library.query(topic, to.map(str::to_owned), Vec::new(), ANSWER)?;
     let mut refusals = Vec::new();
     for row in answers.rows {

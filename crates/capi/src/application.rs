@@ -10,6 +10,7 @@ use mutirao::raw::wire::wait::Wait;
 use mutirao::raw::{self, LeaseKey, LeaseState, Private, Slots, note_text};
 use std::ffi::{CString, c_char, c_int};
 use std::ptr::null;
+use std::time::Duration;
 
 /// `mutirao_options`.
 #[repr(C)]
@@ -23,6 +24,8 @@ pub struct Options {
     pub slots_max: u32,
     pub manual: c_int,
     pub no_embedded: c_int,
+    pub slots_min: u32,
+    pub idle_ms: u32,
     pub reserved: u32,
 }
 
@@ -37,11 +40,23 @@ unsafe impl Sized for Options {
         slots_max: 0,
         manual: 0,
         no_embedded: 0,
+        slots_min: 0,
+        idle_ms: 0,
         reserved: 0,
     };
 }
 
 impl Options {
+    fn limits(&self, max: u32) -> Slots {
+        let Slots::Auto { max: usual, idle: usual_idle, .. } = Slots::default() else { return Slots::ByHand };
+        let idle = match self.idle_ms {
+            0 => usual_idle,
+            idle_ms => Duration::from_millis(idle_ms.into()),
+        };
+        let max = if max == 0 { usual.max(self.slots_min) } else { max };
+        Slots::Auto { min: self.slots_min.min(max), max, idle }
+    }
+
     /// # Safety
     /// The pointers are as the header says.
     unsafe fn translate(&self) -> Result<raw::Options, Error> {
@@ -61,8 +76,7 @@ impl Options {
             libraries: libraries.collect::<Result<_, _>>()?,
             slots: match (self.manual != 0, self.slots_max) {
                 (true, _) => Slots::ByHand,
-                (false, 0) => Slots::default(),
-                (false, max) => Slots::Auto { max },
+                (false, max) => self.limits(max),
             },
             ..raw::Options::default()
         })

@@ -85,7 +85,10 @@ impl From<LibraryError> for Error {
                     ),
                 );
             }
-            E::OperationName { .. } | E::TooManyOperations(_) | E::ArgumentEncoding { .. } => Code::Argument,
+            E::Setting { .. }
+            | E::OperationName { .. }
+            | E::TooManyOperations(_)
+            | E::ArgumentEncoding { .. } => Code::Argument,
             E::TreeCycle { .. } | E::UnknownNode(_) => Code::Argument,
             E::ArgumentTooLarge { .. } => Code::TooLarge,
             E::NotEnough { .. } | E::WaitedInVain(_) => Code::NoSlots,

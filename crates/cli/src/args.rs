@@ -70,6 +70,20 @@ pub enum Command {
     },
     /// End an application or one worker
     Kill(KillArgs),
+    /// Let an application hold more slots
+    Grow(GrowArgs),
+    /// Let an application hold fewer slots
+    Shrink(ShrinkArgs),
+    /// Take slots of a node back from those they are lent to
+    Reclaim(ReclaimArgs),
+    /// Let a node lend no more; what it has lent comes back as it becomes idle
+    Drain(DrainArgs),
+    /// Let a node lend again, after `drain` or `reclaim`
+    #[command(after_help = "Example: mutirao resume lab2")]
+    Resume {
+        /// Its name, or the beginning of its id
+        node: String,
+    },
     /// Hold slots while a command runs here
     Alloc(AllocArgs),
     /// List the requests that wait for slots, in the order in which they are served
@@ -347,6 +361,105 @@ pub struct KillArgs {
     pub what: String,
 }
 
+/// Options of `grow`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The application is told. One whose slots the library minds keeps the size it is given until it is given
+another, or its own with --own. One that minds its slots itself does as it sees fit.
+
+Examples:
+  mutirao grow 3fa9c1 4          by 4 slots
+  mutirao grow 3fa9c1 --to 16
+  mutirao grow 3fa9c1 --own      as many as it wants, as if nothing had been said")]
+pub struct GrowArgs {
+    /// Beginning of the application's id (`mutirao apps`)
+    pub app: String,
+    /// By how many slots
+    #[arg(value_name = "N")]
+    pub by: Option<u32>,
+    /// To how many slots
+    #[arg(long, value_name = "N", conflicts_with = "by")]
+    pub to: Option<u32>,
+    /// As many as it wants by itself
+    #[arg(long, conflicts_with_all = ["by", "to"])]
+    pub own: bool,
+}
+
+/// Options of `shrink`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+No call is lost. Calls that have not begun on the slots given back go elsewhere; those that run finish
+first, unless --now or --abandon is said.
+
+Examples:
+  mutirao shrink 3fa9c1 4
+  mutirao shrink 3fa9c1 --to 2 --now")]
+pub struct ShrinkArgs {
+    /// Beginning of the application's id (`mutirao apps`)
+    pub app: String,
+    /// By how many slots
+    #[arg(value_name = "N")]
+    pub by: Option<u32>,
+    /// To how many slots
+    #[arg(long, value_name = "N", conflicts_with = "by")]
+    pub to: Option<u32>,
+    /// Repeatable calls that run there run again elsewhere, at once; others finish first
+    #[arg(long)]
+    pub now: bool,
+    /// As --now, and others are abandoned: the application is told that their outcome is not known
+    #[arg(long)]
+    pub abandon: bool,
+}
+
+/// Options of `reclaim`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What your own programs hold at that very node stays theirs. Others are asked first: they place nothing
+new there, and what still runs when the grace is over is ended; repeatable calls run again elsewhere.
+The slots are not lent to others until the time is over, or until `mutirao resume`.
+
+Examples:
+  mutirao reclaim                    all slots of this machine's node
+  mutirao reclaim 2 --for 1h         two of them, for an hour
+  mutirao reclaim lab2 --grace 5s    all of node lab2, which gets five seconds")]
+pub struct ReclaimArgs {
+    /// Node (this machine's unless named), and how many of its slots (all unless said)
+    #[arg(value_name = "NODE|SLOTS", num_args = 0..=2)]
+    pub what: Vec<String>,
+    /// All slots
+    #[arg(long)]
+    pub all: bool,
+    /// How long what runs there may go on
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = crate::lending::read_span)]
+    pub grace: std::time::Duration,
+    /// Lend them again after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = crate::lending::read_span)]
+    pub span: Option<std::time::Duration>,
+}
+
+/// Options of `drain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Applications are asked to give back what they hold there: they do so as their running calls finish. The
+node keeps to this over restarts, until `mutirao resume`.
+
+Examples:
+  mutirao drain lab2 --wait      returns when nothing is lent any more
+  mutirao drain lab2 --now       ends what still runs after the grace; repeatable calls run again elsewhere")]
+pub struct DrainArgs {
+    /// Its name, or the beginning of its id
+    pub node: String,
+    /// End what still runs after the grace
+    #[arg(long)]
+    pub now: bool,
+    /// How long it may go on with --now
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = crate::lending::read_span)]
+    pub grace: std::time::Duration,
+    /// Return when nothing is lent any more
+    #[arg(long)]
+    pub wait: bool,
+}
+
 /// Options of `alloc`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -481,6 +594,13 @@ pub enum BenchCommand {
         /// Children of each node
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
         fan_out: u16,
+    },
+    /// Growing: from asking for a slot to the first result computed on it
+    #[command(after_help = "Example: mutirao bench grow --output json")]
+    Grow {
+        /// Slots to take, for each case
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        rounds: u32,
     },
     /// Idle daemons: memory and processor time, of a leaf and of a node with 16 children
     #[command(after_help = "Example: mutirao bench idle --output json")]

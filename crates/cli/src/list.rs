@@ -61,6 +61,8 @@ fn state_word(state: NodeState) -> &'static str {
     match state {
         NodeState::Up => "up",
         NodeState::Draining => "draining",
+        NodeState::Drained => "drained",
+        NodeState::Leaving => "leaving",
     }
 }
 
@@ -87,7 +89,10 @@ pub fn nodes(pool: &Pool, output: Output, args: &NodesArgs) -> Result<()> {
                 row.parent.clone().unwrap_or_else(|| "-".into()),
                 format!("{}/{}", row.slots_free, row.slots_total),
                 memory_text(row.memory_free_mib),
-                state_word(row.state).into(),
+                match row.slots_reclaimed {
+                    0 => state_word(row.state).into(),
+                    kept => format!("{}, {kept} reclaimed", state_word(row.state)),
+                },
                 format!("{:.2}", f64::from(row.load_centi) / 100.0),
                 span(row.up_s),
                 row.confinement.level.clone(),
@@ -122,6 +127,7 @@ fn node_json(row: &NodeRow) -> Value {
         "parent": row.parent,
         "slots_free": row.slots_free,
         "slots_total": row.slots_total,
+        "slots_reclaimed": row.slots_reclaimed,
         "state": state_word(row.state),
         "load": f64::from(row.load_centi) / 100.0,
         "up_s": row.up_s,

@@ -10,6 +10,7 @@ mod charter;
 mod diff;
 mod doctor;
 mod hosts;
+mod lending;
 mod list;
 mod membership;
 mod orders;
@@ -81,6 +82,11 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Ps => list::workers(&open(cli)?, output)?,
         Command::Logs { worker } => orders::logs(&open(cli)?, worker)?,
         Command::Kill(args) => order(cli, Topic::Kill { what: args.what.clone() }, None)?,
+        Command::Grow(args) => lending::grow(&open(cli)?, args)?,
+        Command::Shrink(args) => lending::shrink(&open(cli)?, args)?,
+        Command::Reclaim(args) => lending::reclaim(&open(cli)?, args)?,
+        Command::Drain(args) => lending::drain(&open(cli)?, args)?,
+        Command::Resume { node } => lending::resume(&open(cli)?, node)?,
         Command::Alloc(args) => return alloc::run(&open(cli)?, args),
         Command::Queue => queue::list(&open(cli)?, output)?,
         Command::Explain { request } => queue::explain(&open(cli)?, request, output)?,
@@ -147,6 +153,7 @@ fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Call { seconds, only } => bench::call(cli.output, *seconds, only),
         BenchCommand::Alloc { nodes, rounds, fan_out } => bench::alloc(cli.output, *nodes, *rounds, *fan_out),
+        BenchCommand::Grow { rounds } => bench::grow(cli.output, *rounds),
         BenchCommand::Idle { seconds } => bench::idle(cli.output, *seconds),
         BenchCommand::Heal { nodes, rounds, fan_out } => bench::heal(cli.output, *nodes, *rounds, *fan_out),
     }

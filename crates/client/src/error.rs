@@ -166,6 +166,16 @@ pub enum Error {
         /// Why, for people.
         text: String,
     },
+    /// A variable of the environment has a value that it cannot have. The pool was not opened.
+    #[error("{name} is `{value}`, but {wanted} is wanted; correct or unset it")]
+    Setting {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        wanted: &'static str,
+    },
     /// A system call failed.
     #[error("could not {what}: {source}")]
     System {
@@ -207,6 +217,7 @@ impl Error {
             Error::OrderRefused { .. } => 226,
             Error::TreeCycle { .. } => 230,
             Error::UnknownNode(_) => 231,
+            Error::Setting { .. } => 232,
             Error::Call(error) => error.kind.code(),
         }
     }

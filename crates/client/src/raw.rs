@@ -8,3 +8,4 @@ pub use crate::pool::{
 };
 pub use crate::worker::init;
 pub use mutirao_wire as wire;
+pub use mutirao_wire::local::{Leave, Resize, Size};

@@ -37,6 +37,7 @@ mod lender;
 mod links;
 mod options;
 mod plugins;
+mod presence;
 mod runtime;
 mod streams;
 mod sys;

@@ -1,7 +1,7 @@
 //! What a daemon is told when it starts, and what its owner wrote down.
 
 use crate::error::Error;
-use mutirao_tree::Accept;
+use mutirao_tree::{Accept, Hours, Rules};
 use mutirao_wire::node::Resource;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,6 +176,8 @@ pub struct Config {
     pub confinement: Option<String>,
     /// What each worker gets.
     pub worker: WorkerConfig,
+    /// When to lend, and how to take back.
+    pub lend: LendConfig,
 }
 
 /// `[worker]` in the configuration: limits of each worker, and what it may reach.
@@ -192,6 +194,54 @@ pub struct WorkerConfig {
     pub processes: Option<u64>,
     /// Whether workers may open network connections; by default not.
     pub network: bool,
+}
+
+/// `[lend]` in the configuration: when to lend, and how to take back. Unless something is said here the
+/// node lends always, and takes back by order only.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LendConfig {
+    /// A request of the owner at this node that finds too little free takes lent slots back.
+    pub own_first: bool,
+    /// How long what runs on slots that are taken back by rule may go on, milliseconds.
+    pub grace_ms: u32,
+    /// Longest time limit of leases that cannot be taken back, seconds; by default there are none.
+    pub keep_max_s: Option<u32>,
+    /// Hours at which to lend, such as `Mon-Fri 18:00-08:00` or `Sat,Sun`; by default all.
+    pub hours: Vec<String>,
+    /// Lend only after nobody has typed at a terminal of this machine for so long, seconds.
+    pub idle_s: Option<u32>,
+    /// Lend only while no more processors than this are busy with other things than what is lent.
+    pub load_max: Option<f32>,
+}
+
+impl Default for LendConfig {
+    fn default() -> LendConfig {
+        LendConfig {
+            own_first: false,
+            grace_ms: 500,
+            keep_max_s: None,
+            hours: Vec::new(),
+            idle_s: None,
+            load_max: None,
+        }
+    }
+}
+
+impl LendConfig {
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms.into())
+    }
+
+    /// The rules in it; `Err` says what is wrong with them.
+    pub(crate) fn rules(&self) -> Result<Rules, String> {
+        let hours: Result<Vec<Hours>, _> = self.hours.iter().map(|text| text.parse()).collect();
+        Ok(Rules {
+            hours: hours.map_err(|error: mutirao_tree::HoursError| error.to_string())?,
+            idle: self.idle_s.map(|idle_s| Duration::from_secs(idle_s.into())),
+            load_max_centi: self.load_max.map(|load| (load * 100.0) as u32),
+        })
+    }
 }
 
 impl Default for Config {
@@ -211,6 +261,7 @@ impl Default for Config {
             max_links: 4096,
             confinement: None,
             worker: WorkerConfig::default(),
+            lend: LendConfig::default(),
         }
     }
 }
@@ -279,5 +330,8 @@ mod tests {
         assert_eq!(config.accept, AcceptWord::All);
         assert_eq!(config.resources, BTreeMap::from([("gpu".to_owned(), 2)]));
         assert_eq!(config.worker, WorkerConfig { memory_mib: Some(512), ..WorkerConfig::default() });
+        assert!(config.lend.rules().unwrap().is_empty());
+        let lend = LendConfig { hours: vec!["at night".into()], ..LendConfig::default() };
+        assert!(lend.rules().unwrap_err().contains("at night"));
     }
 }

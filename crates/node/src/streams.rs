@@ -438,7 +438,14 @@ impl Streams {
 
 /// The frames of a stream that have no struct.
 fn is_raw(header: &Header) -> bool {
-    const RAW: [u16; 4] = [Kind::Call as u16, Kind::Result as u16, Kind::Credit as u16, Kind::Cancel as u16];
+    const RAW: [u16; 6] = [
+        Kind::Call as u16,
+        Kind::Result as u16,
+        Kind::Credit as u16,
+        Kind::Cancel as u16,
+        Kind::WithdrawCalls as u16,
+        Kind::CallsWithdrawn as u16,
+    ];
     RAW.contains(&header.kind.get())
 }
 

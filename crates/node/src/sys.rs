@@ -88,6 +88,20 @@ pub(crate) fn libc_version() -> Option<(u16, u16)> {
     None
 }
 
+/// Minutes since Monday, midnight, by this machine's clock and time zone.
+#[allow(unsafe_code)]
+pub(crate) fn minute_of_week() -> u16 {
+    let now = (unix_ms() / 1000) as libc::time_t;
+    // SAFETY: an all-zero `tm` is valid, and both pointers are to live objects of the right type.
+    let local = unsafe {
+        let mut local: libc::tm = core::mem::zeroed();
+        libc::localtime_r(&now, &mut local);
+        local
+    };
+    let day = (local.tm_wday + 6).rem_euclid(7);
+    (day * 24 * 60 + local.tm_hour * 60 + local.tm_min) as u16
+}
+
 /// Load average over one minute, hundredths.
 pub(crate) fn load_centi() -> u32 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -207,6 +221,11 @@ mod tests {
         assert_eq!(most(), Some(1 << 20));
         std::fs::write(inner.join("memory.max"), "4096\n").unwrap();
         assert_eq!(most(), Some(4096));
+    }
+
+    #[test]
+    fn a_week_has_so_many_minutes() {
+        assert!(minute_of_week() < 7 * 24 * 60);
     }
 
     #[test]

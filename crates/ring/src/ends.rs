@@ -2,7 +2,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::memory::{CALL_WORDS, FINISHED, HEADER_BYTES, OPERATION, REPLY_WORDS, RUNNING, map_ring};
+use crate::memory::{
+    CALL_WORDS, CLAIMS, CLAIMS_COUNT, FINISHED, HEADER_BYTES, OPERATION, REPLY_WORDS, RUNNING, map_ring,
+};
 use crate::pipe::{Consumer, Pipe, Producer};
 use crate::shm::Shared;
 use crate::{Error, Ringer};
@@ -75,7 +77,28 @@ pub struct Progress {
     finished: u64,
 }
 
+/// So many calls may be in a ring for one of them to be withdrawn.
+const WITHDRAW_MAX: u64 = CLAIMS_COUNT / 2 - 64;
+
+/// The word and the bit of the call that is the so manieth of its ring.
+fn claim_of(index: u64) -> (usize, u64) {
+    let place = index % CLAIMS_COUNT;
+    (CLAIMS + (place / 64 * 8) as usize, 1 << (place % 64))
+}
+
 impl Progress {
+    /// Gets hold of the next call of the ring; false if the caller has withdrawn it: it must not run, and is
+    /// answered with anything. To be called once for each call, just before [`begin`](Progress::begin).
+    pub fn claim(&mut self) -> bool {
+        let index = self.finished;
+        if index.is_multiple_of(64) {
+            // Bits are used again; the caller does not look so far ahead.
+            self.shared.word(claim_of(index + CLAIMS_COUNT / 2).0).store(0, Ordering::Relaxed);
+        }
+        let (word, bit) = claim_of(index);
+        self.shared.word(word).fetch_or(bit, Ordering::AcqRel) & bit == 0
+    }
+
     /// Call `id` (not 0) of `operation` begins.
     pub fn begin(&mut self, id: u64, operation: u32) {
         self.shared.word(OPERATION).store(operation.into(), Ordering::Relaxed);
@@ -106,6 +129,18 @@ impl ProgressReport {
     pub fn operation(&self) -> Option<u32> {
         self.running()?;
         u32::try_from(self.shared.word(OPERATION).load(Ordering::Relaxed)).ok()
+    }
+
+    /// Withdraws a call, the `index`th of the `written` ever begun to be written into this ring, from 0. True:
+    /// the worker has not begun it and will not. False: it has, or may have. The caller writes nothing
+    /// meanwhile.
+    pub fn withdraw(&self, index: u64, written: u64) -> bool {
+        let finished = self.finished();
+        if index < finished || index >= written || written - finished > WITHDRAW_MAX {
+            return false;
+        }
+        let (word, bit) = claim_of(index);
+        self.shared.word(word).fetch_or(bit, Ordering::AcqRel) & bit == 0
     }
 
     /// How many calls have ended.

@@ -14,7 +14,7 @@ pub const CAPACITY_MIN: usize = 4 * 1024;
 pub const CAPACITY_MAX: usize = 16 * 1024 * 1024;
 
 /// "mutirao", then the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"mutirao\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"mutirao\x02");
 
 // The first page. What one side writes often has a cache line (with its prefetched neighbour) of its own; a
 // waiting flag lies beside the index of the side that reads the flag after each store of that index.
@@ -23,7 +23,11 @@ pub(crate) const REPLY_WORDS: PipeWords = PipeWords { tail: 0x200, head: 0x280 }
 pub(crate) const RUNNING: usize = 0x300;
 pub(crate) const FINISHED: usize = 0x308;
 pub(crate) const OPERATION: usize = 0x310;
+/// A bit for each of so many calls in a row, in words from here on: set by whoever gets hold of the call first.
+pub(crate) const CLAIMS: usize = 0x400;
+pub(crate) const CLAIMS_COUNT: u64 = 16 * 1024;
 pub(crate) const HEADER_BYTES: usize = 4096;
+const _: () = assert!(CLAIMS + CLAIMS_COUNT as usize / 8 <= HEADER_BYTES);
 
 /// Where the words of one pipe are.
 #[derive(Clone, Copy, Debug)]

@@ -1,3 +1,4 @@
+mod claims;
 mod hostile;
 mod model;
 mod spinning;

@@ -29,6 +29,11 @@ impl Receipts {
         self.calls.extend_from_slice(&call.0.to_le_bytes());
     }
 
+    /// Whether anything is owed.
+    pub fn owes(&self) -> bool {
+        self.bytes > 0
+    }
+
     /// Appends a `Credit` frame if enough has gathered, or anything at all and `now`. What is less than
     /// enough never makes a lender wait.
     pub fn due(&mut self, handle: Handle, now: bool, out: &mut Vec<u8>) {

@@ -10,7 +10,7 @@ proptest! {
     #[test]
     fn any_frames_are_served_or_refused(
         frames in prop::collection::vec(
-            (0u8..4, 0x0401u16..0x040b, 0u16..16, 0u64..6, prop_oneof![0u64..80, any::<u64>()], 0usize..70),
+            (0u8..4, 0x0401u16..0x040c, 0u16..16, 0u64..6, prop_oneof![0u64..80, any::<u64>()], 0usize..70),
             1..200,
         ),
     ) {
@@ -35,6 +35,7 @@ proptest! {
             match what {
                 0 | 1 => serve.handle(now, Input::FromHome { header, body }, &mut home, &mut out),
                 2 => serve.handle(now, Input::FromWorker { header, body }, &mut home, &mut out),
+                _ if length < 20 => serve.withdraw(|place| place % 2 == 0, &mut home),
                 _ if length < 60 => serve.write_worker(now, |_, _| length % 3 > 0, &mut home),
                 _ if length < 64 => {
                     let input = Input::WorkerGone { running, code: 5, cause: "é" };

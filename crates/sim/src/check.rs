@@ -49,7 +49,7 @@ impl World {
         let mut free = 0;
         for &index in &up {
             let core = self.nodes[index].core();
-            free += u32::from(core.slots().0 - core.kept());
+            free += u32::from(core.lending().free - core.kept());
         }
         let summary = self.nodes[root].core().summary();
         if summary.nodes as usize != up.len() {

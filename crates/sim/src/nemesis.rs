@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use core::time::Duration;
-use mutirao_tree::Input;
+use mutirao_tree::{Input, Reclaim};
 use mutirao_wire::lease::LeaseEnd;
 
 /// Something goes wrong somewhere, for a while.
@@ -51,11 +51,16 @@ pub(crate) fn fault(world: &mut World) {
             }
         }
         _ => {
-            let draining = world.random.chance(50);
-            world.tell(a, Input::Drain(draining));
+            let grace = world.random.between(Duration::ZERO, Duration::from_millis(800));
+            let order = match world.random.between(Duration::ZERO, Duration::from_micros(3)).as_micros() {
+                0 => Input::Drain { grace: None },
+                1 => Input::Drain { grace: Some(grace) },
+                slots => Input::Reclaim(Reclaim { slots: Some(slots as u16), grace, span: None }),
+            };
+            world.tell(a, order);
             let pause = world.random.between(Duration::ZERO, Duration::from_secs(1));
             world.run(pause);
-            world.tell(a, Input::Drain(false));
+            world.tell(a, Input::Resume);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use mutirao_sim::{Options, World, want};
-use mutirao_tree::Input;
+use mutirao_tree::{Input, Policy};
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::{Bundle, Want};
@@ -130,13 +130,15 @@ fn limits_reclaims_and_kills_are_told() {
     let mut world = World::new(Options { seed: 6, ..Options::default() });
     world.grow(2, 4, true, |n| n.checked_sub(1));
     world.run(Duration::from_secs(3));
+    let policy = Policy { keep_max_s: Some(9), ..world.nodes[0].policy.clone() };
+    world.input(0, Input::Policy(policy));
     let app = world.open(1);
     let asker = world.asker(1, app, None);
     let filler = world.allocate(1, app, 1, 4);
     assert!(filler.iter().all(|grant| grant.lender.name == "n1"));
     let mut leases = Vec::new();
     for (sequence, limit_s, reclaimable) in
-        [(2, Some(3), true), (3, None, true), (4, None, false), (5, None, false)]
+        [(2, Some(3), true), (3, None, true), (4, Some(9), false), (5, Some(9), false)]
     {
         let bundle = Bundle { limit_s, reclaimable, ..Bundle::default() };
         let request = world.request(1, asker.clone(), sequence, Want { bundle, ..want() }, 0);
@@ -180,7 +182,7 @@ fn a_grant_nobody_confirms_is_taken_back() {
 #[test]
 fn a_draining_node_lends_no_more() {
     let (mut world, app, _) = row();
-    world.input(0, Input::Drain(true));
+    world.input(0, Input::Drain { grace: None });
     world.run(Duration::from_millis(100));
     assert_eq!(world.nodes[0].core().leases().count(), 2);
     world.close(2, app);

@@ -9,6 +9,7 @@ use crate::keep::Keeps;
 use crate::lend::Lend;
 use crate::policy::{Policy, Verifier};
 use crate::queue::Queue;
+use crate::reclaim::Lending;
 use crate::search::Searches;
 use crate::settings::Settings;
 use crate::summary::Upward;
@@ -35,6 +36,7 @@ pub(crate) enum Timer {
     Queue,
     Wait(RequestId),
     Confirm,
+    Lending,
 }
 
 /// All that one node decides about the tree and about leases.
@@ -131,11 +133,10 @@ impl Core {
                 self.upward.touched = true;
                 self.judge_keeps(out);
             }
-            Input::Drain(draining) => {
-                self.lend.draining = draining;
-                self.upward.touched = true;
-                self.judge_keeps(out);
-            }
+            Input::Drain { grace } => self.drain(grace, out),
+            Input::Reclaim(order) => self.reclaim(order, out),
+            Input::Resume => self.resume_lending(out),
+            Input::MayLend { may, grace } => self.may_lend(may, grace, out),
             Input::Leave => self.leave(out),
             Input::Time => self.time(out),
         }
@@ -182,9 +183,15 @@ impl Core {
         self.summarise()
     }
 
-    /// The slots of this node: free, and in all.
+    /// How this node lends at present.
+    pub fn lending(&self) -> Lending {
+        self.lend.lending()
+    }
+
+    /// The slots of this node: not lent, and in all. Of those not lent, some may be kept for the owner: see
+    /// [`lending`](Core::lending).
     pub fn slots(&self) -> (u16, u16) {
-        (self.lend.free(), self.lend.capacity.slots)
+        (self.lend.unlent(), self.lend.capacity.slots)
     }
 
     /// What this node has.
@@ -311,6 +318,7 @@ impl Core {
             LeaseMessage::Revoked(m) => self.on_revoked(from, m, out),
             LeaseMessage::WorkerNews(m) => self.on_worker_news(from, m, out),
             LeaseMessage::PluginApproved(m) => self.on_approved(m.plugin, out),
+            LeaseMessage::Reclaiming(m) => self.on_reclaiming(from, m, out),
         }
     }
 
@@ -332,6 +340,7 @@ impl Core {
                 Timer::Queue => self.queue.touched = true,
                 Timer::Wait(request) => self.wait_time(request, out),
                 Timer::Confirm => self.confirm_time(out),
+                Timer::Lending => self.lending_time(out),
             }
         }
         if self.timers.is_empty() {

@@ -15,6 +15,11 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    /// Slots in all leases.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
+    }
+
     pub(crate) fn slots_free(&self, capacity: &Capacity) -> u16 {
         u32::from(capacity.slots).saturating_sub(self.slots) as u16
     }
@@ -43,6 +48,11 @@ impl Taken {
         }
         let slots = bundle.slots.max(1);
         (most.min(u32::from(self.slots_free(capacity) / slots)), slots)
+    }
+
+    /// Takes slots without a lease.
+    pub(crate) fn withhold(&mut self, slots: u16) {
+        self.slots += u32::from(slots);
     }
 
     /// Takes what one lease of `bundle` holds; which instances it gets. There must be room for it.

@@ -3,7 +3,9 @@
 use crate::core::{Core, Timer};
 use crate::io::{Output, Table};
 use crate::rules::Deny;
-use mutirao_wire::lease::{Confirm, Confirmed, LeaseEnd, Release, Revoked, WorkerNews, WorkerState};
+use mutirao_wire::lease::{
+    Confirm, Confirmed, LeaseEnd, Reclaiming, Release, Revoked, WorkerNews, WorkerState,
+};
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::Grant;
 use mutirao_wire::{AppId, Epoch, Incarnation, LeaseId, NodeId, NodeRef, PluginId, Tick};
@@ -123,7 +125,9 @@ impl Core {
             let state = if local { State::Live } else { State::Fresh { until } };
             self.keep(lease, Held { app, lender: grant.lender.clone(), state, asked: false });
             if local {
-                self.begin_local(grant.serial, epoch, out);
+                if !self.begin_local(grant.serial, epoch, out) {
+                    self.lose(lease, LeaseEnd::Reclaimed, out);
+                }
             } else {
                 self.arm(until, Timer::Held(lease));
                 lenders.insert(grant.lender.id, grant.lender.clone());
@@ -284,6 +288,30 @@ impl Core {
             && !matches!(held.state, State::Releasing { .. })
         {
             out.push(Output::News { app: held.app, lease, change });
+        }
+    }
+
+    pub(crate) fn on_reclaiming(&mut self, from: NodeId, m: Reclaiming, out: &mut Vec<Output>) {
+        let Some(life) = self.links.get(&from).map(|node| node.incarnation) else { return };
+        self.reclaiming(from, life, &m.serials, m.grace_ms, out);
+    }
+
+    /// The lender wants these leases back: their applications are told.
+    pub(crate) fn reclaiming(
+        &mut self,
+        lender: NodeId,
+        incarnation: Incarnation,
+        serials: &[u64],
+        grace_ms: Option<u32>,
+        out: &mut Vec<Output>,
+    ) {
+        for &serial in serials {
+            let lease = LeaseId { lender, incarnation, serial };
+            if let Some(held) = self.home.leases.get(&lease)
+                && !matches!(held.state, State::Releasing { .. })
+            {
+                out.push(Output::News { app: held.app, lease, change: LeaseChange::Reclaiming { grace_ms } });
+            }
         }
     }
 

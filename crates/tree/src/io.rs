@@ -1,6 +1,7 @@
 //! What a [`Core`](crate::Core) is told and what it says.
 
 use crate::policy::Policy;
+use crate::reclaim::Reclaim;
 use crate::settings::Settings;
 use core::time::Duration;
 use mutirao_wire::charter::CharterDocument;
@@ -131,8 +132,24 @@ pub enum Input {
     Charter(CharterDocument),
     /// What this node has, from now on. Leases already granted stay.
     Capacity(Capacity),
-    /// Lend no more (or, `false`, again); leases already granted stay.
-    Drain(bool),
+    /// Lend no more. Grants nobody has confirmed are taken back; the homes of all other leases are asked to
+    /// give them back when they are idle.
+    Drain {
+        /// Those that may be taken back end after so long in any case.
+        grace: Option<Duration>,
+    },
+    /// Take slots back from those they are lent to, the owner's own leases excepted, and keep them for the
+    /// owner.
+    Reclaim(Reclaim),
+    /// Lend again, after `Drain` or `Reclaim`. What is on its way back comes back, but is not forced to.
+    Resume,
+    /// Whether the owner's rules let the node lend now. As long as not, all slots are kept for the owner.
+    MayLend {
+        /// Whether they do.
+        may: bool,
+        /// How long what runs there may go on if not.
+        grace: Duration,
+    },
     /// Go down: end all leases, leave the tree. [`Output::Left`] follows when all workers are gone.
     Leave,
     /// Nothing but time has passed; due at [`Core::deadline`](crate::Core::deadline).

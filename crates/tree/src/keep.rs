@@ -219,13 +219,15 @@ impl Core {
 
     /// How many bundles this request may be granted here now, and the slots of one: what is free less
     /// what is kept for those before it. Who does not wait comes after all who do.
-    pub(crate) fn room_for(&self, request: RequestId, asker: &Asker, want: &Want) -> (u32, u16) {
+    /// `own`: it is the owner's, at home here, who may have what is withheld from others.
+    pub(crate) fn room_for(&self, request: RequestId, asker: &Asker, want: &Want, own: bool) -> (u32, u16) {
         if self.keeps.is_empty() {
-            return self.lend.room(&want.bundle);
+            return self.lend.room(&want.bundle, own);
         }
         let request = waiting_name(request);
-        let own = self.keeps.get(request).filter(|keep| keep.asker.home.id == asker.home.id);
-        let (taken, idle) = self.taken_before(own.map(|keep| (keep.rank, request)), want.bundle.limit_s);
+        let keep = self.keeps.get(request).filter(|keep| keep.asker.home.id == asker.home.id);
+        let before = keep.map(|keep| (keep.rank, request));
+        let (taken, idle) = self.taken_before(before, want.bundle.limit_s, own);
         taken.room(&self.lend.capacity, &want.bundle, idle)
     }
 
@@ -243,10 +245,15 @@ impl Core {
 
     /// What is lent or kept for those that come before; `None`: for all that wait. And whether there is
     /// nothing of the kind.
-    fn taken_before(&self, own: Option<(Rank, RequestId)>, limit_s: Option<u32>) -> (Taken, bool) {
-        let (mut taken, mut idle) = (self.lend.taken().clone(), self.lend.is_empty());
+    fn taken_before(
+        &self,
+        before: Option<(Rank, RequestId)>,
+        limit_s: Option<u32>,
+        own: bool,
+    ) -> (Taken, bool) {
+        let (mut taken, mut idle) = self.lend.taken(own);
         for (rank, request) in &self.keeps.order {
-            if own.is_some_and(|own| own <= (*rank, *request)) {
+            if before.is_some_and(|before| before <= (*rank, *request)) {
                 break;
             }
             let Some(keep) = self.keeps.all.get(request) else { continue };
@@ -270,7 +277,7 @@ impl Core {
             let most = here.kept.able.min(keep.want.count);
             if most > 0 {
                 let limit_s = keep.want.bundle.limit_s;
-                let (taken, idle) = self.taken_before(Some((keep.rank, request)), limit_s);
+                let (taken, idle) = self.taken_before(Some((keep.rank, request)), limit_s, false);
                 let bundle = &keep.want.bundle;
                 here.kept.held = taken.room(&self.lend.capacity, bundle, idle).0.min(most);
                 here.aside = self.set_aside(&taken, bundle, most);
@@ -329,7 +336,8 @@ impl Core {
         if outside || self.lend.draining || !fit::admits(&self.lend.capacity, want) {
             return 0;
         }
-        let able = Taken::default().room(&self.lend.capacity, &want.bundle, true).0;
+        let (taken, idle) = self.lend.never_lent();
+        let able = taken.room(&self.lend.capacity, &want.bundle, idle).0;
         if want.layout == Layout::Spread { able.min(1) } else { able }
     }
 
@@ -343,6 +351,7 @@ impl Core {
         let hindrance = match judged.and_then(|()| self.judge(asker, out).map(drop)) {
             Ok(()) => return (able, None),
             Err(Hindrance::AwaitsApproval) => "its owner has not approved this program yet".into(),
+            Err(Hindrance::ComesBack { .. }) => return (able, None),
             Err(
                 Hindrance::Refused(text)
                 | Hindrance::Unfit(text)

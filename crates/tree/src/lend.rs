@@ -6,6 +6,7 @@ use crate::core::{Core, Timer};
 use crate::fit::{self, Taken};
 use crate::io::{Capacity, LeaseRecord, Output};
 use crate::policy::{Judgement, Policy, Verified, Verifier, user_of};
+use crate::reclaim::Withheld;
 use crate::rules::{Admission, at_ceiling, not_admitted};
 use core::time::Duration;
 use mutirao_wire::lease::{
@@ -24,23 +25,30 @@ const WAITING_MAX: usize = 256;
 pub(crate) struct Lend {
     pub(crate) capacity: Capacity,
     pub(crate) draining: bool,
-    policy: Policy,
+    pub(crate) policy: Policy,
     verify: Verifier,
-    leases: BTreeMap<u64, Lease>,
+    pub(crate) leases: BTreeMap<u64, Lease>,
     serial: u64,
     pub(crate) taken: Taken,
     waiting: VecDeque<Waiting>,
     /// Homes to be told of approvals as soon as they are linked.
     approvals: BTreeMap<NodeId, Vec<PluginId>>,
+    /// Slots of leases that are not the owner's.
+    pub(crate) others: u32,
+    pub(crate) withheld: Withheld,
 }
 
-struct Lease {
-    record: LeaseRecord,
-    state: State,
+pub(crate) struct Lease {
+    pub(crate) record: LeaseRecord,
+    pub(crate) state: State,
+    /// It is the owner's, and at home here.
+    pub(crate) own: bool,
+    /// Its home was asked to give it back; when it ends in any case.
+    pub(crate) wanted_back: Option<Option<Tick>>,
 }
 
 #[derive(PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     /// Not confirmed yet; no worker.
     Granted { until: Tick },
     /// Its home is linked and confirmed it, or is this node.
@@ -69,6 +77,8 @@ impl Lend {
             taken: Taken::default(),
             waiting: VecDeque::new(),
             approvals: BTreeMap::new(),
+            others: 0,
+            withheld: Withheld::default(),
         }
     }
 
@@ -87,13 +97,31 @@ impl Lend {
         self.leases.len()
     }
 
-    pub(crate) fn taken(&self) -> &Taken {
-        &self.taken
+    /// What is taken, for the owner or for others, who cannot have what is withheld for the owner; and whether
+    /// nothing is.
+    pub(crate) fn taken(&self, own: bool) -> (Taken, bool) {
+        let mut taken = self.taken.clone();
+        if !own {
+            taken.withhold(self.unlent() - self.free());
+        }
+        (taken, self.is_empty() && (own || self.withheld() == 0))
+    }
+
+    /// What others than the owner cannot have, even if nothing is lent; and whether that is nothing.
+    pub(crate) fn never_lent(&self) -> (Taken, bool) {
+        let mut taken = Taken::default();
+        taken.withhold(self.withheld());
+        (taken, self.withheld() == 0)
     }
 
     /// What the asker's token proves.
     pub(crate) fn verified(&self, asker: &Asker) -> Verified {
         (self.verify)(asker)
+    }
+
+    /// Slots in all leases.
+    pub(crate) fn taken_slots(&self) -> u32 {
+        self.taken.slots()
     }
 
     /// When the leases end that have a limit, in no order.
@@ -104,8 +132,15 @@ impl Lend {
         })
     }
 
-    pub(crate) fn free(&self) -> u16 {
+    /// Slots that are not lent.
+    pub(crate) fn unlent(&self) -> u16 {
         self.taken.slots_free(&self.capacity)
+    }
+
+    /// Slots that can be lent to others than the owner.
+    pub(crate) fn free(&self) -> u16 {
+        let lendable = u32::from(self.capacity.slots).saturating_sub(u32::from(self.withheld()));
+        self.unlent().min(lendable.saturating_sub(self.others) as u16)
     }
 
     pub(crate) fn record(&self, serial: u64) -> Option<&LeaseRecord> {
@@ -154,7 +189,7 @@ impl Lend {
             slots_free: free.into(),
             largest: here.slots,
             largest_free: free,
-            idle_nodes: (self.leases.is_empty() && kept == 0 && free > 0).into(),
+            idle_nodes: (self.leases.is_empty() && kept == 0 && free == here.slots && free > 0).into(),
             archs: vec![here.arch],
             memory: MemorySum {
                 free_mib: memory.into(),
@@ -170,14 +205,15 @@ impl Lend {
         }
     }
 
-    /// How many more of `bundle` fit, and the slots of one.
-    pub(crate) fn room(&self, bundle: &Bundle) -> (u32, u16) {
-        self.taken.room(&self.capacity, bundle, self.leases.is_empty())
+    /// How many more of `bundle` fit, for the owner or for others, and the slots of one.
+    pub(crate) fn room(&self, bundle: &Bundle, own: bool) -> (u32, u16) {
+        let (taken, idle) = self.taken(own);
+        taken.room(&self.capacity, bundle, idle)
     }
 
     pub(crate) fn could_serve(&self, want: &Want, free: bool) -> bool {
         let room = if free && !self.draining {
-            self.room(&want.bundle).0
+            self.room(&want.bundle, false).0
         } else if free {
             0
         } else {
@@ -187,8 +223,11 @@ impl Lend {
     }
 
     fn remove(&mut self, serial: u64) {
-        if let Some(Lease { record, .. }) = self.leases.remove(&serial) {
+        if let Some(Lease { record, own, .. }) = self.leases.remove(&serial) {
             self.taken.give_back(&record.bundle, &record.instances);
+            if !own {
+                self.others -= u32::from(record.bundle.slots);
+            }
         }
     }
 
@@ -222,8 +261,10 @@ impl Core {
         if let Some(hindrance) = fit::unfit(&lend.capacity, asker) {
             return (Vec::new(), note(hindrance));
         }
-        let (room, slots) = self.room_for(request, asker, want);
-        if room == 0 {
+        // The owner may have what others may not; who asks is found out only where there is something to have.
+        let local = asker.home.id == self.me.id;
+        let takes_back = local && lend.policy.own_first.is_some();
+        if self.room_for(request, asker, want, local).0 == 0 && !takes_back {
             return (Vec::new(), None);
         }
         let user = match self.judge(asker, out) {
@@ -232,9 +273,21 @@ impl Core {
                 return (Vec::new(), note(hindrance));
             }
         };
-        let room = match self.below_ceiling(asker, &user, slots) {
-            Ok(below) => room.min(below),
+        let own = local && self.lend.policy.is_owner(&user, local);
+        if !own && let Some(why) = self.lend.policy.refuses_to_keep(&want.bundle) {
+            return (Vec::new(), note(Hindrance::Refused(why)));
+        }
+        let (room, slots) = self.room_for(request, asker, want, own);
+        let (room, count) = match self.below_ceiling(asker, &user, slots) {
+            Ok(below) => (room.min(below), count.min(below)),
             Err(why) => return (Vec::new(), note(Hindrance::Refused(why))),
+        };
+        let note = match self.lend.policy.own_first {
+            Some(grace) if own && room < count => {
+                let after = self.take_for_owner(&want.bundle, count, grace, out);
+                after.and_then(|after_ms| note(Hindrance::ComesBack { after_ms }))
+            }
+            _ => None,
         };
         let until = self.now + self.settings.first_life;
         let mut grants = Vec::new();
@@ -253,7 +306,11 @@ impl Core {
                 epoch: Epoch(0),
                 granted: self.now,
             };
-            self.lend.leases.insert(serial, Lease { record, state: State::Granted { until } });
+            if !own {
+                self.lend.others += u32::from(slots);
+            }
+            let lease = Lease { record, state: State::Granted { until }, own, wanted_back: None };
+            self.lend.leases.insert(serial, lease);
             self.arm(until, Timer::Lease(serial));
             if let Some(limit_s) = want.bundle.limit_s {
                 let limit = Duration::from_secs(limit_s.into());
@@ -262,7 +319,7 @@ impl Core {
             grants.push(Grant { serial, lender: self.me.clone(), slots });
         }
         self.upward.touched = true;
-        (grants, None)
+        (grants, note)
     }
 
     /// Whether the owner lends to this asker: the user it is, or what is in the way.
@@ -381,13 +438,14 @@ impl Core {
         }
     }
 
-    /// A lease for an application of this node starts at once.
-    pub(crate) fn begin_local(&mut self, serial: u64, epoch: Epoch, out: &mut Vec<Output>) {
-        if let Some(lease) = self.lend.leases.get_mut(&serial) {
-            lease.state = State::Live;
-            lease.record.epoch = epoch;
-            out.push(Output::Begin(lease.record.clone()));
-        }
+    /// A lease for an application of this node starts at once; `false` if it was taken back while the search
+    /// for others went on.
+    pub(crate) fn begin_local(&mut self, serial: u64, epoch: Epoch, out: &mut Vec<Output>) -> bool {
+        let Some(lease) = self.lend.leases.get_mut(&serial) else { return false };
+        lease.state = State::Live;
+        lease.record.epoch = epoch;
+        out.push(Output::Begin(lease.record.clone()));
+        true
     }
 
     /// Whether a local application may go on holding this lease.
@@ -454,7 +512,7 @@ impl Core {
     }
 
     /// Ends leases against the will of their home, and tells it.
-    fn revoke(&mut self, serials: Vec<u64>, end: &LeaseEnd, out: &mut Vec<Output>) {
+    pub(crate) fn revoke(&mut self, serials: Vec<u64>, end: &LeaseEnd, out: &mut Vec<Output>) {
         let mut by_home: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         for serial in serials {
             let Some(lease) = self.lend.leases.get(&serial) else { continue };
@@ -520,6 +578,7 @@ impl Core {
             State::Granted { until } if until <= self.now => LeaseEnd::Unconfirmed,
             State::Broken { until } if until <= self.now => LeaseEnd::Lapsed,
             State::Ending => return,
+            _ if matches!(lease.wanted_back, Some(Some(until)) if until <= self.now) => LeaseEnd::Reclaimed,
             _ => {
                 let limit = lease.record.bundle.limit_s;
                 let over = |s: u32| self.now - lease.record.granted >= Duration::from_secs(s.into());

@@ -1,8 +1,9 @@
 //! To whom a node lends.
 
 use crate::rules::{Admission, Deny};
+use core::time::Duration;
 use mutirao_wire::PluginId;
-use mutirao_wire::node::Asker;
+use mutirao_wire::node::{Asker, Bundle};
 use std::collections::BTreeSet;
 
 /// What the owner accepts by default.
@@ -38,6 +39,11 @@ pub struct Policy {
     pub deny: Deny,
     /// Who may allocate, where that is for administrators to say; `None`: whom the owner accepts.
     pub admission: Option<Admission>,
+    /// A request of the owner on this very node that finds too little free takes lent slots back, after this
+    /// grace; `None`: it does not.
+    pub own_first: Option<Duration>,
+    /// Longest limit of others' leases that cannot be taken back, seconds; `None`: there are none.
+    pub keep_max_s: Option<u32>,
 }
 
 /// How well workers are held on a machine, as far as that decides whose plugins run there.
@@ -81,6 +87,25 @@ pub enum Judgement {
 }
 
 impl Policy {
+    /// Whether `user` is the owner. `local`: it asks at this very node.
+    pub fn is_owner(&self, user: &str, local: bool) -> bool {
+        (!self.owner.is_empty() && user == self.owner) || (local && user == self.local_user)
+    }
+
+    /// Why a bundle for others than the owner is not lent as it is; `None` if it is.
+    pub fn refuses_to_keep(&self, bundle: &Bundle) -> Option<String> {
+        if bundle.reclaimable {
+            return None;
+        }
+        match (self.keep_max_s, bundle.limit_s) {
+            (None, _) => Some("the owner lends only what can be taken back".into()),
+            (Some(max), Some(limit)) if limit <= max => None,
+            (Some(max), _) => Some(format!(
+                "the owner lends what cannot be taken back for at most {max} s; ask with a time limit"
+            )),
+        }
+    }
+
     /// Judges a request by its user, as [`user_of`] names it, and its plugin. `local`: its home is
     /// this very node.
     pub fn judge(&self, user: &str, local: bool, plugin: Option<PluginId>) -> Judgement {
@@ -92,9 +117,7 @@ impl Policy {
         {
             return Judgement::Refuse(why.clone());
         }
-        let own = (!self.owner.is_empty() && user == self.owner)
-            || self.users.contains(user)
-            || (local && user == self.local_user);
+        let own = self.is_owner(user, local) || self.users.contains(user);
         if !own
             && plugin.is_some()
             && let Held::OwnOnly(why) = &self.held

@@ -92,15 +92,16 @@ struct Edge {
 impl Job {
     fn note(&mut self, mut note: Note) {
         match &mut note.hindrance {
-            Hindrance::AwaitsApproval => {}
+            Hindrance::AwaitsApproval | Hindrance::ComesBack { .. } => {}
             Hindrance::Refused(text)
             | Hindrance::Unfit(text)
             | Hindrance::Lacking(text)
             | Hindrance::Busy(text) => text.truncate(text.floor_char_boundary(NOTE_BYTES_MAX)),
         }
-        // An approval that may come is worth more to the asker than a refusal, and so is what the whole
+        // What may yet come is worth more to the asker than a refusal, and so is what the whole
         // pool lacks.
-        let first = note.hindrance == Hindrance::AwaitsApproval || sums_up(&note);
+        let comes = matches!(note.hindrance, Hindrance::AwaitsApproval | Hindrance::ComesBack { .. });
+        let first = comes || sums_up(&note);
         if first && self.notes.len() >= NOTES_MAX {
             self.notes.pop();
         }

@@ -52,6 +52,7 @@ pub enum Kind {
     Revoked = 0x0204,
     WorkerNews = 0x0205,
     PluginApproved = 0x0206,
+    Reclaiming = 0x0207,
 
     NeedPlugin = 0x0301,
     PluginManifest = 0x0302,
@@ -71,6 +72,8 @@ pub enum Kind {
     Resumed = 0x0407,
     WorkerEnded = 0x0408,
     Unbound = 0x0409,
+    WithdrawCalls = 0x040a,
+    CallsWithdrawn = 0x040b,
 
     ClientHello = 0x0501,
     ClientWelcome = 0x0502,
@@ -84,6 +87,7 @@ pub enum Kind {
     Query = 0x050a,
     Rows = 0x050b,
     KillWorker = 0x050c,
+    Resize = 0x050d,
 
     WorkerHello = 0x0601,
     Fork = 0x0602,

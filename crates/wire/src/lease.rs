@@ -92,7 +92,17 @@ pub struct PluginApproved {
     pub plugin: PluginId,
 }
 
+/// Lender to home: these leases are wanted back. Place nothing new there, and give each back as soon as
+/// nothing runs on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reclaiming {
+    /// The lender's serials; at most 1024 a message.
+    pub serials: Vec<u64>,
+    /// They end after so many milliseconds in any case; `None`: not before they are given back.
+    pub grace_ms: Option<u32>,
+}
+
 messages! {
     /// Every message about leases between two nodes.
-    LeaseMessage { Confirm, Confirmed, Release, Revoked, WorkerNews, PluginApproved }
+    LeaseMessage { Confirm, Confirmed, Release, Revoked, WorkerNews, PluginApproved, Reclaiming }
 }

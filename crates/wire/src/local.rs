@@ -159,6 +159,11 @@ pub enum LeaseChange {
     },
     /// It is no more.
     Ended(LeaseEnd),
+    /// Its lender wants it back: send nothing new, and give it back as soon as nothing runs on it.
+    Reclaiming {
+        /// It ends after so many milliseconds in any case; `None`: not before it is given back.
+        grace_ms: Option<u32>,
+    },
     /// A node that had to be asked approved the plugin: another request may get more. The handle is 0.
     Approved,
 }
@@ -206,10 +211,45 @@ pub struct Rows {
     pub missing: u32,
 }
 
+/// How many slots an application is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Size {
+    /// So many more than it holds.
+    More(u32),
+    /// So many fewer.
+    Fewer(u32),
+    /// So many.
+    Exactly(u32),
+    /// As many as it wants: earlier orders count no more.
+    Own,
+}
+
+/// What becomes of the calls that run on leases which are given back. Those that have not begun go elsewhere
+/// in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Leave {
+    /// They finish first.
+    #[default]
+    Finish,
+    /// Repeatable ones run again elsewhere; the others finish first.
+    Rerun,
+    /// Repeatable ones run again elsewhere; what became of the others is not known.
+    Abandon,
+}
+
+/// Node to program: somebody who may order it wants the application to grow or to shrink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resize {
+    /// To how many slots.
+    pub size: Size,
+    /// For those that are given back.
+    pub leave: Leave,
+}
+
 messages! {
     /// Every message between a program and its node that has a struct.
     LocalMessage {
         ClientHello, ClientWelcome, ClientRefused, OfferPlugin, PluginOffered, Allocate, Allocated,
-        GiveBack, LeaseNews, KillWorker, Query, Rows,
+        GiveBack, LeaseNews, KillWorker, Query, Rows, Resize,
     }
 }

@@ -240,6 +240,11 @@ pub enum Hindrance {
     Lacking(String),
     /// Said likewise: nodes there have what is wanted, but not free. The text says what is free at best.
     Busy(String),
+    /// The asker owns the node, which takes slots back for it: asked again after so long, it has them.
+    ComesBack {
+        /// Milliseconds.
+        after_ms: u32,
+    },
 }
 
 /// What one node has to say about a request it did not serve.

@@ -2,6 +2,7 @@
 
 use crate::charter::{CharterChange, CharterRow, CharterVersion};
 use crate::id::{AppId, BlobHash, PluginId, RequestId};
+use crate::local::Resize;
 use crate::node::{Arch, NodeRef, Want};
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,29 @@ pub enum Topic {
         /// Lend no more and wait until what is lent has come back. Otherwise it ends at once, and its
         /// holders run it elsewhere.
         drain: bool,
+    },
+    /// Take slots of the node back from those they are lent to; they are not lent to others again.
+    Reclaim {
+        /// So many of them; `None`: all.
+        slots: Option<u16>,
+        /// What runs there has so long to finish, milliseconds.
+        grace_ms: u32,
+        /// They are lent again after so long, seconds; `None`: when [`Topic::Resume`] says so.
+        for_s: Option<u32>,
+    },
+    /// Lend no more. What is lent is asked back, and ends when it is idle.
+    Drain {
+        /// After so many milliseconds in any case.
+        grace_ms: Option<u32>,
+    },
+    /// Lend again, after [`Topic::Drain`] or [`Topic::Reclaim`].
+    Resume,
+    /// Tell an application to hold more or fewer slots.
+    Resize {
+        /// Beginning of its id.
+        app: String,
+        /// What it is told.
+        order: Resize,
     },
     /// End what is named: an application or one worker.
     Kill {
@@ -158,8 +182,12 @@ impl Order {
 pub enum NodeState {
     /// Lends.
     Up,
-    /// Goes down once its leases have ended; lends no more.
+    /// Lends no more; some of its leases have not ended.
     Draining,
+    /// Lends no more, and nothing is lent.
+    Drained,
+    /// Goes down.
+    Leaving,
 }
 
 /// How strongly a node can confine workers, in words a person can read.
@@ -180,8 +208,10 @@ pub struct NodeRow {
     pub parent: Option<String>,
     /// Slots in all.
     pub slots_total: u16,
-    /// Slots free.
+    /// Slots free, to be lent to others than its owner.
     pub slots_free: u16,
+    /// Slots kept for its owner: taken back by order or by the owner's rules.
+    pub slots_reclaimed: u16,
     /// Its state.
     pub state: NodeState,
     /// Load average over one minute, hundredths.

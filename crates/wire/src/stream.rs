@@ -12,6 +12,8 @@
 //! | `Result` + `FAILED` | from worker or a node | `sequence` call, `aux` see [`failure`] | text for people |
 //! | `Credit` | both | `extent` further bytes the other side may send; `aux` number of calls acknowledged | their ids, 8 bytes each, little endian |
 //! | `Cancel` | to worker | `sequence` call | |
+//! | `WithdrawCalls` | to lender | `aux` number of calls that need not run here | their ids, as for `Credit` |
+//! | `CallsWithdrawn` | from lender | `aux` number of those that have not begun and are forgotten; all others go on | their ids |
 //! | `Bind`, `Resume`, `Resumed`, `WorkerEnded`, `Unbound` | | `handle` | the struct below |
 //!
 //! Parts of one call are contiguous among the frames of its lease and direction. Bodies have at
@@ -118,6 +120,26 @@ pub fn credit_header(handle: Handle, bytes: u64, acknowledged: usize) -> Header 
     header.aux = U32::new(acknowledged as u32);
     header.extent = U64::new(bytes);
     header
+}
+
+/// The header of a `WithdrawCalls` or, with that kind, of a `CallsWithdrawn`; `calls` are listed in the body.
+pub fn withdraw_header(kind: Kind, handle: Handle, calls: usize) -> Header {
+    let mut header = Header::new(kind, calls * 8);
+    header.handle = U32::new(handle.0);
+    header.aux = U32::new(calls as u32);
+    header
+}
+
+/// Appends the ids of calls as the bodies of `Credit`, `WithdrawCalls` and `CallsWithdrawn` have them.
+pub fn put_ids(calls: impl IntoIterator<Item = CallId>, out: &mut Vec<u8>) {
+    calls.into_iter().for_each(|call| out.extend_from_slice(&call.0.to_le_bytes()));
+}
+
+/// The ids in the body of a frame with this header; `None` if it has not as many as it says.
+pub fn read_ids(header: &Header, body: &[u8]) -> Option<Vec<CallId>> {
+    let (ids, rest) = body.as_chunks::<8>();
+    let counted = rest.is_empty() && ids.len() == header.aux.get() as usize;
+    counted.then(|| ids.iter().map(|id| CallId(u64::from_le_bytes(*id))).collect())
 }
 
 /// The header of a cancel.

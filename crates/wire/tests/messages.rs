@@ -127,6 +127,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Revoked { serials: vec![3], end: LeaseEnd::Lapsed },
         WorkerNews { serial: 3, state: WorkerState::Ready },
         PluginApproved { plugin: PluginId([3; 32]) },
+        Reclaiming { serials: vec![3], grace_ms: Some(500) },
     );
     sample!(PluginMessage:
         NeedPlugin { plugin: PluginId([3; 32]) },
@@ -166,6 +167,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         KillWorker { handle: Handle(1), call: Some(CallId(7)), code: failure::TIME_LIMIT },
         Query { number: 1, question: question() },
         Rows { number: 1, rows: vec![], more: false, missing: 1 },
+        Resize { size: Size::More(2), leave: Leave::Rerun },
     );
     sample!(WorkerMessage:
         WorkerHello { protocol: (1, 1), operations: vec!["frame".into()] },

@@ -65,7 +65,10 @@ pub fn record(port: u64, file: &str) -> Result<Value, Error> {
 
 /// Calls until the file `stop` is there; then waits for what is under way and gives the account.
 pub fn keep(stop: &str, port: u64, first: u64) -> Result<Value, Error> {
-    let pool = Pool::open(Options { slots: Slots::Auto { max: 6 }, ..Options::default() })?;
+    let pool = Pool::open(Options {
+        slots: Slots::Auto { min: 0, max: 6, idle: Duration::from_secs(3) },
+        ..Options::default()
+    })?;
     let operations = [pool.operation("noted")?, pool.operation("noted_once")?];
     let mut ledger = Ledger { first, ..Ledger::default() };
     while !Path::new(stop).exists() {

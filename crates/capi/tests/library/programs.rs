@@ -72,6 +72,42 @@ fn grow() {
 }
 
 #[test]
+fn a_program_doubles_its_slots_and_halves_them_again() {
+    let scene = Scene::new();
+    let source = root().join("examples/c/resize.c");
+    let program = compile(&source, scene.directory.path(), Linking::Shared);
+    let told = succeed(scene.command(&program, Some(&node())).arg("4"), LONG);
+    assert!(told.contains("; see resize.svg"), "{told}");
+    let picture = std::fs::read_to_string(scene.directory.path().join("resize.svg")).unwrap();
+    assert_eq!(picture.matches("<polyline").count(), 2, "{picture}");
+    assert!(
+        picture.ends_with("</svg>\n") && !picture.contains("nan") && !picture.contains("inf"),
+        "{picture}"
+    );
+}
+
+#[test]
+fn a_running_program_grows_and_shrinks_by_order_and_hears_of_it_if_it_wants() {
+    let scene = Scene::new();
+    let program = compile(&own("resized.c"), scene.directory.path(), Linking::Shared);
+    let run = |arguments: &[&str]| {
+        let mut command = scene.command(&node(), Some(&node()));
+        succeed(command.args(arguments).env("MUTIRAO_NODE", "n1"), LONG)
+    };
+    run(&["init"]);
+    run(&["up", "--local", "2", "--slots", "2"]);
+    let outcome = std::panic::catch_unwind(|| {
+        let mut command = scene.command(&program, None);
+        // It waits for the orders, which come from the very command line.
+        command.env("MUTIRAO_NODE", "n1").arg(node());
+        succeed(&mut command, LONG)
+    });
+    run(&["down", "--all"]);
+    let told = outcome.unwrap();
+    assert!(told.ends_with("every call was answered\n"), "{told}");
+}
+
+#[test]
 fn mandelbrot() {
     let arguments = ["--size", "240", "--frame", "30", "--iterations", "300"];
     let told = example("mandelbrot.c", Linking::Shared, &arguments);

@@ -4,6 +4,7 @@ mod alloc;
 mod calls;
 mod floor;
 mod floor_tree;
+mod grow;
 mod heal;
 mod idle;
 mod pool;
@@ -11,6 +12,7 @@ mod pool;
 pub use alloc::alloc;
 pub use calls::{call, operations};
 pub use floor::peer as floor_peer;
+pub use grow::grow;
 pub use heal::heal;
 pub use idle::idle;
 

@@ -3,7 +3,7 @@
 use super::core::{Core, Dead};
 use super::lease::{LeaseEntry, Ring};
 use super::options::LeaseState;
-use mutirao_ring::{Bell, SpinBoard, Spinner};
+use mutirao_ring::{SpinBoard, Spinner};
 use mutirao_schedule::hold::Input;
 use mutirao_wire::frame::{Header, flags};
 use mutirao_wire::kind::Kind;
@@ -11,7 +11,7 @@ use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{
     Allocated, ClientWelcome, GiveBack, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, Rows,
 };
-use mutirao_wire::stream::StreamMessage;
+use mutirao_wire::stream::{StreamMessage, read_ids};
 use mutirao_wire::{Handle, Tick};
 use std::sync::Arc;
 
@@ -28,12 +28,17 @@ impl Core {
         if kind == Kind::Result as u16 {
             // For a lease that was given back: nobody waits for it.
             let Some(lease) = self.leases.get_mut(&handle) else { return Ok(()) };
+            if !lease.receipts.owes() {
+                self.owing.push(handle);
+            }
             lease.receipts.received(body.len());
             match lease.partial.take(header, &body) {
                 Ok(None) => {}
                 Ok(Some(whole)) => {
                     lease.receipts.delivered(whole.call);
                     lease.finished += 1;
+                    lease.used = now;
+                    self.elastic.works();
                     let node = lease.node.clone();
                     self.result(now, handle, whole, node);
                 }
@@ -51,6 +56,14 @@ impl Core {
             }
             return Ok(());
         }
+        if kind == Kind::CallsWithdrawn as u16 {
+            if self.leases.get(&handle).is_some_and(|lease| lease.works) {
+                let calls = read_ids(header, &body).ok_or("the list of calls withdrawn does not add up")?;
+                self.unplaced += calls.len();
+                self.tell(now, Input::Withdrawn { handle, calls });
+            }
+            return Ok(());
+        }
         if StreamMessage::has_kind(kind) {
             return self.stream(now, header, &body);
         }
@@ -64,6 +77,7 @@ impl Core {
             LocalMessage::Allocated(allocated) => self.allocated(now, allocated),
             LocalMessage::LeaseNews(news) => return self.news(now, news),
             LocalMessage::Rows(rows) => self.rows(rows),
+            LocalMessage::Resize(order) => self.ordered(now, order),
             other => return Err(format!("a {:?} came from the node", other.kind())),
         }
         self.control_changed();
@@ -129,9 +143,12 @@ impl Core {
             receipts: Default::default(),
             partial: Default::default(),
             finished: 0,
+            used: now,
+            leaving: false,
             info,
         };
         self.leases.insert(handle, entry);
+        self.leases_changed();
         if works {
             self.tell(now, Input::LeaseAdded { handle, local });
         }
@@ -164,6 +181,7 @@ impl Core {
         match change {
             LeaseChange::Fetching => lease.state = LeaseState::Fetching,
             LeaseChange::Ready => {
+                lease.used = now;
                 let local = lease.info.local;
                 lease.state = LeaseState::Ready;
                 lease.began = true;
@@ -191,8 +209,10 @@ impl Core {
                 self.elastic.lease_failed(now, &lease.info.lender.name, &end, &text);
                 self.lease_ended(now, handle, lost, text);
             }
+            LeaseChange::Reclaiming { .. } => self.wanted_back(now, handle),
             LeaseChange::Approved => {}
         }
+        self.leases_changed();
         self.control_changed();
         Ok(())
     }
@@ -202,13 +222,11 @@ impl Core {
         let Some([memory, call_bell, reply_bell]) = fds else {
             return Err("a local worker is ready, but its ring did not come along".into());
         };
-        let bells: Vec<Arc<Bell>> = self
-            .leases
-            .values()
-            .filter_map(|lease| lease.ring.as_ref())
-            .map(|ring| ring.bell.clone())
-            .collect();
-        let mut ring = Ring::new(memory, call_bell, reply_bell, &bells).map_err(|error| error.to_string())?;
+        let mut ring =
+            Ring::new(memory, call_bell, reply_bell, &self.bells()).map_err(|error| error.to_string())?;
+        if !self.bells.iter().any(|bell| Arc::ptr_eq(bell, &ring.bell)) {
+            self.bells.push(ring.bell.clone());
+        }
         let room = ring.end.calls.room().map_err(|error| error.to_string())? as u64;
         if let Some(lease) = self.leases.get_mut(&handle) {
             lease.ring = Some(ring);

@@ -4,19 +4,21 @@ use super::call::{CallError, CallErrorKind, CallResult, Callback, Deliver, Finis
 use super::elastic::Elastic;
 use super::lease::{LeaseEntry, Whole};
 use super::link::Link;
+use super::resize::{Handler, Tally};
 use super::{Answers, Counts};
 use crate::Error;
 use mutirao_ring::{Bell, Error as RingError, Spinner};
 use mutirao_schedule::hold::{Hold, Input, Options as HoldOptions, Outcome, Output, Part, call_index};
 use mutirao_wire::frame::{HEADER_BYTES, put_frame};
+use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::DATA_BODY_MAX;
-use mutirao_wire::local::{GiveBack, KillWorker, LocalMessage};
+use mutirao_wire::local::{GiveBack, KillWorker, LocalMessage, Resize};
 use mutirao_wire::node::Note;
-use mutirao_wire::stream::{Resume, StreamMessage, cancel_header, failure};
+use mutirao_wire::stream::{Resume, StreamMessage, cancel_header, failure, put_ids, withdraw_header};
 use mutirao_wire::wait::WaitEnd;
 use mutirao_wire::{CallId, Handle, Tick};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread::ThreadId;
@@ -97,6 +99,19 @@ pub(super) struct Core {
     unfinished: usize,
     results: HashMap<CallId, (CallResult, Option<Arc<str>>)>,
     pub(super) leases: BTreeMap<Handle, LeaseEntry>,
+    /// How many there are of each sort, while nothing has happened to one.
+    pub(super) tally: Option<Tally>,
+    /// Leases whose rings may have calls that are not answered,
+    busy: BTreeSet<Handle>,
+    /// those whose rings have something that was not shown to the worker,
+    dirty: Vec<Handle>,
+    /// and those whose lenders are owed receipts: with many leases, not all can be looked at each time.
+    pub(super) owing: Vec<Handle>,
+    /// The bells of all rings, each once.
+    pub(super) bells: Vec<Arc<Bell>>,
+    /// Orders to grow or shrink that the program has not heard of.
+    pub(super) orders: VecDeque<Resize>,
+    pub(super) resize_handler: Option<Handler>,
     /// Local leases given back, of which the node may not know yet.
     pub(super) parted: HashSet<Handle>,
     pub(super) link: Link,
@@ -199,6 +214,13 @@ impl Core {
             unfinished: 0,
             results: HashMap::new(),
             leases: BTreeMap::new(),
+            tally: None,
+            busy: BTreeSet::new(),
+            dirty: Vec::new(),
+            owing: Vec::new(),
+            bells: Vec::new(),
+            orders: VecDeque::new(),
+            resize_handler: None,
             parted: HashSet::new(),
             link,
             elastic,
@@ -302,7 +324,7 @@ impl Core {
 
     /// Whether somebody has yet to hear of what is done.
     pub(super) fn owes_news(&self) -> bool {
-        self.news || !self.wakers.is_empty() || !self.callbacks.is_empty()
+        self.news || !self.wakers.is_empty() || !self.callbacks.is_empty() || !self.orders.is_empty()
     }
 
     pub(super) fn forget(&mut self, call: CallId) {
@@ -353,6 +375,8 @@ impl Core {
             self.finish(call, Err(CallError::new(CallErrorKind::PoolClosed, text.clone())), None);
         }
         self.leases.clear();
+        self.leases_changed();
+        self.orders.clear();
         self.requests.clear();
         self.questions.clear();
         self.link.shut();
@@ -398,19 +422,21 @@ impl Core {
         let mut broken = Vec::new();
         let mut owed = Vec::new();
         let sends = self.link.socket.unsent() > 0;
-        for (handle, lease) in &mut self.leases {
-            match &mut lease.ring {
-                Some(ring) if ring.dirty => {
-                    ring.dirty = false;
-                    if let Err(error) = ring.end.calls.flush() {
-                        broken.push((*handle, error));
-                    }
-                }
-                Some(_) => {}
-                // Less than enough travels with whatever is sent next: it makes no lender wait.
-                None => lease.receipts.due(*handle, sends, &mut owed),
+        for handle in self.dirty.drain(..) {
+            let Some(ring) = self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut()) else {
+                continue;
+            };
+            ring.dirty = false;
+            if let Err(error) = ring.end.calls.flush() {
+                broken.push((handle, error));
             }
         }
+        self.owing.retain(|handle| {
+            let Some(lease) = self.leases.get_mut(handle) else { return false };
+            // Less than enough travels with whatever is sent next: it makes no lender wait.
+            lease.receipts.due(*handle, sends, &mut owed);
+            lease.receipts.owes()
+        });
         for (handle, error) in broken {
             self.ring_broken(now, handle, &error);
         }
@@ -422,9 +448,13 @@ impl Core {
 
     /// Takes results out of all rings.
     fn take_replies(&mut self, now: Tick) {
-        let handles: Vec<Handle> =
-            self.leases.iter().filter(|(_, lease)| lease.ring.is_some()).map(|(handle, _)| *handle).collect();
+        let handles: Vec<Handle> = self.busy.iter().copied().collect();
         for handle in handles {
+            let ring = self.leases.get(&handle).and_then(|lease| lease.ring.as_ref());
+            if ring.is_none_or(|ring| ring.sent.is_empty()) {
+                self.busy.remove(&handle);
+                continue;
+            }
             match self.drain_ring(now, handle, RING_TURN_BYTES) {
                 Ok(0) => {}
                 Ok(_) => self.tell_room(now, handle),
@@ -448,17 +478,19 @@ impl Core {
             // Results are handled after the borrow of the lease ends.
             let mut whole = Vec::new();
             while let Some((header, body)) = ring.decoder.next_frame().map_err(|error| error.to_string())? {
-                if header.kind.get() != mutirao_wire::kind::Kind::Result as u16 {
+                if header.kind.get() != Kind::Result as u16 {
                     return Err(format!("a frame of kind {:#06x} came from a worker", header.kind.get()));
                 }
-                if let Some(result) = lease.partial.take(&header, body)? {
-                    if let Some(place) = ring.sent.iter().position(|sent| *sent == result.call) {
-                        ring.sent.remove(place);
-                    }
-                    ring.answered += 1;
+                if let Some(result) = lease.partial.take(&header, body)?
+                    && ring.is_awaited(result.call)
+                {
                     lease.finished += 1;
+                    lease.used = now;
                     whole.push(result);
                 }
+            }
+            if !whole.is_empty() {
+                self.elastic.works();
             }
             for result in whole {
                 self.result(now, handle, result, node.clone());
@@ -541,6 +573,7 @@ impl Core {
         let ring = lease.ring.take()?;
         lease.partial = Default::default();
         lease.state = super::LeaseState::Granted;
+        self.tally = None;
         let node = lease.node.clone();
         self.cause = Some((cause.to_owned(), node.clone()));
         let meant = ring.killed_for;
@@ -558,6 +591,7 @@ impl Core {
         let running =
             self.last_words(now, handle, failure::WORKER_ENDED, &cause).and_then(|words| words.running);
         let Some(lease) = self.leases.remove(&handle) else { return };
+        self.leases_changed();
         if lease.works {
             self.cause = Some((cause, lease.node));
             self.tell(now, Input::LeaseEnded { handle, running, lost });
@@ -598,6 +632,7 @@ impl Core {
             match output {
                 Output::Send(part) => self.send_part(now, &part),
                 Output::Cancel { handle, call } => self.send_cancel(now, handle, call),
+                Output::Withdraw { handle, calls } => self.withdraw(now, handle, calls),
                 Output::KillWorker { handle, call, code } => {
                     let ring = self.leases.get_mut(&handle).and_then(|lease| lease.ring.as_mut());
                     if let Some(ring) = ring.filter(|ring| ring.running() == Some(call)) {
@@ -618,6 +653,8 @@ impl Core {
                 Output::Retired(handle) | Output::TooManyLeases(handle) => {
                     self.part_from(handle);
                     self.leases.remove(&handle);
+                    self.leases_changed();
+                    self.control_changed();
                     self.say(GiveBack { handles: vec![handle] });
                 }
             }
@@ -649,9 +686,15 @@ impl Core {
             return;
         };
         let written = ring.end.calls.write_parts(&[header.bytes(), body]);
-        ring.dirty = true;
+        if !core::mem::replace(&mut ring.dirty, true) {
+            self.dirty.push(part.handle);
+        }
         if part.offset == 0 {
             ring.sent.push_back(part.call);
+        }
+        if self.busy.insert(part.handle) && self.asleep {
+            // The driver, who has armed those that were busy, is to hear of this one too.
+            let _ = ring.end.replies.arm(1);
         }
         match written {
             Ok(true) => {}
@@ -666,7 +709,9 @@ impl Core {
         match &mut lease.ring {
             // The worker has it in part only, and is to forget that part.
             Some(ring) => {
-                ring.dirty = true;
+                if !core::mem::replace(&mut ring.dirty, true) {
+                    self.dirty.push(handle);
+                }
                 match ring.end.calls.write_parts(&[header.bytes()]) {
                     Ok(true) => {}
                     Ok(false) => self.ring_broken(now, handle, &"it had less room than it said"),
@@ -677,6 +722,21 @@ impl Core {
                 put_frame(self.link.socket.out(), header, &[]);
             }
             None => {}
+        }
+    }
+
+    /// Gets calls back that have not begun.
+    fn withdraw(&mut self, now: Tick, handle: Handle, calls: Vec<CallId>) {
+        let Some(lease) = self.leases.get_mut(&handle) else { return };
+        if lease.info.local {
+            let calls = lease.ring.as_mut().map_or_else(Vec::new, |ring| ring.withdraw(&calls));
+            self.unplaced += calls.len();
+            self.tell(now, Input::Withdrawn { handle, calls });
+        } else if self.link.is_up() {
+            let header = withdraw_header(Kind::WithdrawCalls, handle, calls.len());
+            let mut ids = Vec::with_capacity(8 * calls.len());
+            put_ids(calls, &mut ids);
+            put_frame(self.link.socket.out(), header, &ids);
         }
     }
 
@@ -725,7 +785,10 @@ impl Core {
 
     /// Whether a ring has something, looked at very often while spinning.
     pub(super) fn ring_has_reply(&mut self) -> bool {
-        self.leases.values_mut().filter_map(|lease| lease.ring.as_mut()).any(|ring| {
+        self.busy.iter().any(|handle| {
+            let Some(ring) = self.leases.get_mut(handle).and_then(|lease| lease.ring.as_mut()) else {
+                return false;
+            };
             // An error is something to do as well.
             !ring.sent.is_empty() && ring.end.replies.available().map_or(true, |bytes| bytes > 0)
         })
@@ -733,26 +796,29 @@ impl Core {
 
     /// Whether a worker here is about to answer.
     pub(super) fn ring_is_busy(&self) -> bool {
-        self.leases.values().filter_map(|lease| lease.ring.as_ref()).any(|ring| !ring.sent.is_empty())
+        let ring = |handle| self.leases.get(handle).and_then(|lease| lease.ring.as_ref());
+        self.busy.iter().filter_map(ring).any(|ring| !ring.sent.is_empty())
     }
 
     /// The bells of all rings, each once.
-    pub(super) fn bells(&self) -> Vec<Arc<Bell>> {
-        let mut bells: Vec<Arc<Bell>> = Vec::new();
-        for ring in self.leases.values().filter_map(|lease| lease.ring.as_ref()) {
-            if !bells.iter().any(|bell| Arc::ptr_eq(bell, &ring.bell)) {
-                bells.push(ring.bell.clone());
-            }
-        }
-        bells
+    pub(super) fn bells(&mut self) -> Vec<Arc<Bell>> {
+        self.bells.retain(|bell| Arc::strong_count(bell) > 1);
+        self.bells.clone()
+    }
+
+    /// Something has happened to a lease that may make it count otherwise.
+    pub(super) fn leases_changed(&mut self) {
+        self.tally = None;
     }
 
     /// Asks all rings to ring the bell; whether there is something to do already.
     pub(super) fn arm(&mut self, now: Tick) -> bool {
         let mut ready = false;
         let mut roomy = Vec::new();
-        for (handle, lease) in &mut self.leases {
-            let Some(ring) = &mut lease.ring else { continue };
+        for handle in &self.busy {
+            let Some(ring) = self.leases.get_mut(handle).and_then(|lease| lease.ring.as_mut()) else {
+                continue;
+            };
             ready |= ring.end.replies.arm(1).unwrap_or(true);
             if self.hold.waits_for_room(*handle)
                 && ring.end.calls.arm_for_room(DATA_BODY_MAX + HEADER_BYTES).unwrap_or(true)
@@ -768,7 +834,10 @@ impl Core {
     }
 
     pub(super) fn disarm(&mut self) {
-        for ring in self.leases.values_mut().filter_map(|lease| lease.ring.as_mut()) {
+        for handle in &self.busy {
+            let Some(ring) = self.leases.get_mut(handle).and_then(|lease| lease.ring.as_mut()) else {
+                continue;
+            };
             ring.end.replies.disarm();
             ring.end.calls.disarm();
         }
@@ -779,7 +848,7 @@ impl Core {
     }
 
     /// When the driver has to look again although nothing has happened.
-    pub(super) fn deadline(&self) -> Option<Tick> {
+    pub(super) fn deadline(&mut self) -> Option<Tick> {
         let times = [self.hold.deadline(), self.link.deadline(), self.slots_deadline()];
         times.into_iter().flatten().min()
     }

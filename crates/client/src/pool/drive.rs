@@ -335,10 +335,12 @@ impl Shared {
             }
             let wakers = std::mem::take(&mut core.wakers);
             let callbacks = std::mem::take(&mut core.callbacks);
-            if wakers.is_empty() && callbacks.is_empty() {
+            let orders = std::mem::take(&mut core.orders);
+            if wakers.is_empty() && callbacks.is_empty() && orders.is_empty() {
                 return core;
             }
-            let calls_back = !callbacks.is_empty();
+            let handler = core.resize_handler.clone();
+            let calls_back = !callbacks.is_empty() || !orders.is_empty();
             if calls_back {
                 core.callers.push(me);
             }
@@ -347,6 +349,9 @@ impl Shared {
             for (function, finished) in callbacks {
                 // A callback's panic is told by the panic hook, and must not end the pool's work for others.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(finished)));
+            }
+            for (order, handler) in orders.into_iter().filter_map(|order| Some((order, handler.as_ref()?))) {
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler(order)));
             }
             core = self.lock();
             if calls_back {
@@ -427,7 +432,8 @@ impl Shared {
                 self.set_alarm(&mut core, due);
                 continue;
             }
-            if let Some(quiet_at) = quiet_until(&core, core.last_done).filter(|at| now() < *at) {
+            let last_done = core.last_done;
+            if let Some(quiet_at) = quiet_until(&mut core, last_done).filter(|at| now() < *at) {
                 self.set_alarm(&mut core, quiet_at);
                 continue;
             }
@@ -440,7 +446,7 @@ impl Shared {
 }
 
 /// Until when nobody needs to drive, if nothing has happened since; `None` when somebody should soon.
-fn quiet_until(core: &Core, since: Tick) -> Option<Tick> {
+fn quiet_until(core: &mut Core, since: Tick) -> Option<Tick> {
     let idle = core.unfinished() == 0 && core.link.socket.unsent() == 0;
     let quiet_at = since + QUIET;
     idle.then(|| core.deadline().map_or(quiet_at, |due| due.min(quiet_at)))

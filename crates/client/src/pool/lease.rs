@@ -3,10 +3,10 @@
 use super::options::LeaseState;
 use mutirao_ring::{Bell, CallerEnd, Error as RingError, Ringer};
 use mutirao_schedule::Receipts;
-use mutirao_wire::CallId;
 use mutirao_wire::frame::{Decoder, Header, flags};
 use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX};
 use mutirao_wire::local::LeaseInfo;
+use mutirao_wire::{CallId, Tick};
 use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,6 +29,17 @@ pub(super) struct LeaseEntry {
     pub(super) partial: Partial,
     /// Calls finished there.
     pub(super) finished: u64,
+    /// When it was last of use.
+    pub(super) used: Tick,
+    /// It takes nothing new, and is about to be given back.
+    pub(super) leaving: bool,
+}
+
+impl LeaseEntry {
+    /// Whether its first worker is not there yet.
+    pub(super) fn is_starting(&self) -> bool {
+        !self.began && matches!(self.state, LeaseState::Granted | LeaseState::Fetching)
+    }
 }
 
 /// A result that arrives in parts.
@@ -75,13 +86,17 @@ impl Partial {
     }
 }
 
+/// Stands for a call that was withdrawn: no call is called so.
+pub(super) const WITHDRAWN: CallId = CallId(0);
+
 /// The caller's end of a local worker's ring.
 #[derive(Debug)]
 pub(super) struct Ring {
     pub(super) end: CallerEnd,
     pub(super) bell: Arc<Bell>,
     pub(super) decoder: Decoder,
-    /// Calls written wholly or in part and not answered, oldest first: a worker answers in order.
+    /// Calls written wholly or in part and not answered, oldest first: a worker answers in order. Those that
+    /// were withdrawn are [`WITHDRAWN`]; their answers say nothing.
     pub(super) sent: VecDeque<CallId>,
     /// Calls answered.
     pub(super) answered: u64,
@@ -119,7 +134,32 @@ impl Ring {
     pub(super) fn ended_unseen(&self) -> impl Iterator<Item = CallId> + use<> {
         let unseen = self.end.progress.finished().saturating_sub(self.answered);
         let calls: Vec<CallId> = self.sent.iter().copied().take(unseen as usize).collect();
-        calls.into_iter()
+        calls.into_iter().filter(|call| *call != WITHDRAWN)
+    }
+
+    /// Withdraws those of the calls that have not begun, and says which.
+    pub(super) fn withdraw(&mut self, calls: &[CallId]) -> Vec<CallId> {
+        let written = self.answered + self.sent.len() as u64;
+        let mut withdrawn = Vec::new();
+        for (place, sent) in self.sent.iter_mut().enumerate() {
+            if calls.contains(sent) && self.end.progress.withdraw(self.answered + place as u64, written) {
+                withdrawn.push(core::mem::replace(sent, WITHDRAWN));
+            }
+        }
+        withdrawn
+    }
+
+    /// A worker has answered; whether somebody waits for that.
+    pub(super) fn is_awaited(&mut self, call: CallId) -> bool {
+        self.answered += 1;
+        if self.sent.front() == Some(&WITHDRAWN) {
+            self.sent.pop_front();
+            return false;
+        }
+        if let Some(place) = self.sent.iter().position(|sent| *sent == call) {
+            self.sent.remove(place);
+        }
+        true
     }
 
     pub(super) fn running(&self) -> Option<CallId> {

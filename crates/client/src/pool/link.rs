@@ -197,6 +197,7 @@ impl Core {
         let Some(lease) = self.leases.get_mut(&handle) else { return };
         if lease.state != LeaseState::Broken {
             lease.state = LeaseState::Broken;
+            self.tally = None;
             if lease.works {
                 self.tell(now, Input::LeaseBroken(handle));
             }

@@ -13,6 +13,7 @@ mod link;
 mod offer;
 mod options;
 mod private;
+mod resize;
 mod tree;
 
 pub(crate) use inbox::Inbox;
@@ -33,7 +34,7 @@ use crate::{Error, operation, sys};
 use mutirao_schedule::hold;
 use mutirao_wire::limits::{CALL_BYTES_MAX, NAME_BYTES_MAX};
 use mutirao_wire::local::{LocalMessage, Query};
-use mutirao_wire::node::{NodeRef, Note};
+use mutirao_wire::node::{Hindrance, NodeRef, Note};
 use mutirao_wire::plugin::Operation;
 use mutirao_wire::query::{NodeRow, Question, Row, Topic};
 use mutirao_wire::{AppId, CallId, PoolId};
@@ -49,6 +50,9 @@ use std::time::{Duration, Instant};
 const GREETING: Duration = Duration::from_secs(10);
 /// A search for slots ends long before.
 const SEARCH: Duration = Duration::from_secs(10);
+
+/// How often a request is repeated for what comes back to this machine's owner.
+const COMES_BACK_MAX: usize = 3;
 
 /// A pool that is open: a connection to this machine's node. Clones are the same pool; it closes with the
 /// last of them and of its calls.
@@ -159,9 +163,10 @@ impl Pool {
                 (fd, None, Some(child))
             }
         };
+        let slots = options.slots.limited_by(|name| std::env::var(name).ok())?;
         let mut link = Link::new(Socket::new(fd), path, random_app()?, name, offer);
         link.greet(Vec::new())?;
-        let shared = Shared::new(Core::new(link, Elastic::new(options.slots)))?;
+        let shared = Shared::new(Core::new(link, Elastic::new(slots)))?;
         // From here on dropping the handle closes everything.
         let handle = Arc::new(Handle { shared, operations, next_question: AtomicU32::new(1), private });
         let answered = |core: &mut Core| {
@@ -191,7 +196,30 @@ impl Pool {
 
     /// Asks for slots by hand, and waits for what the pool answers: about 2 s at most, unless the request
     /// [may wait](Request::wait). From now on the library asks for none by itself.
+    ///
+    /// Where this machine's node takes slots back for its owner, whose program this is, and there are too few
+    /// without them, it is asked again when they have come.
     pub fn allocate(&self, request: &Request) -> Result<Allocation, Error> {
+        for _ in 0..COMES_BACK_MAX {
+            let result = self.allocate_once(request);
+            match self.comes_back().filter(|_| matches!(result, Err(Error::NotEnough { .. }))) {
+                Some(after) => std::thread::sleep(after),
+                None => return result,
+            }
+        }
+        self.allocate_once(request)
+    }
+
+    /// After how long this machine's node has slots that it takes back for this program, as said last.
+    fn comes_back(&self) -> Option<Duration> {
+        let core = self.handle.shared.lock();
+        core.notes.iter().find_map(|note| match note.hindrance {
+            Hindrance::ComesBack { after_ms } => Some(Duration::from_millis(after_ms.into())),
+            _ => None,
+        })
+    }
+
+    fn allocate_once(&self, request: &Request) -> Result<Allocation, Error> {
         let sequence = {
             let mut core = self.alive()?;
             core.elastic.by_hand();
@@ -255,7 +283,7 @@ impl Pool {
             slots: entry.info.slots,
             local: entry.info.local,
             arch: entry.info.arch,
-            state: entry.state,
+            state: if entry.leaving { LeaseState::Leaving } else { entry.state },
             finished: entry.finished,
         };
         core.leases.iter().map(lease).collect()

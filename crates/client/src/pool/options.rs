@@ -1,10 +1,12 @@
 //! What one says when a pool is opened or slots are asked for, and what one hears about leases.
 
+use crate::Error;
 use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Resource, Want};
 use mutirao_wire::plugin::Operation;
 use mutirao_wire::wait::{Wait, WaitEnd};
 use mutirao_wire::{Handle, LeaseId};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How a pool is opened. The default suits most programs.
 #[derive(Debug, Clone, Default)]
@@ -51,11 +53,16 @@ pub struct ForeignProgram {
 /// Who asks the pool for slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slots {
-    /// The library, when calls wait, at most so many slots; it gives them back when idle.
-    /// The program's first own request switches this off.
+    /// The library, when calls wait; it gives slots back that were idle for a while. Limits in the
+    /// environment (`MUTIRAO_SLOTS_MIN`, `MUTIRAO_SLOTS_MAX`, `MUTIRAO_IDLE_MS`) count before these: they are
+    /// the user's. The program's first own request switches all this off.
     Auto {
+        /// Slots held in any case, where they are to be had.
+        min: u32,
         /// Most slots held at once.
         max: u32,
+        /// How long a slot may be idle before it is given back.
+        idle: Duration,
     },
     /// The program, by [`Pool::allocate`](crate::raw::Pool::allocate), before it calls: while no slots are held
     /// calls end with [`CallErrorKind::NoSlots`](crate::CallErrorKind::NoSlots).
@@ -64,7 +71,31 @@ pub enum Slots {
 
 impl Default for Slots {
     fn default() -> Self {
-        Slots::Auto { max: 1024 }
+        Slots::Auto { min: 0, max: 1024, idle: Duration::from_secs(3) }
+    }
+}
+
+impl Slots {
+    /// With the limits that the user has set in the environment, which `variable` reads.
+    pub(super) fn limited_by(self, variable: impl Fn(&str) -> Option<String>) -> Result<Slots, Error> {
+        let Slots::Auto { mut min, mut max, mut idle } = self else { return Ok(self) };
+        let number = |name: &'static str| {
+            let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+            let number = text.parse::<u32>().map(Some);
+            number.map_err(|_| Error::Setting { name, value: text, wanted: "a number without sign" })
+        };
+        let (least, most) = (number("MUTIRAO_SLOTS_MIN")?, number("MUTIRAO_SLOTS_MAX")?);
+        if let Some(ms) = number("MUTIRAO_IDLE_MS")? {
+            idle = Duration::from_millis(ms.into());
+        }
+        max = most.unwrap_or(max);
+        min = least.unwrap_or(min);
+        // What was said last by the user decides where the two cross.
+        match least {
+            Some(_) if most.is_none() => max = max.max(min),
+            _ => min = min.min(max),
+        }
+        Ok(Slots::Auto { min, max, idle })
     }
 }
 
@@ -215,6 +246,8 @@ pub enum LeaseState {
     Ready,
     /// The lender is out of reach at the moment.
     Broken,
+    /// It takes nothing new, and is given back as soon as nothing runs on it.
+    Leaving,
 }
 
 /// A lease held.
@@ -278,5 +311,8 @@ pub fn note_text(note: &Note) -> String {
         Hindrance::Refused(why) => format!("node {} refuses: {why}", note.node),
         Hindrance::Unfit(why) => format!("node {} cannot run this program: {why}", note.node),
         Hindrance::Lacking(why) | Hindrance::Busy(why) => why.clone(),
+        Hindrance::ComesBack { after_ms } => {
+            format!("node {} is yours and takes slots back within {after_ms} ms; ask again then", note.node)
+        }
     }
 }

@@ -207,6 +207,8 @@ impl Server<'_> {
             // One that came whole has been answered; the caller ends the worker of one that runs.
             let call = CallId(header.sequence.get());
             if partial.take_if(|partial| partial.call == call).is_some() {
+                // It has its place among the calls of the ring all the same.
+                self.worker.end.progress.claim();
                 let text = "it was cancelled before it had arrived";
                 self.write(call, Err(Failure { code: failure::CANCELLED, text: text.into() }))?;
                 self.answered(Instant::now());
@@ -239,6 +241,12 @@ impl Server<'_> {
     }
 
     fn call(&mut self, call: CallId, operation: u32, argument: &[u8]) -> Result<(), Stop> {
+        if !self.worker.end.progress.claim() {
+            // Nobody waits for this answer.
+            self.write(call, Err(Failure { code: failure::CANCELLED, text: String::new() }))?;
+            self.answered(Instant::now());
+            return Ok(());
+        }
         let began = Instant::now();
         let index = operation as usize;
         let usual = self.usual.get(index).copied().unwrap_or(Duration::ZERO);

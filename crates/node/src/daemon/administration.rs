@@ -78,7 +78,7 @@ impl Daemon {
             Topic::Remove { drain } => {
                 self.administration.removed = Some(*drain);
                 if *drain {
-                    self.tell_core(Input::Drain(true));
+                    self.tell_core(Input::Drain { grace: None });
                 }
                 let leases = self.core.granted().count();
                 vec![self.done(match (leases, drain) {

@@ -6,7 +6,7 @@ use crate::sys;
 use mutirao_tree::Input;
 use mutirao_wire::limits::TEXT_BYTES_MAX;
 use mutirao_wire::node::{Arch, Resource};
-use mutirao_wire::query::{AppRow, NodeRow, NodeState, Question, ResourceRow, Row, Topic};
+use mutirao_wire::query::{AppRow, NodeRow, Question, ResourceRow, Row, Topic};
 use mutirao_wire::tree::AskId;
 
 impl Daemon {
@@ -52,11 +52,14 @@ impl Daemon {
             Topic::CharterVersions => vec![Row::Charter(self.charter_row())],
             // Those are answered where they are asked.
             Topic::CharterHistory | Topic::EditCharter { .. } | Topic::ChangeCharter(_) => Vec::new(),
+            Topic::Drain { .. } | Topic::Reclaim { .. } | Topic::Resume => self.lending_order(id, question),
+            Topic::Resize { app, order } => self.resize_app(id, question, app, *order),
         }
     }
 
     fn node_row(&self) -> NodeRow {
-        let (slots_free, slots_total) = self.core.slots();
+        let (_, slots_total) = self.core.slots();
+        let lending = self.core.lending();
         let resource_row = |resource: &Resource| ResourceRow {
             name: resource.name.clone(),
             total: resource.amount,
@@ -66,8 +69,9 @@ impl Daemon {
             node: self.ctx.me.clone(),
             parent: self.core.parent().map(|parent| parent.name.clone()),
             slots_total,
-            slots_free,
-            state: if self.leaving.is_some() { NodeState::Draining } else { NodeState::Up },
+            slots_free: lending.free,
+            slots_reclaimed: lending.reclaimed,
+            state: self.state(&lending),
             load_centi: sys::load_centi(),
             up_s: (self.ctx.now - self.started).as_secs(),
             arch: Arch::HERE,
@@ -108,15 +112,23 @@ impl Daemon {
                 format!("worker {serial} ended")
             });
         }
-        let named = |client: &crate::clients::Client| client.app.to_string().starts_with(what);
+        match self.one_app(what) {
+            Ok(None) => Vec::new(),
+            Ok(Some(conn)) => vec![self.kill_app(id, question, conn)],
+            Err(text) => vec![self.failed(text)],
+        }
+    }
+
+    /// The application at home here whose id begins so; `Err` says that there are several.
+    pub(super) fn one_app(&self, what: &str) -> Result<Option<ConnId>, String> {
+        let named =
+            |client: &crate::clients::Client| !what.is_empty() && client.app.to_string().starts_with(what);
         let apps: Vec<ConnId> =
             self.clients.iter().filter(|(_, client)| named(client)).map(|(conn, _)| conn).collect();
         match apps[..] {
-            [] => Vec::new(),
-            [conn] => vec![self.kill_app(id, question, conn)],
-            _ => vec![
-                self.failed(format!("`{what}` names {} applications here; give more digits", apps.len())),
-            ],
+            [] => Ok(None),
+            [conn] => Ok(Some(conn)),
+            _ => Err(format!("`{what}` names {} applications here; give more digits", apps.len())),
         }
     }
 
@@ -148,18 +160,24 @@ impl Daemon {
 
     fn kill_app(&mut self, id: &AskId, question: &Question, conn: ConnId) -> Row {
         let Some(client) = self.clients.get(conn) else { return self.failed("it is gone already".into()) };
-        let (name, user) = (client.name.clone(), client.user.clone());
-        // The program's own user, and the pool-wide one its token names.
-        let mut users = vec![user.as_str()];
-        let wide = self.user.as_ref().filter(|_| !client.token.is_empty()).map(|user| user.me().name.clone());
-        users.extend(wide.as_ref().map(|name| name.as_str()));
-        if let Err(text) = self.rights.check(question, id.origin, &users) {
+        let name = client.name.clone();
+        if let Err(text) = self.may_order_app(id, question, conn) {
             return self.failed(text);
         }
         crate::clients::refuse(&mut self.ctx, conn, format!("ended by {}", question.user));
         self.ctx.conns.flush(&self.ctx.registry);
         self.program_gone(conn, "ended by order");
         self.done(format!("application {name} ended"))
+    }
+
+    /// Whether whoever asks may give orders to an application at home here.
+    pub(super) fn may_order_app(&self, id: &AskId, question: &Question, conn: ConnId) -> Result<(), String> {
+        let Some(client) = self.clients.get(conn) else { return Err("it is gone already".into()) };
+        // The program's own user, and the pool-wide one its token names.
+        let mut users = vec![client.user.as_str()];
+        let wide = self.user.as_ref().filter(|_| !client.token.is_empty()).map(|user| user.me().name.clone());
+        users.extend(wide.as_ref().map(|name| name.as_str()));
+        self.rights.check(question, id.origin, &users)
     }
 
     pub(super) fn done(&self, text: String) -> Row {

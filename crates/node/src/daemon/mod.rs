@@ -4,6 +4,7 @@ mod administration;
 mod answers;
 mod charter;
 mod joining;
+mod lending;
 mod nodes;
 mod outputs;
 mod programs;
@@ -18,6 +19,7 @@ use crate::lender::Lender;
 use crate::links::Links;
 use crate::options::Ready;
 use crate::plugins::Plugins;
+use crate::presence::Presence;
 use crate::runtime::Place;
 use crate::streams::Streams;
 use crate::sys;
@@ -95,6 +97,7 @@ struct Daemon {
     plugins: Plugins,
     rights: Rights,
     rules: charter::Rules,
+    presence: Presence,
     /// The user of the pool who runs this daemon, where known.
     user: Option<Identity>,
     /// The user who runs this daemon, by number.
@@ -196,6 +199,7 @@ impl Daemon {
             self.plugins.deadline(),
             self.joining.deadline(),
             self.rules.due,
+            self.presence.deadline(),
             self.clients.oldest_stranger().map(|since| since + HANDSHAKE),
             self.leaving.map(|since| since + LEAVING),
             self.ready.as_ref().map(|(until, _)| *until),
@@ -428,6 +432,9 @@ impl Daemon {
         }
         if due(self.plugins.deadline()) {
             self.plugins.time(&mut self.ctx);
+        }
+        if due(self.presence.deadline()) {
+            self.mind_presence();
         }
         if due(self.rules.due) {
             self.admission_changed();

@@ -176,6 +176,8 @@ impl Daemon {
             held: self.lender.held(),
             deny: charter::deny(&rules),
             admission: charter::admission(&rules, crate::sys::unix_ms() / 1000),
+            own_first: config.lend.own_first.then(|| config.lend.grace()),
+            keep_max_s: config.lend.keep_max_s,
         }
     }
 

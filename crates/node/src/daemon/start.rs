@@ -13,6 +13,7 @@ use crate::lender::Lender;
 use crate::links::{self, Links};
 use crate::options::{Config, JoinTarget, Options, Paths};
 use crate::plugins::Plugins;
+use crate::presence::Presence;
 use crate::runtime::{self, Place};
 use crate::streams::Streams;
 use crate::sys;
@@ -154,6 +155,7 @@ impl Node {
             bound: HashMap::new(),
         };
         let charters = pool.as_ref().map(|pool| Charters::load(&ctx.paths.state, pool));
+        let presence = Presence::of(&ctx.config.lend, &ctx.paths.state.join("node.toml"))?;
         let plugins = Plugins::new(&mut ctx)?;
         let lender = Lender::new(&mut ctx)?;
         let settings = Settings {
@@ -194,6 +196,7 @@ impl Node {
                 due: None,
                 turned_away: None,
             },
+            presence,
             user,
             uid,
             pool: pool.as_ref().map(Pool::id),
@@ -212,6 +215,7 @@ impl Node {
             _identity_lock: lock,
         };
         daemon.begin_charter();
+        daemon.restore_lending();
         if let Some(socket) = options.embedded {
             daemon.only = Some(only_program(&mut daemon, socket)?);
         }

@@ -15,13 +15,16 @@ const FRAME_MAX: usize = HEADER_BYTES + DATA_BODY_MAX;
 /// the other leases.
 const ROUNDS: usize = 16;
 
+/// No call is called so.
+const WITHDRAWN: u64 = 0;
+
 /// The calls of a lease whose home is another node.
 #[derive(Debug)]
 pub struct Served {
     serve: Serve,
     /// Frames for the home, not yet on its connection.
     home: Vec<u8>,
-    /// Calls in the ring, oldest first.
+    /// Calls in the ring, oldest first; [`WITHDRAWN`] stands for those given back.
     inside: VecDeque<u64>,
     /// Calls answered through this ring.
     answered: u64,
@@ -123,6 +126,7 @@ impl Served {
         ring.replies.disarm();
         ring.calls.disarm();
         for _ in 0..ROUNDS {
+            self.withdraw(ring);
             self.write(ctx.now, ring)?;
             let open = self.takes_input(ctx, serial);
             if open {
@@ -139,8 +143,27 @@ impl Served {
         Ok(true)
     }
 
+    /// Gives calls back to the home that have not begun.
+    fn withdraw(&mut self, ring: &CallerEnd) {
+        if !self.serve.has_withdrawal() {
+            return;
+        }
+        let written = self.answered + self.inside.len() as u64;
+        let (answered, inside) = (self.answered, &mut self.inside);
+        let claim = |place: usize| {
+            let withdrawn = ring.progress.withdraw(answered + place as u64, written);
+            if let Some(call) = inside.get_mut(place).filter(|_| withdrawn) {
+                *call = WITHDRAWN;
+            }
+            withdrawn
+        };
+        self.serve.withdraw(claim, &mut self.home);
+    }
+
     /// Puts the frames for the home on its connection, if there is one.
     pub fn flush(&mut self, ctx: &mut Context, serial: u64) {
+        // Without a ring that could be asked, none that the worker has is given back.
+        self.serve.withdraw(|_| false, &mut self.home);
         if self.home.is_empty() {
             return;
         }
@@ -178,7 +201,8 @@ impl Served {
         let count = self.decoder.fill_with(|buffer| ring.replies.read_to(buffer, FRAME_MAX))?;
         while let Some((header, body)) = self.decoder.next_frame()? {
             let is_last_part = header.kind.get() == Kind::Result as u16 && !header.has(flags::MORE);
-            if is_last_part && self.inside.front() == Some(&header.sequence.get()) {
+            let front = self.inside.front().copied();
+            if is_last_part && (front == Some(header.sequence.get()) || front == Some(WITHDRAWN)) {
                 self.inside.pop_front();
                 self.answered += 1;
             }
@@ -206,8 +230,8 @@ impl Served {
         let begun = place.map_or(0, |place| place + 1);
         let unseen = ring.progress.finished().saturating_sub(self.answered);
         let unseen = usize::try_from(unseen).unwrap_or(usize::MAX).min(self.inside.len());
-        let last = begun.max(unseen).checked_sub(1)?;
-        self.inside.get(last).copied().map(CallId)
+        let begun = self.inside.iter().take(begun.max(unseen));
+        begun.rev().find(|call| **call != WITHDRAWN).copied().map(CallId)
     }
 
     fn handle(&mut self, now: Tick, input: Input<'_>) {

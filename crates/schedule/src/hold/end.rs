@@ -82,7 +82,7 @@ impl Hold {
     }
 
     /// The call was sent to a lease that is no more.
-    fn lost(&mut self, now: Tick, place: u32, call: CallId, lost: bool, out: &mut Vec<Output>) {
+    pub(super) fn lost(&mut self, now: Tick, place: u32, call: CallId, lost: bool, out: &mut Vec<Output>) {
         let Some(known) = self.calls.get_mut(call) else { return };
         known.forget_copy(place);
         if !known.is_waiting() {

@@ -2,6 +2,7 @@ use super::speed::{Room, Speed};
 use crate::watch::Watch;
 use core::hash::{BuildHasherDefault, Hasher};
 use mutirao_wire::limits::{LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
+use mutirao_wire::local::Leave;
 use mutirao_wire::{CallId, Handle, Tick};
 use std::collections::{HashMap, VecDeque};
 
@@ -16,8 +17,9 @@ pub(super) struct Lease {
     /// Its worker serves.
     pub(super) ready: bool,
     pub(super) way: Way,
-    /// Nothing more is to be placed on it; `Some(true)` when this was fulfilled and told.
-    pub(super) retiring: Option<bool>,
+    /// Nothing more is to be placed on it.
+    pub(super) retiring: Option<Leave>,
+    pub(super) withdrawal: Withdrawal,
     /// Sent and not answered, in order; those among them that are finished are nobody's any more.
     pub(super) sent: VecDeque<Sent>,
     /// The last one sent, if parts of it are still to be sent, and how many bytes have been.
@@ -34,6 +36,18 @@ pub(super) struct Lease {
     open: bool,
     /// It is in the list of those that have something pending.
     pending: bool,
+}
+
+/// How far the withdrawal of calls from a lease is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Withdrawal {
+    None,
+    /// As soon as it can be asked for.
+    Due,
+    /// Asked for and not answered.
+    Asked,
+    /// So, but of some calls only.
+    AskedForSome,
 }
 
 /// Whether the lender can be reached.
@@ -63,6 +77,7 @@ impl Lease {
             ready: false,
             way: Way::Open,
             retiring: None,
+            withdrawal: Withdrawal::None,
             sent: VecDeque::new(),
             sending: None,
             window: capacity,
@@ -98,9 +113,25 @@ impl Lease {
         self.speed.room(now, outstanding, head_us, self.local)
     }
 
+    /// The lender cannot be reached: what it was asked last it may not have heard.
+    pub(super) fn is_cut_off(&mut self) {
+        self.way = Way::Broken;
+        self.withdrawal = if self.retiring.is_some() { Withdrawal::Due } else { Withdrawal::None };
+    }
+
     /// With less than this nothing new is begun.
     pub(super) fn window_min(&self) -> u64 {
         PIECE_MIN.min(self.capacity / 4)
+    }
+
+    /// The calls sent whole, if a withdrawal is due and can be asked for.
+    pub(super) fn begin_withdrawal(&mut self) -> Option<Vec<CallId>> {
+        let can = self.withdrawal == Withdrawal::Due && self.can_write() && self.sending.is_none();
+        if !can || self.sent.is_empty() {
+            return None;
+        }
+        self.withdrawal = Withdrawal::Asked;
+        Some(self.sent.iter().map(|sent| sent.call).collect())
     }
 
     /// Takes out the calls that are in `listed`, in their order.

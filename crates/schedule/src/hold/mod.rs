@@ -14,6 +14,7 @@ mod calls;
 mod end;
 mod lease;
 mod place;
+mod retire;
 mod speed;
 mod types;
 mod waiting;
@@ -157,7 +158,8 @@ impl Hold {
             | Input::WorkerEnded { handle, .. }
             | Input::LocalWorkerEnded { handle, .. }
             | Input::LeaseEnded { handle, .. }
-            | Input::Retire(handle)
+            | Input::Retire { handle, .. }
+            | Input::Withdrawn { handle, .. }
             | Input::Credit { handle, .. }
             | Input::Room { handle, .. } => {
                 // News of a lease that has ended meanwhile is of no interest.
@@ -194,6 +196,12 @@ impl Hold {
         })
     }
 
+    /// Whether nothing is to be done on this lease, or it is unknown.
+    pub fn is_idle(&self, handle: Handle) -> bool {
+        let lease = self.leases.place(handle).and_then(|place| self.leases.get(place));
+        lease.is_none_or(|lease| lease.sent.is_empty() && lease.bound.is_empty())
+    }
+
     /// How much there is to do.
     pub fn backlog(&self) -> Backlog {
         let bound = self.leases.bound();
@@ -228,7 +236,7 @@ impl Hold {
                     (lease.window, lease.capacity) = (room, room);
                 }
             }
-            Input::LeaseBroken(_) => lease.way = Way::Broken,
+            Input::LeaseBroken(_) => lease.is_cut_off(),
             Input::LeaseRestored(_) if lease.local => lease.way = Way::Open,
             Input::LeaseRestored(handle) => {
                 lease.way = Way::Resuming;
@@ -241,18 +249,17 @@ impl Hold {
             Input::WorkerEnded { not_started, .. } => {
                 lease.new_head(now);
                 let not_started = lease.take_listed(not_started);
+                if lease.retiring.is_some() {
+                    self.leases.pend(place);
+                }
                 self.not_started(now, place, not_started, out);
             }
             Input::LocalWorkerEnded { running, code, .. } => {
                 self.local_worker_ended(now, place, running, code, out);
             }
             Input::LeaseEnded { running, lost, .. } => self.lease_ended(now, place, running, lost, out),
-            Input::Retire(_) => {
-                lease.retiring.get_or_insert(false);
-                let bound = core::mem::take(&mut lease.bound);
-                self.leases.pend(place);
-                bound.into_iter().for_each(|call| self.finish(call, Outcome::LeaseEnded, out));
-            }
+            Input::Retire { leave, .. } => self.retire(now, place, leave, out),
+            Input::Withdrawn { calls, .. } => self.withdrawn(now, place, calls, out),
             Input::Credit { bytes, .. } if !lease.local => {
                 lease.window = lease.window.saturating_add(bytes).min(LEASE_WINDOW_BYTES);
             }
@@ -267,6 +274,10 @@ impl Hold {
             return;
         }
         lease.way = Way::Open;
+        if lease.retiring.is_some() {
+            self.leases.pend(place);
+        }
+        let Some(lease) = self.leases.get_mut(place) else { return };
         lease.new_head(now);
         let unknown = lease.take_listed(unknown);
         // The lender may not have heard of cancellations.

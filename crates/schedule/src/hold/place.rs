@@ -1,6 +1,6 @@
 use super::Hold;
 use super::calls::Known;
-use super::lease::{Lease, Sent};
+use super::lease::{Lease, Sent, Withdrawal};
 use super::speed::{Depth, Fit};
 use super::types::{Output, Part};
 use core::cmp::Reverse;
@@ -56,7 +56,7 @@ impl Hold {
             self.place_waiting(now, out);
         }
         // A second copy takes a second lease.
-        if self.waiting.count() > 0 || !self.options.copies || self.leases.len() < 2 {
+        if self.waiting.count() > 0 || self.leases.len() < 2 {
             self.copies_at = None;
             return;
         }
@@ -78,12 +78,10 @@ impl Hold {
         }
         self.leases.reopen(place);
         while self.send_bound(now, place, out) {}
+        self.go_on_retiring(now, place, out);
         let Some(lease) = self.leases.get_mut(place) else { return };
-        if lease.retiring == Some(false) && lease.sent.is_empty() {
-            lease.retiring = Some(true);
-            out.push(Output::Retired(lease.handle));
-        }
-        if lease.sending.is_some() || !lease.bound.is_empty() || lease.retiring == Some(false) {
+        // One that retires is looked at again when something happens to it.
+        if lease.sending.is_some() || !lease.bound.is_empty() {
             self.leases.pend(place);
         }
     }
@@ -274,8 +272,8 @@ impl Hold {
         lease.sent.push_back(Sent { call, operation, work_us });
         lease.speed.added(work_us);
         send_parts(lease, call, 0, known, out);
-        self.copies_changed |= known.call.repeatable;
         let (in_part, is_head) = (lease.sending.is_some(), lease.sent.len() == 1);
+        self.copies_changed |= known.call.repeatable || !is_head;
         if in_part {
             self.leases.pend(place);
         }
@@ -284,8 +282,8 @@ impl Hold {
         }
     }
 
-    /// Sends repeatable calls that take suspiciously long to idle leases as well, and finds out when to look
-    /// again.
+    /// Sends repeatable calls that take suspiciously long to idle leases as well, gets others back that have
+    /// not begun, and finds out when to look again.
     fn copy_stragglers(&mut self, now: Tick, out: &mut Vec<Output>) {
         self.copies_at = None;
         // Not more often than needed: each look costs the calls outstanding.
@@ -303,17 +301,22 @@ impl Hold {
         idle.sort_by(|a, b| a.1.total_cmp(&b.1));
         let mut idle: VecDeque<u32> = idle.into_iter().map(|(place, _)| place).collect();
         let mut stragglers = Vec::new();
+        let mut stuck: Vec<(u32, CallId)> = Vec::new();
         let mut next: Option<Tick> = None;
-        for (_, lease) in self.leases.iter() {
-            let single = lease.sent.iter().filter_map(|sent| Some((self.straggles_at(sent)?, sent)));
-            for (at, sent) in single.take(STRAGGLERS_A_LEASE) {
-                if at <= now {
-                    stragglers.push((at, sent.call, sent.operation));
-                } else {
+        for (place, lease) in self.leases.iter() {
+            let single = lease.sent.iter().enumerate();
+            let single = single.filter_map(|(at, sent)| Some((self.straggles_at(sent, at > 0)?, at, sent)));
+            for ((at, is_repeatable), position, sent) in single.take(STRAGGLERS_A_LEASE) {
+                if at > now {
                     next = Some(next.map_or(at, |next| next.min(at)));
+                } else if is_repeatable {
+                    stragglers.push((at, sent.call, sent.operation));
+                } else if position > 0 && lease.withdrawal == Withdrawal::None && lease.can_begin() {
+                    stuck.push((place, sent.call));
                 }
             }
         }
+        self.get_back(&stuck, out);
         stragglers.sort_unstable();
         for (_, call, operation) in stragglers {
             let Some(place) = idle.pop_front() else { return };
@@ -328,16 +331,19 @@ impl Hold {
         self.copies_at = next.map(|next| next.max(self.copies_after));
     }
 
-    /// When a call sent should have a second copy; `None` if never.
-    fn straggles_at(&self, sent: &Sent) -> Option<Tick> {
+    /// When a call sent should have a second copy or, if it is not repeatable but `waits` behind another, be
+    /// had back, and whether it is repeatable; `None` if never.
+    fn straggles_at(&self, sent: &Sent, waits: bool) -> Option<(Tick, bool)> {
         let known = self.calls.get(sent.call)?;
         let single = known.copies.iter().flatten().count() == 1;
-        if !single || !known.call.repeatable || known.call.only.is_some() {
+        let repeatable = known.call.repeatable;
+        let movable = if repeatable { self.options.copies } else { waits };
+        if !single || !movable || known.call.only.is_some() {
             return None;
         }
         let usual_us = self.usual.time_us(sent.operation)?;
         let patience = Duration::from_micros((usual_us * STRAGGLER_TIMES) as u64);
-        Some(known.sent_at + patience.max(STRAGGLER_MIN))
+        Some((known.sent_at + patience.max(STRAGGLER_MIN), repeatable))
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use mutirao_wire::local::Leave;
 use mutirao_wire::stream::failure;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -317,7 +318,7 @@ fn a_retired_lease_finishes_its_work_and_a_bound_call_stays_on_its_lease() {
     let last = bench.submit(Call { only, ..call() });
     bench.place();
     let left = bench.submit(Call { only, ..call() });
-    bench.tell(Input::Retire(Handle(1)));
+    bench.tell(Input::Retire { handle: Handle(1), leave: Leave::Finish });
     assert_eq!(bench.outcomes[&left], Some(Outcome::LeaseEnded));
     assert!(bench.hold.submit(Call { only, ..call() }).is_err());
     let mut out = Vec::new();
@@ -326,6 +327,50 @@ fn a_retired_lease_finishes_its_work_and_a_bound_call_stays_on_its_lease() {
     assert!(bench.hold.result(bench.now, Handle(1), last, None, &mut out));
     bench.hold.place(bench.now, &mut out);
     assert_eq!(out, [Output::Retired(Handle(1))]);
+}
+
+/// Two calls on a remote lease, one of them running; it retires. What is asked back, and what comes of all
+/// once the lender has said that the second has not begun.
+fn retire(repeatable: bool, leave: Leave) -> (Hold, [CallId; 2], Vec<Output>) {
+    let mut bench = Bench::new(false, &[100_000]);
+    let usual = Call { repeatable, ..call() };
+    bench.submit_many(3, &usual);
+    bench.run(FOR_EVER);
+    bench.lengths[0] = u64::MAX / 4;
+    let calls = [bench.submit(usual.clone()), bench.submit(usual.clone())];
+    bench.submit_many(5, &Call { operation: 1, ..usual });
+    bench.place();
+    bench.tell(Input::Retire { handle: Handle(0), leave });
+    let mut out = Vec::new();
+    bench.hold.place(bench.now, &mut out);
+    assert_eq!(out, [Output::Withdraw { handle: Handle(0), calls: calls.to_vec() }]);
+    out.clear();
+    let input = Input::Withdrawn { handle: Handle(0), calls: vec![calls[1]] };
+    bench.hold.handle(bench.now, input, &mut out);
+    bench.hold.place(bench.now, &mut out);
+    (bench.hold, calls, out)
+}
+
+#[test]
+fn what_runs_on_a_lease_that_retires_ends_as_was_said() {
+    let retired = Output::Retired(Handle(0));
+    let unknown = |call| Output::Finished { call, outcome: Outcome::Unknown };
+    for repeatable in [true, false] {
+        let (mut hold, [runs, _], out) = retire(repeatable, Leave::Finish);
+        assert_eq!(out, [], "it waits for what runs");
+        let mut out = Vec::new();
+        assert!(hold.result(FOR_EVER, Handle(0), runs, None, &mut out));
+        hold.place(FOR_EVER, &mut out);
+        assert_eq!(out, vec![retired.clone()]);
+    }
+    let (hold, _, out) = retire(true, Leave::Rerun);
+    assert_eq!((out, hold.backlog().waiting), (vec![retired.clone()], 7));
+    let (hold, _, out) = retire(false, Leave::Rerun);
+    assert_eq!((out, hold.backlog().waiting), (vec![], 6), "what may not run twice is waited for");
+    let (hold, _, out) = retire(true, Leave::Abandon);
+    assert_eq!((out, hold.backlog().waiting), (vec![retired.clone()], 7));
+    let (hold, [runs, _], out) = retire(false, Leave::Abandon);
+    assert_eq!((out, hold.backlog().waiting), (vec![unknown(runs), retired], 6));
 }
 
 #[test]

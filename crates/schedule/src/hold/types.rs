@@ -1,3 +1,4 @@
+use mutirao_wire::local::Leave;
 #[cfg(doc)]
 use mutirao_wire::stream::failure;
 use mutirao_wire::stream::{self, CallExtent};
@@ -117,8 +118,21 @@ pub enum Input {
         /// repeatable call runs again after either, but only so often after a loss, since it may be the cause.
         lost: bool,
     },
-    /// Place nothing more on this lease; [`Output::Retired`] tells when it has nothing left to do.
-    Retire(Handle),
+    /// Place nothing more on this lease; [`Output::Retired`] tells when it may be given back. Said again, the
+    /// more impatient counts.
+    Retire {
+        /// Which lease.
+        handle: Handle,
+        /// What becomes of what runs there.
+        leave: Leave,
+    },
+    /// The answer to [`Output::Withdraw`]: these of the calls listed there have not begun and will not.
+    Withdrawn {
+        /// Which lease.
+        handle: Handle,
+        /// Calls that did not run.
+        calls: Vec<CallId>,
+    },
     /// A remote lender has room for so many further bytes.
     Credit {
         /// Which lease.
@@ -157,6 +171,14 @@ pub enum Output {
         /// Which call.
         call: CallId,
     },
+    /// Get these calls back, if they have not begun: write a `WithdrawCalls` frame to a remote lease; withdraw
+    /// them from the ring of a local one. [`Input::Withdrawn`] is the answer, from a local lease at once.
+    Withdraw {
+        /// Which lease.
+        handle: Handle,
+        /// Calls sent whole, in order.
+        calls: Vec<CallId>,
+    },
     /// Ask the node to end the worker of a local lease, provided the ring names `call` as running (otherwise
     /// do nothing). Repeated until the worker is gone or the call is answered.
     KillWorker {
@@ -182,7 +204,8 @@ pub enum Output {
         /// How it ended.
         outcome: Outcome,
     },
-    /// A lease that was to be retired has nothing left to do: it may be given back.
+    /// A lease that was to be retired has nothing left to do, or nothing that counts: give it back. It is
+    /// forgotten here.
     Retired(Handle),
     /// There are [`LEASES_MAX`] leases: this one is not used, and should be given back.
     TooManyLeases(Handle),

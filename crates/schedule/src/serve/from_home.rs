@@ -4,7 +4,7 @@ use crate::watch::Watch;
 use mutirao_wire::frame::{HEADER_BYTES, Header, flags};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::{CALL_BYTES_MAX, LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
-use mutirao_wire::stream::{CallExtent, Resume, Resumed, StreamMessage};
+use mutirao_wire::stream::{self, CallExtent, Resume, Resumed, StreamMessage};
 use mutirao_wire::{CallId, Handle, Tick};
 
 impl Serve {
@@ -25,6 +25,7 @@ impl Serve {
                 self.cancel(now, CallId(header.sequence.get()), out);
                 Ok(())
             }
+            Stream::Open(_) if kind == Kind::WithdrawCalls as u16 => self.wants_back(header, body),
             Stream::Open(handle) | Stream::Quiet(handle) if kind == Kind::Resume as u16 => {
                 let Ok(StreamMessage::Resume(resume)) = StreamMessage::read(header, body) else {
                     return Err(Violation::Frame { kind });
@@ -102,7 +103,9 @@ impl Serve {
         cost: u64,
         more: bool,
     ) -> Result<Queued, Violation> {
-        if self.calls() >= LEASE_CALLS_MAX as usize {
+        const MAX: usize = LEASE_CALLS_MAX as usize;
+        // It is counted exactly only where that matters.
+        if self.places_taken() >= MAX && self.calls() >= MAX {
             return Err(Violation::TooManyCalls);
         }
         let extent = CallExtent::unpack(header.extent.get());
@@ -148,17 +151,15 @@ impl Serve {
     }
 
     fn credit(&mut self, header: &Header, body: &[u8]) -> Result<(), Violation> {
-        let (ids, rest) = body.as_chunks::<8>();
-        if !rest.is_empty() || ids.len() != header.aux.get() as usize {
+        let Some(ids) = stream::read_ids(header, body) else {
             return Err(Violation::Frame { kind: header.kind.get() });
-        }
+        };
         let bytes = header.extent.get();
         if bytes > LEASE_WINDOW_BYTES - self.window {
             return Err(Violation::Credit);
         }
         self.window += bytes;
-        for id in ids {
-            let call = CallId(u64::from_le_bytes(*id));
+        for call in ids {
             let place = self.results.iter().take(self.next).position(|kept| kept.call == call);
             let kept = place.and_then(|place| self.results.remove(place));
             let Some(kept) = kept else { return Err(Violation::NothingToAcknowledge(call)) };
@@ -168,13 +169,36 @@ impl Serve {
         Ok(())
     }
 
+    /// The home would have calls back. Those that wait here it has at once; of those in the worker's ring
+    /// [`withdraw`](Serve::withdraw) finds out.
+    fn wants_back(&mut self, header: &Header, body: &[u8]) -> Result<(), Violation> {
+        let kind = header.kind.get();
+        let wanted = stream::read_ids(header, body).filter(|_| self.withdrawal.is_none());
+        let mut wanted = wanted.ok_or(Violation::Frame { kind })?;
+        if wanted.len() > LEASE_CALLS_MAX as usize {
+            return Err(Violation::TooManyCalls);
+        }
+        let mut back = Vec::new();
+        wanted.retain(|call| {
+            let place = self.queue.iter().position(|queued| queued.call == *call);
+            // What began to be written into the ring goes on.
+            let waits = place.filter(|place| *place > 0 || self.written == 0);
+            let Some(queued) = waits.and_then(|place| self.queue.remove(place)) else { return true };
+            self.left_queue(&queued);
+            back.push(*call);
+            false
+        });
+        self.withdrawal = Some((wanted, back));
+        Ok(())
+    }
+
     fn cancel(&mut self, now: Tick, call: CallId, out: &mut Vec<Output>) {
         if self.partial.as_ref().is_some_and(|partial| partial.call == call) {
             if self.drop_partial(Fate::Cancelled).is_some() {
                 self.answer(call, Fate::Cancelled, None, Body::from(&[][..]));
             }
         } else if let Some(place) =
-            self.inside.iter().position(|inside| inside.call == call && !inside.aborted)
+            self.inside.iter().position(|inside| inside.call == call && inside.is_live())
         {
             self.inside[place].fate = Fate::Cancelled;
             if place == 0 {
@@ -221,6 +245,7 @@ impl Serve {
         }
         self.queue_bytes = self.queue.iter().map(|queued| queued.argument.len() as u64).sum();
         self.advanced = self.queue.iter().any(|queued| queued.advanced);
+        self.withdrawal = None;
         if self.watch.is_none() {
             self.new_head(now);
         }

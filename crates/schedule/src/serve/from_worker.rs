@@ -88,7 +88,8 @@ impl Serve {
 
     pub(super) fn lease_ends(&mut self, running: Option<CallId>, cause: &str, home: &mut Vec<u8>) {
         self.inside.drain(..self.started(running));
-        let inside = self.inside.drain(..).map(|inside| inside.call);
+        let inside = self.inside.drain(..).filter(|inside| inside.fate != Fate::Forgotten);
+        let inside = inside.map(|inside| inside.call);
         let queued = self.queue.drain(..).map(|queued| queued.call);
         let partial = self.partial.take().map(|partial| partial.call);
         let not_started = inside.chain(queued).chain(partial).collect();
@@ -99,8 +100,14 @@ impl Serve {
 
     /// How many of the calls inside have started: a worker that runs a call has taken all before it.
     fn started(&self, running: Option<CallId>) -> usize {
-        // One that was aborted never runs; the same call may be behind it.
-        let place = |running| self.inside.iter().position(|inside| inside.call == running && !inside.aborted);
+        // One that was aborted or given back never runs; the same call may be behind it.
+        let place = |running| {
+            let place = self.inside.iter().position(|inside| inside.call == running && inside.is_live());
+            // One that was forgotten over a break may be what runs.
+            let forgotten =
+                || self.inside.iter().rposition(|inside| inside.call == running && !inside.aborted);
+            place.or_else(forgotten)
+        };
         running.and_then(place).map_or(0, |place| place + 1)
     }
 

@@ -20,6 +20,7 @@ pub use types::*;
 use crate::body::Body;
 use crate::watch::Watch;
 use mutirao_wire::frame::{HEADER_BYTES, Header, flags, put_frame};
+use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::{DATA_BODY_MAX, LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
 use mutirao_wire::stream::{self, CallExtent, failure};
 use mutirao_wire::{CallId, Handle, Tick};
@@ -66,6 +67,8 @@ pub struct Serve {
     worker: Worker,
     /// A result whose parts arrive from the worker.
     gather: Option<(CallId, u64, Body)>,
+    /// Calls in the worker's ring that the home would have back, and those that it has back already.
+    withdrawal: Option<(Vec<CallId>, Vec<CallId>)>,
     results: VecDeque<Kept>,
     results_bytes: u64,
     /// The first result not yet sent whole, and how much of it was sent.
@@ -99,7 +102,8 @@ enum Fate {
     Wanted,
     /// Its answer is `CANCELLED`, or that it did not start.
     Cancelled,
-    /// The home does not know it any more.
+    /// The home does not know it any more, or has it back: should it have sent it again, another entry
+    /// stands for that.
     Forgotten,
 }
 
@@ -131,6 +135,13 @@ struct Inside {
     fate: Fate,
     /// It went in only in part, and never runs. The same call may be there again, whole.
     aborted: bool,
+}
+
+impl Inside {
+    /// Whether it may run, and the home knows it.
+    fn is_live(&self) -> bool {
+        !self.aborted && self.fate != Fate::Forgotten
+    }
 }
 
 #[derive(Debug)]
@@ -228,6 +239,31 @@ impl Serve {
         self.send_credit(home);
     }
 
+    /// Whether the home waits to have calls back: [`withdraw`](Serve::withdraw) answers it.
+    pub fn has_withdrawal(&self) -> bool {
+        self.withdrawal.is_some()
+    }
+
+    /// Gives the home back those calls that it would have back and that have not begun. `claim` gets hold of
+    /// the call at this place among those written into the ring and not answered, and says whether that
+    /// came before its beginning; without a ring it says false.
+    pub fn withdraw(&mut self, mut claim: impl FnMut(usize) -> bool, home: &mut Vec<u8>) {
+        let Some((mut wanted, mut back)) = self.withdrawal.take() else { return };
+        wanted.sort_unstable();
+        for (place, inside) in self.inside.iter_mut().enumerate() {
+            if inside.is_live() && wanted.binary_search(&inside.call).is_ok() && claim(place) {
+                inside.fate = Fate::Forgotten;
+                back.push(inside.call);
+            }
+        }
+        if let Stream::Open(handle) = self.stream {
+            let header = stream::withdraw_header(Kind::CallsWithdrawn, handle, back.len());
+            let mut ids = Vec::with_capacity(8 * back.len());
+            stream::put_ids(back, &mut ids);
+            put_frame(home, header, &ids);
+        }
+    }
+
     /// Whether something stands ready for the ring.
     pub fn has_worker_output(&self) -> bool {
         let arrives = || self.partial.as_ref().is_some_and(|call| call.argument.len() > self.written);
@@ -254,6 +290,11 @@ impl Serve {
 
     /// Calls that are here and not answered.
     pub fn calls(&self) -> usize {
+        self.places_taken() - self.inside.iter().filter(|inside| inside.fate == Fate::Forgotten).count()
+    }
+
+    /// The same, with those that the home does not count any more.
+    fn places_taken(&self) -> usize {
         self.queue.len() + self.inside.len() + usize::from(self.partial.is_some())
     }
 
@@ -266,6 +307,7 @@ impl Serve {
 
     fn stream_down(&mut self) {
         self.stream = Stream::Down;
+        self.withdrawal = None;
         self.drop_partial(Fate::Forgotten);
     }
 

@@ -55,6 +55,8 @@ pub struct Lease {
 #[derive(Default)]
 pub struct Worker {
     calls: VecDeque<(Header, Vec<u8>)>,
+    /// For each frame of `calls`, whether its call was withdrawn.
+    withdrawn: VecDeque<bool>,
     call_bytes: usize,
     partial: Option<(Header, Vec<u8>)>,
     running: Option<(Header, Vec<u8>)>,
@@ -120,6 +122,18 @@ impl Lease {
                 self.gathered = None;
                 StreamMessage::from(Resume { handle, outstanding }).put(&mut frame);
             }
+            hold::Output::Withdraw { handle, calls } => {
+                if self.local {
+                    let ring = self.worker.as_mut().filter(|_| self.rings_due == 0);
+                    let calls = ring.map_or_else(Vec::new, |ring| ring.withdraw(&calls));
+                    self.to_library.push_back(ToLibrary::News(Input::Withdrawn { handle, calls }));
+                    return;
+                }
+                let mut ids = Vec::new();
+                let header = stream::withdraw_header(Kind::WithdrawCalls, handle, calls.len());
+                stream::put_ids(calls, &mut ids);
+                put_frame(&mut frame, header, &ids);
+            }
             hold::Output::KillWorker { call, code, .. } => {
                 if self.rings_due == 0 {
                     self.kill(now, Some(call), code, calls);
@@ -181,6 +195,10 @@ impl Lease {
                     let bytes = header.extent.get();
                     assert!(body.is_empty());
                     return Some(News::Input(Input::Credit { handle: self.handle, bytes }));
+                }
+                ToLibrary::Frame(header, body) if header.kind.get() == Kind::CallsWithdrawn as u16 => {
+                    let calls = stream::read_ids(&header, &body).unwrap();
+                    return Some(News::Input(Input::Withdrawn { handle: self.handle, calls }));
                 }
                 ToLibrary::Frame(header, body) => {
                     let handle = self.handle;
@@ -274,6 +292,7 @@ impl Lease {
             }
         }
         self.to_serve = decoder;
+        self.give_back();
         self.fill_ring(now);
     }
 
@@ -331,6 +350,14 @@ impl Lease {
         assert_eq!(decoder.pending(), 0);
     }
 
+    /// Gives the home what it would have back.
+    fn give_back(&mut self) {
+        let mut home = Vec::new();
+        let worker = &mut self.worker;
+        self.serve.withdraw(|place| worker.as_mut().is_some_and(|worker| worker.claim(place)), &mut home);
+        self.arrive_home(&home);
+    }
+
     fn fill_ring(&mut self, now: Tick) {
         let Some(worker) = &mut self.worker else { return };
         let mut home = Vec::new();
@@ -362,7 +389,7 @@ impl Lease {
             self.fill_ring(now);
         }
         if let Some(worker) = &mut self.worker {
-            worker.step(calls);
+            worker.step(calls, self.local);
         }
         if !self.local {
             self.read_ring(now);
@@ -422,15 +449,40 @@ impl Worker {
         if fits {
             self.call_bytes += cost;
             self.calls.push_back((header, body));
+            self.withdrawn.push_back(false);
         }
         fits
+    }
+
+    /// Withdraws, as the caller of a ring, those of the calls that are there whole and have not begun.
+    fn withdraw(&mut self, calls: &[CallId]) -> Vec<CallId> {
+        let whole = |(header, _): &(Header, Vec<u8>)| !header.has(flags::MORE);
+        let mut taken = Vec::new();
+        for place in 0..self.calls.len() {
+            let call = CallId(self.calls[place].0.sequence.get());
+            if whole(&self.calls[place]) && !self.withdrawn[place] && calls.contains(&call) {
+                self.withdrawn[place] = true;
+                taken.push(call);
+            }
+        }
+        taken
+    }
+
+    /// Withdraws, as the lender, the call at this place among those it wrote and has no answer of.
+    fn claim(&mut self, place: usize) -> bool {
+        let ends = |(header, _): &&(Header, Vec<u8>)| !header.has(flags::MORE);
+        let answered = self.replies.iter().filter(ends).count() + usize::from(self.running.is_some());
+        let Some(place) = place.checked_sub(answered) else { return false };
+        let whole = self.calls.iter().enumerate().filter(|(_, frame)| !frame.0.has(flags::MORE));
+        let Some(place) = whole.map(|(at, _)| at).nth(place) else { return false };
+        !core::mem::replace(&mut self.withdrawn[place], true)
     }
 
     fn running(&self) -> Option<CallId> {
         self.running.as_ref().map(|(header, _)| CallId(header.sequence.get()))
     }
 
-    fn step(&mut self, calls: &mut Calls) {
+    fn step(&mut self, calls: &mut Calls, local: bool) {
         if let Some((header, whole)) = self.running.take() {
             if header.aux.get() == operation::STALL {
                 self.running = Some((header, whole));
@@ -440,6 +492,7 @@ impl Worker {
             return;
         }
         let Some((header, body)) = self.calls.pop_front() else { return };
+        let withdrawn = self.withdrawn.pop_front().unwrap();
         self.call_bytes -= HEADER_BYTES + body.len();
         if header.kind.get() == Kind::Cancel as u16 {
             let (partial, _) = self.partial.take().expect("a cancelled call was sent in part");
@@ -451,6 +504,13 @@ impl Worker {
         whole.extend(body);
         if header.has(flags::MORE) {
             self.partial = Some((header, whole));
+            return;
+        }
+        if withdrawn {
+            // A library drops the answer out of its ring, as a lender does.
+            if !local {
+                self.reply(header, Err(failure::CANCELLED));
+            }
             return;
         }
         let call = CallId(header.sequence.get());

@@ -4,6 +4,7 @@ mod lease;
 
 use lease::{Lease, Way};
 use mutirao_schedule::hold::{self, Call, Hold, Input, Options, Outcome, Output};
+use mutirao_wire::local::Leave;
 use mutirao_wire::stream::failure;
 use mutirao_wire::{CallId, Handle, Tick};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,7 @@ pub struct World {
     next_handle: u32,
     pub calls: BTreeMap<CallId, Known>,
     lost_some: bool,
+    pub retired: usize,
 }
 
 pub fn argument(call: CallId, bytes: u32) -> Vec<u8> {
@@ -74,6 +76,7 @@ impl World {
             next_handle: 1,
             calls: BTreeMap::new(),
             lost_some: false,
+            retired: 0,
         }
     }
 
@@ -121,7 +124,11 @@ impl World {
                 self.leases[lease].end(self.now, which.is_multiple_of(3));
                 self.lost_some = true;
             }
-            (95..96, Some(lease)) => self.tell(Input::Retire(self.leases[lease].handle)),
+            (95..97, Some(lease)) => {
+                let leave = [Leave::Finish, Leave::Rerun, Leave::Abandon][which % 3];
+                self.lost_some |= leave == Leave::Abandon;
+                self.tell(Input::Retire { handle: self.leases[lease].handle, leave });
+            }
             _ => self.pass(which as u64 * 20),
         }
         self.place();
@@ -199,6 +206,7 @@ impl World {
                 Output::Send(hold::Part { handle, .. })
                 | Output::Cancel { handle, .. }
                 | Output::Resume { handle, .. }
+                | Output::Withdraw { handle, .. }
                 | Output::KillWorker { handle, .. } => {
                     // A lease that has ended may still be spoken to until the library has heard of it.
                     if let Some(lease) = self.leases.iter_mut().find(|lease| lease.handle == handle) {
@@ -206,6 +214,7 @@ impl World {
                     }
                 }
                 Output::Retired(handle) => {
+                    self.retired += 1;
                     let lease = self.leases.iter_mut().find(|lease| lease.handle == handle);
                     lease.expect("a retired lease has not ended").end(self.now, false);
                 }
