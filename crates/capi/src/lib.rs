@@ -20,6 +20,8 @@ mod common;
 mod convert;
 mod error;
 #[allow(unsafe_code)]
+mod lending;
+#[allow(unsafe_code)]
 mod operation;
 mod pool;
 

@@ -82,7 +82,8 @@ pub enum Command {
     #[command(after_help = "Example: mutirao resume lab2")]
     Resume {
         /// Its name, or the beginning of its id
-        node: String,
+        #[arg(value_name = "NODE")]
+        lender: String,
     },
     /// Hold slots while a command runs here
     Alloc(AllocArgs),
@@ -448,7 +449,8 @@ Examples:
   mutirao drain lab2 --now       ends what still runs after the grace; repeatable calls run again elsewhere")]
 pub struct DrainArgs {
     /// Its name, or the beginning of its id
-    pub node: String,
+    #[arg(value_name = "NODE")]
+    pub lender: String,
     /// End what still runs after the grace
     #[arg(long)]
     pub now: bool,

@@ -17,19 +17,19 @@ const MISSING_MAX: u32 = 25;
 /// `mutirao drain`
 pub fn drain(pool: &Pool, args: &DrainArgs) -> Result<()> {
     let grace_ms = args.now.then(|| milliseconds(args.grace));
-    give(pool, Topic::Drain { grace_ms }, Some(args.node.clone()))?;
+    give(pool, Topic::Drain { grace_ms }, Some(args.lender.clone()))?;
     if !args.wait {
         return Ok(());
     }
     let mut missing = 0;
     loop {
-        let is_it = |name: &str, id: &str| name == args.node || id.starts_with(&args.node);
+        let is_it = |name: &str, id: &str| name == args.lender || id.starts_with(&args.lender);
         let rows = node_rows(pool)?;
         match rows.iter().find(|row| is_it(&row.node.name, &row.node.id.to_string())) {
             Some(row) if row.state == NodeState::Drained => return Ok(()),
-            Some(row) if row.state == NodeState::Up => bail!("node `{}` was told to lend again", args.node),
+            Some(row) if row.state == NodeState::Up => bail!("node `{}` was told to lend again", args.lender),
             Some(_) => missing = 0,
-            None if missing == MISSING_MAX => bail!("node `{}` does not answer any more", args.node),
+            None if missing == MISSING_MAX => bail!("node `{}` does not answer any more", args.lender),
             None => missing += 1,
         }
         std::thread::sleep(LOOK);

@@ -94,7 +94,6 @@ fn a_running_program_grows_and_shrinks_by_order_and_hears_of_it_if_it_wants() {
         let mut command = scene.command(&node(), Some(&node()));
         succeed(command.args(arguments).env("MUTIRAO_NODE", "n1"), LONG)
     };
-    run(&["init"]);
     run(&["up", "--local", "2", "--slots", "2"]);
     let outcome = std::panic::catch_unwind(|| {
         let mut command = scene.command(&program, None);
