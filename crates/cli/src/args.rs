@@ -583,6 +583,9 @@ pub enum BenchCommand {
         /// Children of each node
         #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
         fan_out: u16,
+        /// How much of the pool somebody else holds meanwhile
+        #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=99))]
+        full: u8,
     },
     /// Healing: the root of a pool of daemons is lost, killed or standing still, and the others find together
     #[command(after_help = "Example: mutirao bench heal --nodes 20 --output json")]

@@ -152,7 +152,9 @@ fn plugin(cli: &Cli, command: &PluginCommand) -> Result<()> {
 fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Call { seconds, only } => bench::call(cli.output, *seconds, only),
-        BenchCommand::Alloc { nodes, rounds, fan_out } => bench::alloc(cli.output, *nodes, *rounds, *fan_out),
+        BenchCommand::Alloc { nodes, rounds, fan_out, full } => {
+            bench::alloc(cli.output, *nodes, *rounds, *fan_out, *full)
+        }
         BenchCommand::Grow { rounds } => bench::grow(cli.output, *rounds),
         BenchCommand::Idle { seconds } => bench::idle(cli.output, *seconds),
         BenchCommand::Heal { nodes, rounds, fan_out } => bench::heal(cli.output, *nodes, *rounds, *fan_out),
