@@ -254,6 +254,7 @@ pub(crate) fn settings(started: &Settings, charter: &Charter) -> Settings {
             0 => started.fan_out,
             fan_out => fan_out as usize,
         },
+        rebalance: charter.topology.rebalance.then_some(Settings::REBALANCE),
         commit: ms(timings.commit_ms),
         dial: ms(timings.handshake_ms),
         first_life: ms(timings.first_life_ms),

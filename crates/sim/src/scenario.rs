@@ -55,6 +55,7 @@ impl Plan {
             coalesce: ms(any(&[20, 20, 2, 60])),
             lapse: ms(any(&[10_000, 10_000, 4000])),
             rounds_max: any(&[16, 16, 2, 1]) as u8,
+            rebalance: seed.is_multiple_of(2).then_some(ms(500)),
             ..Settings::default()
         };
         let options = Options {

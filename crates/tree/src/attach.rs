@@ -61,6 +61,8 @@ struct Wish {
     here: bool,
     /// The parent is to be left as soon as one of `configured` takes this node.
     moving: bool,
+    /// The parent asked this node to go elsewhere, which it tries once.
+    shifting: bool,
     /// Relatives of the time before the parent was lost, best first, and since when they are sought.
     remembered: Vec<(NodeRef, Tick)>,
     queue: VecDeque<NodeRef>,
@@ -127,8 +129,14 @@ impl Place {
         self.wish.candidates(me).into()
     }
 
+    /// Whether an attempt of its own, or of others that passed through it, is under way.
+    pub(crate) fn is_changing(&self) -> bool {
+        let wish = &self.wish;
+        wish.asked.is_some() || wish.moving || wish.shifting || !self.joins.is_empty()
+    }
+
     /// Children, and joiners that are about to be.
-    fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.children.len() + self.joins.values().filter(|passing| passing.below.is_none()).count()
     }
 }
@@ -153,6 +161,7 @@ impl Core {
         let wish = &mut self.place.wish;
         wish.configured = to;
         wish.here = here;
+        wish.shifting = false;
         wish.failures = 0;
         wish.told = None;
         self.place.lineage_touched = true;
@@ -168,7 +177,22 @@ impl Core {
 
     /// Whether this node wants a parent that it does not have.
     fn seeks_parent(&self) -> bool {
-        !self.leaving && (self.place.parent.is_none() || self.place.wish.moving)
+        !self.leaving && (self.place.parent.is_none() || self.place.wish.moving || self.place.wish.shifting)
+    }
+
+    /// Goes below `to`, or where that passes it on to, if it is taken at once; but not if it was told where
+    /// to be, or if its place is changing already.
+    pub(crate) fn shift(&mut self, to: NodeRef, out: &mut Vec<Output>) {
+        let stays = self.place.wish.here || self.leaving || self.place.parent.is_none();
+        if stays || self.place.is_changing() {
+            return;
+        }
+        let wish = &mut self.place.wish;
+        wish.shifting = true;
+        wish.again = None;
+        wish.redirects = 0;
+        wish.queue = VecDeque::from([to]);
+        self.advance_wish(out);
     }
 
     /// Begins with the first candidate again.
@@ -210,6 +234,9 @@ impl Core {
         }
         let pause = self.pause();
         let wish = &mut self.place.wish;
+        if wish.dialling.is_empty() && core::mem::take(&mut wish.shifting) {
+            return;
+        }
         if wish.moving && wish.dialling.is_empty() && wish.told.is_some() {
             // Refused for good: this node stays where it is.
             wish.moving = false;
@@ -285,9 +312,11 @@ impl Core {
         if self.take_asked(from, m.nonce).is_none() {
             return;
         }
+        // An ancestor that is full already has nothing better further down.
+        let above = self.place.lineage.ancestors.iter().any(|node| node.id == from);
         let wish = &mut self.place.wish;
         wish.redirects += 1;
-        if wish.redirects <= DEPTH_MAX {
+        if wish.redirects <= DEPTH_MAX && !(wish.shifting && above) {
             for node in m.to.into_iter().take(REDIRECTS_MAX).rev() {
                 wish.queue.retain(|known| known.id != node.id);
                 wish.queue.push_front(node);
@@ -335,6 +364,7 @@ impl Core {
             self.drop_child(from);
         }
         let wish = &mut self.place.wish;
+        wish.shifting = false;
         wish.queue.clear();
         for (node, _) in wish.dialling.drain(..) {
             self.touched.insert(node.id);
@@ -396,6 +426,7 @@ impl Core {
         }
         wish.remembered.truncate(CANDIDATES_MAX);
         wish.moving = false;
+        wish.shifting = false;
         wish.failures = 0;
         out.push(Output::Root);
         if !self.leaving {
@@ -417,6 +448,7 @@ impl Core {
         self.place.lineage_touched = true;
         self.upward.touched = true;
         self.touched.insert(id);
+        self.balance_changed(true);
     }
 
     pub(crate) fn edge_lost(&mut self, id: NodeId, out: &mut Vec<Output>) {
@@ -554,6 +586,7 @@ impl Core {
         self.place.children.insert(id, child);
         self.place.lineage_touched = true;
         self.upward.touched = true;
+        self.balance_changed(true);
         let lineage = self.lineage_below();
         if self.place.children.len() == 1 {
             self.place.told = lineage.clone();

@@ -2,6 +2,7 @@
 
 use crate::ask::Questions;
 use crate::attach::Place;
+use crate::balance::Balance;
 use crate::charter::Charter;
 use crate::home::Home;
 use crate::io::{Capacity, Input, LeaseRecord, NodeMessage, Output};
@@ -28,6 +29,7 @@ pub(crate) enum Timer {
     Wish,
     Joins,
     Summary,
+    Balance,
     Search(RequestId),
     Question(AskId),
     Lease(u64),
@@ -50,6 +52,7 @@ pub struct Core {
     pub(crate) touched: BTreeSet<NodeId>,
     pub(crate) place: Place,
     pub(crate) upward: Upward,
+    pub(crate) balance: Balance,
     pub(crate) searches: Searches,
     pub(crate) questions: Questions,
     pub(crate) lend: Lend,
@@ -83,6 +86,7 @@ impl Core {
             timers: BTreeSet::new(),
             touched: BTreeSet::new(),
             upward: Upward::default(),
+            balance: Balance::default(),
             searches: Searches::default(),
             questions: Questions::default(),
             lend: Lend::new(capacity, policy, verify),
@@ -127,7 +131,10 @@ impl Core {
                 self.judge_keeps(out);
             }
             Input::Charter(charter) => self.take_charter(charter, out),
-            Input::Settings(settings) => self.settings = settings,
+            Input::Settings(settings) => {
+                self.settings = settings;
+                self.balance_changed(true);
+            }
             Input::Capacity(capacity) => {
                 self.lend.capacity = capacity;
                 self.upward.touched = true;
@@ -289,6 +296,7 @@ impl Core {
             TreeMessage::Verdict(m) => self.on_verdict(from, m, out),
             TreeMessage::Attached(m) => self.on_attached(from, m, out),
             TreeMessage::Detach(_) => self.neighbour_lost(from, out),
+            TreeMessage::Shift(m) => self.on_shift(from, m, out),
             TreeMessage::Lineage(m) => self.on_lineage(from, m, out),
             TreeMessage::Summary(m) => self.on_summary(from, m, out),
             TreeMessage::Search(m) => self.on_search(from, m, out),
@@ -331,6 +339,7 @@ impl Core {
             match timer {
                 Timer::Wish => self.wish_time(out),
                 Timer::Joins => self.joins_time(),
+                Timer::Balance => self.balance_time(out),
                 Timer::Summary => self.upward.touched = true,
                 Timer::Search(request) => self.search_time(request, out),
                 Timer::Question(id) => self.question_time(id, out),

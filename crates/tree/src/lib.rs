@@ -8,6 +8,7 @@
 
 mod ask;
 mod attach;
+mod balance;
 mod charter;
 mod core;
 mod fit;

@@ -25,6 +25,9 @@ pub struct Settings {
     pub retry: Duration,
     /// The longest such pause.
     pub retry_max: Duration,
+    /// A node that could balance its subtree better does so once its shape has not changed for this long,
+    /// by one move at a time, with such a pause between any two. `None`: never.
+    pub rebalance: Option<Duration>,
     /// A relative that was lost is sought for this long, then forgotten. Nodes named by
     /// [`Input::Join`](crate::Input::Join) are sought for ever.
     pub forget: Duration,
@@ -61,6 +64,11 @@ pub struct Settings {
     pub share_half_life: Duration,
 }
 
+impl Settings {
+    /// The usual pause for `rebalance`.
+    pub const REBALANCE: Duration = Duration::from_secs(10);
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -73,6 +81,7 @@ impl Default for Settings {
             dial: limits::HANDSHAKE,
             retry: Duration::from_millis(50),
             retry_max: Duration::from_secs(5),
+            rebalance: None,
             forget: Duration::from_secs(24 * 60 * 60),
             unhurried: Duration::from_millis(10),
             first_life: limits::FIRST_LIFE,

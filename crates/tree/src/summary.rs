@@ -57,6 +57,11 @@ impl Child {
         self.summary.nodes
     }
 
+    /// Edges from it down to the deepest node below it.
+    pub(crate) fn depth(&self) -> u8 {
+        self.summary.depth
+    }
+
     /// What it said of its subtree.
     pub(crate) fn summary(&self) -> &Summary {
         &self.summary
@@ -225,11 +230,15 @@ impl Core {
         summary.other_names |= summary.names.len() > NAMES_MAX;
         summary.names.truncate(NAMES_MAX);
         child.expected = child.expected.saturating_sub(summary.nodes.saturating_sub(child.summary.nodes));
+        let (sized, shaped) = (child.summary.nodes != summary.nodes, child.summary.depth != summary.depth);
         child.summary = summary;
         child.summary_at = now;
         child.granted = 0;
         child.granted_nodes = 0;
         self.upward.touched = true;
+        if sized || shaped {
+            self.balance_changed(shaped);
+        }
     }
 
     /// Tells the parent, at once if it believed that nothing was free.

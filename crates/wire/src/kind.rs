@@ -35,6 +35,7 @@ pub enum Kind {
     Ask = 0x010d,
     Answer = 0x010e,
     Summon = 0x010f,
+    Shift = 0x0110,
 
     Present = 0x0120,
     Turned = 0x0121,

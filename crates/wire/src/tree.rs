@@ -91,6 +91,17 @@ pub struct Attached {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detach {}
 
+/// Parent to child: the tree would be better balanced if a node of yours went below `to`. May be ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shift {
+    /// The new parent, which may pass it down.
+    pub to: NodeRef,
+    /// How far below the receiver the node is that is to go; 0: the receiver.
+    pub levels: u8,
+    /// Which of those, for the attempts before were in vain.
+    pub turn: u32,
+}
+
 /// Parent to child: who is above, and who takes over should the root be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Lineage {
@@ -253,7 +264,7 @@ pub struct Answer {
 messages! {
     /// Every message of the tree.
     TreeMessage {
-        Attach, Redirect, AttachRefused, Climb, Verdict, Attached, Detach, Lineage, Summary,
+        Attach, Redirect, AttachRefused, Climb, Verdict, Attached, Detach, Shift, Lineage, Summary,
         Search, SearchReply, SearchCancel, Ask, Answer,
         Present, Turned, Withdraw, Reserve, Unreserve, Gathered,
         CharterVersion, CharterDocument,

@@ -100,6 +100,7 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
     let below = formed(3, vec![exactly(1, 0), exactly(2, 1)], vec![exactly(0, 2)]);
     let chain = formed(4, vec![exactly(1, 0), exactly(2, 1), exactly(3, 2)], Vec::new());
     let moved = formed(3, vec![join(1, 0), join(2, 1)], vec![exactly(2, 0)]);
+    let straightened = Scenario { rebalance: true, ..formed(3, vec![join(1, 0), join(2, 1)], Vec::new()) };
     let restarted = formed(3, vec![join(1, 0)], vec![join(2, 1), join(0, 2)]);
     let stranger = Scenario {
         strays: vec![(2, 1, Stray::Summary), (2, 1, Stray::Detach), (2, 1, Stray::Verdict)],
@@ -114,6 +115,7 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         ("a move below oneself", Scenario { timers: 2, ..below }),
         ("a lost parent", Scenario { timers: 1, breaks: 1, ..chain }),
         ("a parent lost during a move", Scenario { breaks: 1, ..moved }),
+        ("a tree being balanced", Scenario { timers: 2, breaks: 1, ..straightened }),
         ("a node restarted while it joins", Scenario { crashes: vec![2], ..restarted }),
         ("a stranger speaks", Scenario { timers: 1, ..stranger }),
     ]

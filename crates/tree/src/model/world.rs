@@ -47,6 +47,8 @@ pub(super) struct Scenario {
     /// How often at most a timer runs out, a link breaks.
     pub(super) timers: u8,
     pub(super) breaks: u8,
+    /// Whether nodes balance their subtrees.
+    pub(super) rebalance: bool,
 }
 
 /// One thing that can happen.
@@ -106,6 +108,7 @@ pub(super) struct World {
     crashed: u32,
     timers: u8,
     breaks: u8,
+    rebalance: bool,
 }
 
 fn id_of(node: usize) -> NodeId {
@@ -120,8 +123,9 @@ fn pair(a: usize, b: usize) -> (usize, usize) {
     (a.min(b), a.max(b))
 }
 
-fn born(me: &NodeRef) -> Core {
-    let settings = Settings { coalesce: Duration::ZERO, ..Settings::default() };
+fn born(me: &NodeRef, rebalance: bool) -> Core {
+    let rebalance = rebalance.then_some(Settings::REBALANCE);
+    let settings = Settings { coalesce: Duration::ZERO, rebalance, ..Settings::default() };
     let capacity = Capacity {
         slots: 1,
         memory_mib: 0,
@@ -135,12 +139,13 @@ fn born(me: &NodeRef) -> Core {
 
 /// A copy of a node that takes no part in any search, question or lease.
 fn twin(core: &Core) -> Core {
-    let mut twin = born(&core.me);
+    let mut twin = born(&core.me, core.settings.rebalance.is_some());
     twin.now = core.now;
     twin.links = core.links.clone();
     twin.timers = core.timers.clone();
     twin.place = core.place.clone();
     twin.upward = core.upward.clone();
+    twin.balance = core.balance.clone();
     twin.leaving = core.leaving;
     twin
 }
@@ -150,7 +155,7 @@ impl Machine {
         let mut hasher = DefaultHasher::new();
         (self.now, self.me.incarnation, self.told, &self.climbed).hash(&mut hasher);
         if let Some(core) = &self.core {
-            (core.now, &core.links, &core.timers, &core.place, &core.upward).hash(&mut hasher);
+            (core.now, &core.links, &core.timers, &core.place, &core.upward, &core.balance).hash(&mut hasher);
         }
         self.digest = hasher.finish();
     }
@@ -185,6 +190,7 @@ impl World {
             crashed: 0,
             timers: scenario.timers,
             breaks: scenario.breaks,
+            rebalance: scenario.rebalance,
         };
         for node in 0..scenario.nodes {
             world.start(node)?;
@@ -332,7 +338,7 @@ impl World {
 
     fn start(&mut self, node: usize) -> Result<(), String> {
         let machine = &mut self.machines[node];
-        machine.core = Some(Rc::new(born(&machine.me)));
+        machine.core = Some(Rc::new(born(&machine.me, self.rebalance)));
         machine.summarise();
         self.wish(node)
     }
