@@ -272,6 +272,15 @@ mod tests {
     use super::*;
     use mutirao_trust::{Authority, Home, Role, Validity};
 
+    #[test]
+    fn the_charter_switches_balancing() {
+        let mut charter = Charter::default();
+        let started = Settings::default();
+        assert_eq!(settings(&started, &charter).rebalance, Some(Settings::REBALANCE));
+        charter.topology.rebalance = false;
+        assert_eq!(settings(&started, &charter).rebalance, None);
+    }
+
     fn pool() -> (tempfile::TempDir, Authority, Identity) {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::at(directory.path().join("home"));

@@ -66,7 +66,7 @@ fn straighten(world: &mut World, fan_out: usize) -> usize {
 
 #[test]
 fn a_chain_becomes_straight() {
-    let mut chain = crooked(world(1, 4, on()), 30, |n| n - 1);
+    let mut chain = crooked(world(1, 4, on()), 60, |n| n - 1);
     assert!(straighten(&mut chain, 4) <= 4);
     let mut pair = crooked(world(2, 2, on()), 20, |n| n - 1);
     assert!(straighten(&mut pair, 2) <= 6);
@@ -74,7 +74,7 @@ fn a_chain_becomes_straight() {
 
 #[test]
 fn a_star_beyond_the_fan_out_becomes_straight_by_six_moves_a_minute_at_most() {
-    let mut star = crooked(world(2, 4, on()), 24, |_| 0);
+    let mut star = crooked(world(2, 4, on()), 60, |_| 0);
     for _ in 0..3 {
         let before = moves(&star);
         star.run(MINUTE);
