@@ -4,6 +4,7 @@ mod lab;
 
 use lab::{Lab, Running, Said};
 use serde_json::Value;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -165,4 +166,23 @@ fn an_elastic_program_keeps_to_its_orders_and_finishes_every_call() {
     until_it_holds(&lab, 6);
     let said: Value = Said::json(calls.wait());
     assert_eq!((said["results"].as_u64(), said["wrong"].as_u64()), (Some(150), Some(0)), "{said}");
+}
+
+#[test]
+fn the_rust_example_doubles_its_slots_halves_them_and_draws_it() {
+    let lab = Lab::with_pool(2, 2);
+    let example = Path::new(Lab::binary()).with_file_name("examples").join("resize");
+    assert!(
+        example.exists(),
+        "{} is missing: run `cargo build --workspace --examples` first",
+        example.display()
+    );
+    let room = tempfile::tempdir().unwrap();
+    let mut command = lab.command(example);
+    command.env("MUTIRAO_NODE", "n1").arg("6").current_dir(room.path());
+    let told = lab.spawn(command).wait().well();
+    assert!(told.contains("at most 4 of 4 slots"), "{told}");
+    let picture = std::fs::read_to_string(room.path().join("resize.svg")).unwrap();
+    assert_eq!(picture.matches("<polyline").count(), 2, "{picture}");
+    lab.until("its slots are free again", || lab.free_slots() == 4);
 }
