@@ -75,7 +75,11 @@ fn a_charter_is_shown_edited_and_remembered() {
     assert!(said.err.contains("version 2") && said.err.contains("all 4 nodes"), "{}", said.err);
     said.well();
     assert!(edit(&lab, &text).complaint().contains("nothing was changed"));
-    // With an editor; one that makes a mistake keeps the text.
+    assert!(edit(&lab, " \n").complaint().contains("empty"));
+    // With an editor; one that changes nothing leaves nothing, one that makes a mistake keeps the text.
+    let mut command = lab.mutirao(["charter", "edit"]);
+    command.env_remove("VISUAL").env("EDITOR", "true");
+    assert_eq!(lab.spawn(command).wait().well(), "");
     let mut command = lab.mutirao(["charter", "edit"]);
     command.env_remove("VISUAL").env("EDITOR", "sed -i /lapse/s/4000/5000/");
     lab.spawn(command).wait().well();

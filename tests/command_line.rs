@@ -102,8 +102,11 @@ fn too_few_slots_are_refused_or_accepted_as_asked() {
     lab.until("nothing is kept", || lab.free_slots() == 2);
     let said = lab.run(["alloc", "-n", "3", "--at-least", "2", "--", "sh", "-c", "echo $MUTIRAO_SLOTS"]);
     assert_eq!(said.well(), "2\n");
-    let complaint = lab.run(["alloc", "--", "/no/such/program"]).complaint();
-    assert!(complaint.contains("/no/such/program"), "{complaint}");
+    for (program, code) in [("/no/such/program", 127), ("/etc/passwd", 126)] {
+        let said = lab.run(["alloc", "--", program]);
+        assert_eq!(said.code, Some(code));
+        assert!(said.complaint().contains(program));
+    }
     lab.until("nothing is kept", || lab.free_slots() == 2);
 }
 

@@ -15,21 +15,26 @@ fn nodes_are_moved_removed_and_added_while_the_pool_runs() {
     let file = lab.file("tree", "n1 n2 n3\nn2 n4\nn4 n5\n");
     lab.up_local(5, 2, &["--topology", file.to_str().unwrap()]);
 
+    lab.until("all is known at the root", || lab.run(["alloc", "-n", "10", "--", "true"]).code == Some(0));
+
     // Work goes on meanwhile, on all nodes.
     let mut calls = lab.command(Lab::program());
-    calls.args(["calls", "sleep", "200", "30", "10"]);
+    calls.args(["calls", "sleep", "1000", "40", "10"]);
     let calls = lab.spawn(calls);
     lab.until("the nodes work", || lab.free_slots() == 0);
     lab.run(["tree", "move", "n4", "n3"]).well();
     assert_eq!(parent(&lab, "n4"), "n3");
     assert_eq!(parent(&lab, "n5"), "n4", "what is below it came along");
     let said = calls.wait().json();
-    assert_eq!((&said["results"], &said["wrong"]), (&200.into(), &0.into()), "{said}");
+    assert_eq!((&said["results"], &said["wrong"]), (&1000.into(), &0.into()), "{said}");
 
     let complaint = lab.run(["tree", "move", "n3", "n5"]).complaint();
     assert!(complaint.contains("`n3`") && complaint.contains("`n5`"), "{complaint}");
     assert!(lab.run(["tree", "move", "n1", "n1"]).complaint().contains("`n1`"));
-    assert!(lab.run(["tree", "move", "nobody", "n1"]).complaint().contains("nobody"));
+    for unknown in [&["tree", "move", "nobody", "n1"][..], &["tree", "remove", "nobody"]] {
+        let complaint = lab.run(unknown).complaint();
+        assert!(complaint.contains("`nobody` is not in the pool"), "{complaint}");
+    }
     assert_eq!(parent(&lab, "n3"), "n1", "what was refused changed nothing");
 
     lab.run(["tree", "remove", "n3"]).well();

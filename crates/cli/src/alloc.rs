@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
@@ -17,6 +17,10 @@ use std::time::Duration;
 
 /// A command whose time is over is killed so long after it was told to end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What a shell ends with when there is no such command, and when there is one that cannot be run.
+const NOT_FOUND: u8 = 127;
+const NOT_RUN: u8 = 126;
 
 /// Runs the command while the slots are held; its exit code.
 pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
@@ -48,10 +52,15 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
         .env("MUTIRAO_HOSTFILE", hosts.file.as_os_str())
         .env("MUTIRAO_SLOTS", leases.iter().map(|lease| u32::from(lease.slots)).sum::<u32>().to_string())
         .env("MUTIRAO_APP", pool.app().to_string());
-    let status = wait_for(command, args.waiting.time_limit)
-        .with_context(|| format!("cannot run `{}`", program.to_string_lossy()));
+    let status = wait_for(command, args.waiting.time_limit);
     pool.close();
-    Ok(exit_code(status?))
+    match status {
+        Ok(status) => Ok(exit_code(status)),
+        Err(error) => {
+            eprintln!("mutirao: cannot run `{}`: {error}", program.to_string_lossy());
+            Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN })
+        }
+    }
 }
 
 /// As a shell reports it: the exit code, or 128 and the signal.
@@ -88,8 +97,8 @@ impl HostFile {
     }
 }
 
-/// Runs `command` to its end, which comes with `limit` at the latest. Signals that would end this process are passed to it instead, so that the
-/// slots are held exactly as long as it lives.
+/// Runs `command` to its end, which comes with `limit` at the latest. Signals that would end this process are
+/// passed to it instead, so that the slots are held exactly as long as it lives.
 fn wait_for(mut command: Command, limit: Option<Duration>) -> std::io::Result<ExitStatus> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     let handle = signals.handle();
@@ -117,6 +126,7 @@ fn wait_for(mut command: Command, limit: Option<Duration>) -> std::io::Result<Ex
 /// The slots are given back by then: so the process, too, is told to end, and then made to.
 fn end_after(process: &OwnedFd, limit: Duration) {
     std::thread::sleep(limit);
+    eprintln!("mutirao: the time of the command is over");
     for (signal, then) in [(Signal::TERM, GRACE), (Signal::KILL, Duration::ZERO)] {
         // It may just have ended, which is what the signal wants.
         let _ = pidfd_send_signal(process, signal);

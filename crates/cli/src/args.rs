@@ -186,7 +186,8 @@ pub enum TreeCommand {
     #[command(after_help = "Example: mutirao tree remove n7 --drain")]
     Remove {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        member: String,
         /// Let what it lent come to its end first
         #[arg(long, conflicts_with = "move_work")]
         drain: bool,
@@ -198,7 +199,8 @@ pub enum TreeCommand {
     #[command(after_help = "Example: mutirao tree move n7 n2")]
     Move {
         /// The node
-        node: String,
+        #[arg(value_name = "NODE")]
+        member: String,
         /// Its new parent
         new_parent: String,
     },

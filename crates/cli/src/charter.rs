@@ -179,6 +179,13 @@ fn edit(pool: &Pool, args: &EditArgs) -> Result<()> {
             (text, Some(draft))
         }
     };
+    if draft.is_some() && text == before.text {
+        eprintln!("nothing was changed");
+        return Ok(());
+    }
+    if text.trim().is_empty() {
+        bail!("the text is empty; to go back to what is set from the start, write `admission = \"open\"`");
+    }
     let rows = Charter::parse(&text)
         .map_err(anyhow::Error::from)
         .and_then(|_| made(ask(pool, Topic::EditCharter { text, base: before.version }, None)?));

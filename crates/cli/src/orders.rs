@@ -53,12 +53,14 @@ pub fn change_tree(pool: &Pool, change: &TreeCommand) -> Result<()> {
     match change {
         TreeCommand::Add { parent, child } => {
             pool.add_node(parent, child)?;
-            eprintln!("{child}: is below `{parent}`");
+            eprintln!("`{child}` is below `{parent}`");
         }
-        TreeCommand::Remove { node, drain, .. } => eprintln!("{node}: {}", pool.remove_node(node, *drain)?),
-        TreeCommand::Move { node, new_parent } => {
-            pool.move_node(node, new_parent)?;
-            eprintln!("{node}: is below `{new_parent}`");
+        TreeCommand::Remove { member, drain, .. } => {
+            eprintln!("{member}: {}", pool.remove_node(member, *drain)?);
+        }
+        TreeCommand::Move { member, new_parent } => {
+            pool.move_node(member, new_parent)?;
+            eprintln!("`{member}` is below `{new_parent}`");
         }
     }
     Ok(())

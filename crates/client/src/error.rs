@@ -127,7 +127,7 @@ pub enum Error {
         granted: u32,
         /// How many were needed.
         at_least: u32,
-        /// What stands in the way, for people; begins with `: ` unless empty.
+        /// What stands in the way, for people; begins with `: ` or `; `.
         notes_text: String,
     },
     /// A request that was to wait ended without slots; none are held.

@@ -55,7 +55,9 @@ pub enum Error {
     #[error(transparent)]
     Name(#[from] mutirao_trust::BadName),
     /// The node runs already.
-    #[error("node `{name}` runs already{by}; stop it with `mutirao --node {name}`, or choose another name")]
+    #[error(
+        "node `{name}` runs already{by}; stop it with `mutirao --node {name} down`, or choose another name"
+    )]
     Running {
         /// The node.
         name: String,

@@ -247,7 +247,10 @@ impl Pool {
         if granted < request.at_least {
             core.give_back(core::now(), &answer.leases);
             let notes: Vec<String> = answer.notes.iter().take(5).map(note_text).collect();
-            let notes_text = if notes.is_empty() { String::new() } else { format!(": {}", notes.join("; ")) };
+            let notes_text = match notes.is_empty() {
+                true => "; no more are free: ask for fewer, or wait for them".to_owned(),
+                false => format!(": {}", notes.join("; ")),
+            };
             return Err(Error::NotEnough {
                 granted: answer.found.max(granted),
                 at_least: request.at_least,

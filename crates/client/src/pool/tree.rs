@@ -31,7 +31,14 @@ impl Pool {
             }
             at = row.parent.as_ref().and_then(|name| rows.iter().find(|row| row.node.name == *name));
         }
-        self.order(&moved.node.name, Topic::Move { to: to.node.clone() }).map(drop)
+        let (name, above) = (&moved.node.name, &to.node.name);
+        if self.order(name, Topic::Move { to: to.node.clone() })?.is_some() {
+            return Ok(());
+        }
+        // Its answer was under way on the edge that it left.
+        self.until("the move", |rows| {
+            rows.iter().any(|row| row.node.name == *name && row.parent.as_ref() == Some(above))
+        })
     }
 
     /// Takes a node under the one called `parent` and waits until it is there: `child` is the name (or
@@ -57,15 +64,7 @@ impl Pool {
         let below = |rows: &[NodeRow]| rows.iter().filter(|row| row.parent.as_ref() == Some(&name)).count();
         let before = below(&rows);
         self.order(&name, Topic::Adopt { place: child.to_owned() })?;
-        let start = Instant::now();
-        while below(&self.nodes()?) <= before {
-            if start.elapsed() > ORDER {
-                let waited_ms = ORDER.as_millis() as u64;
-                return Err(Error::TimedOut { what: "the coming of the new child", waited_ms });
-            }
-            std::thread::sleep(LOOK);
-        }
-        Ok(())
+        self.until("the coming of the new child", |rows| below(rows) > before)
     }
 
     /// Removes the node called `node` from the pool: it goes down, and its children go to its parent. With
@@ -77,21 +76,38 @@ impl Pool {
     pub fn remove_node(&self, node: &str, drain: bool) -> Result<String, Error> {
         let rows = self.nodes()?;
         let name = find(&rows, node)?.node.name.clone();
-        self.order(&name, Topic::Remove { drain })
+        if let Some(told) = self.order(&name, Topic::Remove { drain })? {
+            return Ok(told);
+        }
+        // It may be gone before its answer is.
+        self.until("the leaving of the node", |rows| rows.iter().all(|row| row.node.name != name))?;
+        Ok("has left".into())
     }
 
-    fn order(&self, node: &str, topic: Topic) -> Result<String, Error> {
+    /// Looks at the tree until `what` has come about.
+    fn until(&self, what: &'static str, has_come: impl Fn(&[NodeRow]) -> bool) -> Result<(), Error> {
+        let start = Instant::now();
+        while !has_come(&self.nodes()?) {
+            if start.elapsed() > ORDER {
+                return Err(Error::TimedOut { what, waited_ms: ORDER.as_millis() as u64 });
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// What the node said to the order; `None` if its answer was lost.
+    fn order(&self, node: &str, topic: Topic) -> Result<Option<String>, Error> {
         let answers = self.query(topic, Some(node.to_owned()), Vec::new(), ORDER)?;
         for row in answers.rows {
             match row {
-                Row::Done { text, .. } => return Ok(text),
+                Row::Done { text, .. } => return Ok(Some(text)),
                 Row::Failed { node, text } => return Err(Error::OrderRefused { node, text }),
                 _ => {}
             }
         }
         if answers.missing > 0 {
-            let waited_ms = ORDER.as_millis() as u64;
-            return Err(Error::TimedOut { what: "the order to the node", waited_ms });
+            return Ok(None);
         }
         Err(Error::UnknownNode(node.to_owned()))
     }
