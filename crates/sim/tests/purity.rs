@@ -1,17 +1,18 @@
-//! `wire`, `tree`, `schedule` and `sim` do no I/O, read no clock, draw no random numbers and start no
+//! `wire`, `tree`, `schedule`, `group` and `sim` do no I/O, read no clock, draw no random numbers and start no
 //! threads: held by what they depend on, and by what of the standard library their sources name.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PURE: [&str; 4] = ["wire", "tree", "schedule", "sim"];
+const PURE: [&str; 5] = ["wire", "tree", "schedule", "group", "sim"];
 
 /// Crates they may use, procedural macros aside (those run in the compiler). Each is without I/O.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "mutirao-wire",
     "mutirao-tree",
     "mutirao-schedule",
+    "mutirao-group",
     "mutirao-sim",
     "cobs",
     "postcard",
