@@ -1,5 +1,7 @@
 //! What each process of a group is told: who it is, and where each of its channels leads.
 
+use mutirao_wire::frame::{FrameError, Header, put_frame};
+use mutirao_wire::kind::Kind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -26,8 +28,9 @@ pub struct ProcessPlan {
     pub inputs: Vec<PortPlan>,
     /// Its output channels, numbered apart from the inputs.
     pub outputs: Vec<PortPlan>,
-    /// Pipes to other ranks for collectives; empty unless the group asked for them.
-    pub collectives: Vec<Edge>,
+    /// Pipes for collectives: the one at index `k` leads to and from the ranks 2^k away, for as many as are less
+    /// than the size. Empty unless the group asked for them.
+    pub collectives: Vec<Step>,
     /// Bytes of messages that one channel end stores at most.
     pub stored_bytes_max: u64,
     /// Whether what is stored beyond that goes to disk instead of making the sender wait.
@@ -84,13 +87,50 @@ pub struct Peer {
     pub rank: u32,
 }
 
-/// A pipe between two ranks that collectives use.
+/// The two pipes of one distance that collectives use. Each carries messages in one direction only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// To the rank that is so much further, round the circle.
+    pub to: Edge,
+    /// From the rank that is so much back.
+    pub from: Edge,
+}
+
+/// A pipe between two ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
     /// Number of the pipe.
     pub pipe: u64,
     /// The rank at its other end.
     pub rank: u32,
+}
+
+/// The environment variable that tells a process of a group where it finds what started it: the number of a
+/// connected stream socket. The first frame there is the [`ProcessPlan`]; then come messages about pipes with descriptors
+/// beside, as a worker is told of them.
+pub const GROUP_ENV: &str = "MUTIRAO_GROUP_FD";
+
+/// Largest body of a frame on that socket, bytes: a plan names every peer.
+pub const PLAN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+impl ProcessPlan {
+    /// Appends the plan as a whole frame.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        // Serialising into a growing vector fails only for types postcard cannot express, and a plan has none.
+        let body = postcard::to_allocvec(self).expect("a plan is expressible in postcard");
+        put_frame(out, Header::new(Kind::ProcessPlan, body.len()), &body);
+    }
+
+    /// Reads the plan out of a frame.
+    pub fn read(header: &Header, body: &[u8]) -> Result<ProcessPlan, FrameError> {
+        if header.kind.get() != Kind::ProcessPlan as u16 {
+            return Err(FrameError::UnknownKind { kind: header.kind.get() });
+        }
+        match postcard::take_from_bytes(body) {
+            Ok((plan, [])) => Ok(plan),
+            _ => Err(FrameError::Malformed { kind: Kind::ProcessPlan }),
+        }
+    }
 }
 
 impl fmt::Display for GroupId {
@@ -102,5 +142,46 @@ impl fmt::Display for GroupId {
 impl fmt::Debug for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GroupId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutirao_wire::frame::Decoder;
+
+    fn plan() -> ProcessPlan {
+        let peer = Peer { pipe: 3, program: "gmandel".into(), instance: 1, port: 0, rank: 2 };
+        ProcessPlan {
+            group: GroupId(7),
+            name: "mandel".into(),
+            program: "xmandel".into(),
+            instance: 0,
+            rank: 0,
+            size: 3,
+            inputs: vec![PortPlan {
+                mode: Some(Mode::Sync),
+                one: true,
+                shape: Shape::ManyToOne,
+                peers: vec![peer],
+            }],
+            outputs: Vec::new(),
+            collectives: vec![Step { to: Edge { pipe: 9, rank: 1 }, from: Edge { pipe: 11, rank: 2 } }],
+            stored_bytes_max: 1 << 20,
+            spill: false,
+            record: None,
+        }
+    }
+
+    #[test]
+    fn a_plan_travels_as_a_frame() {
+        let mut bytes = Vec::new();
+        plan().put(&mut bytes);
+        let mut decoder = Decoder::new(PLAN_BYTES_MAX);
+        decoder.push(&bytes);
+        let (header, body) = decoder.next_frame().unwrap().expect("a whole frame");
+        assert_eq!(ProcessPlan::read(&header, body), Ok(plan()));
+        assert!(ProcessPlan::read(&header, &body[1..]).is_err());
+        assert!(ProcessPlan::read(&Header::new(Kind::Beat, body.len()), body).is_err());
     }
 }

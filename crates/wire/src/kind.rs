@@ -11,6 +11,7 @@
 /// | `0x04..` | library, home, lender and worker: the stream of a lease (data) |
 /// | `0x05..` | a local program and its node |
 /// | `0x06..` | a node and its workers |
+/// | `0x08..` | a process of a group and what started it |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 #[allow(missing_docs)] // Each is documented at the struct of the same name, data kinds in `stream`.
@@ -94,6 +95,8 @@ pub enum Kind {
     Fork = 0x0602,
     Forked = 0x0603,
     Exited = 0x0604,
+
+    ProcessPlan = 0x0801,
 }
 
 /// Declares an enum of messages: for each its kind and its struct.
