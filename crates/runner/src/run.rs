@@ -1,0 +1,422 @@
+//! Runs one command after the other.
+
+use crate::command::{Command, File, Home, Program, Variable};
+use crate::ended::{Ended, How};
+use crate::place::Place;
+use crate::sys;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::io::{self, PipeReader, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Component, Path, PathBuf};
+use std::process::{self, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Output and files of one command that are taken along, bytes: what a call can return, less room for the head.
+pub const OUTPUT_BYTES_MAX: u64 = 63 * 1024 * 1024;
+/// Between the polite signal and the other, and for what a command left running to end by itself.
+const GRACE: Duration = Duration::from_millis(300);
+/// The shell that every system has.
+const SHELL: &str = "/bin/sh";
+/// Variables of the worker that a command finds beside its user's own.
+const KEPT_PREFIX: &[u8] = b"MUTIRAO_";
+
+/// What becomes of processes that a command leaves running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// Each command has a process group, which is killed with it.
+    Kills,
+    /// Commands stay in the process group of the worker, whose end is the end of them all: whatever ends the
+    /// worker, nothing is left. [`Ended::left_behind`] tells that the worker has to end. For a worker's only
+    /// thread, with no children of its own.
+    Tells,
+}
+
+/// Runs commands, one at a time.
+#[derive(Debug)]
+pub struct Runner {
+    /// The playpen.
+    directory: PathBuf,
+    place: Place,
+    leaving: Leaving,
+    stdout: Output,
+    stderr: Output,
+    null: OwnedFd,
+    kept: Vec<(OsString, OsString)>,
+    /// Times the system has killed for want of memory, as known.
+    memory_kills: Option<u64>,
+    /// Readable when a child has ended; only where commands share a group.
+    child_ended: Option<PipeReader>,
+}
+
+/// A file without a name that commands write to.
+#[derive(Debug)]
+struct Output(fs::File);
+
+/// A command that has been started.
+struct Started {
+    pid: u32,
+    began: Instant,
+}
+
+impl Runner {
+    /// Makes ready. `directory` is the playpen: empty, and kept so between commands.
+    pub fn new(directory: impl Into<PathBuf>, place: Place, leaving: Leaving) -> io::Result<Runner> {
+        let directory = directory.into();
+        let child_ended = match leaving {
+            Leaving::Kills => None,
+            Leaving::Tells => {
+                // What a command leaves behind becomes a child of this process.
+                rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+                // The polite signal goes to the whole group, this process too. Unlike one that is ignored, one
+                // that is handled is back to normal in a program that is executed.
+                signal_hook::flag::register(libc::SIGTERM, Arc::new(AtomicBool::new(false)))?;
+                let (reader, writer) = io::pipe()?;
+                rustix::io::ioctl_fionbio(&reader, true)?;
+                signal_hook::low_level::pipe::register(libc::SIGCHLD, OwnedFd::from(writer))?;
+                Some(reader)
+            }
+        };
+        let null = OpenOptions::new().read(true).open("/dev/null")?.into();
+        let kept = std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(KEPT_PREFIX)).collect();
+        let (stdout, stderr) = (Output::make(&directory)?, Output::make(&directory)?);
+        let memory_kills = memory_kills();
+        Ok(Runner { directory, place, leaving, stdout, stderr, null, kept, memory_kills, child_ended })
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&mut self, command: &Command) -> Ended {
+        let home = command.home.as_ref().filter(|home| self.place.reaches(path_of(&home.directory)));
+        let started_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        let result = self.prepare(command, home).and_then(|()| self.start(command, home));
+        let mut ended = match result {
+            Ok(started) => self.finish(command, &started),
+            Err(why) => Ended::not_started(why),
+        };
+        ended.started_us = started_us;
+        let mut room = OUTPUT_BYTES_MAX;
+        let outputs = [(&mut self.stdout, &mut ended.stdout), (&mut self.stderr, &mut ended.stderr)];
+        for (output, bytes) in outputs {
+            match output.take(&mut room) {
+                Ok((taken, lost_bytes)) => {
+                    *bytes = taken;
+                    ended.lost_bytes += lost_bytes;
+                }
+                Err(error) => ended.how = How::NotStarted(format!("its output cannot be read: {error}")),
+            }
+        }
+        if home.is_none() {
+            self.take_files(command, &mut room, &mut ended);
+            // Nothing of one command is found by the next.
+            ended.left_behind |= empty(&self.directory).is_err();
+        }
+        ended
+    }
+
+    /// Puts the command's files into the playpen.
+    fn prepare(&self, command: &Command, home: Option<&Home>) -> Result<(), String> {
+        if home.is_some() {
+            return Ok(());
+        }
+        for file in &command.bring {
+            let failed =
+                |error: io::Error| format!("`{}` cannot be put into its directory: {error}", file.name);
+            let path = self.inside(&file.name).map_err(failed)?;
+            if let Some(above) = path.parent() {
+                fs::create_dir_all(above).map_err(failed)?;
+            }
+            let mode = if file.executable { 0o700 } else { 0o600 };
+            let open = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&path);
+            open.and_then(|mut opened| opened.write_all(&file.bytes)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn start(&self, command: &Command, home: Option<&Home>) -> Result<Started, String> {
+        let directory = home.map_or(self.directory.as_path(), |home| path_of(&home.directory));
+        let system = |error: io::Error| format!("no process can be started: {error}");
+        let stdin = self.stdin(&command.stdin).map_err(system)?;
+        let mut process = self.executed(command, home, directory)?;
+        let own = home.filter(|_| self.place == Place::Own);
+        if let Some(home) = own {
+            process.env_clear();
+            process.envs(home.environment.iter().map(variable));
+            process.envs(self.kept.iter().map(|(name, value)| (name, value)));
+        }
+        process.envs(command.environment.iter().map(variable));
+        process.current_dir(directory).stdin(stdin);
+        process.stdout(self.stdout.stdio().map_err(system)?).stderr(self.stderr.stdio().map_err(system)?);
+        if self.leaving == Leaving::Kills {
+            process.process_group(0);
+        }
+        if !command.limits.is_none() {
+            sys::limit(&mut process, command.limits);
+        }
+        let began = Instant::now();
+        match process.spawn() {
+            // It is waited for by its number: `Child` could not say what was used.
+            Ok(child) => Ok(Started { pid: child.id(), began }),
+            Err(error) if !directory.is_dir() => {
+                Err(format!("its directory {} cannot be entered: {error}", directory.display()))
+            }
+            Err(error) => Err(format!("{}: {error}", process.get_program().to_string_lossy())),
+        }
+    }
+
+    fn executed(
+        &self,
+        command: &Command,
+        home: Option<&Home>,
+        directory: &Path,
+    ) -> Result<process::Command, String> {
+        match &command.program {
+            Program::Shell { shell, text } => {
+                let shell = path_of(shell);
+                let shell = if shell.is_file() { shell } else { Path::new(SHELL) };
+                let mut process = process::Command::new(shell);
+                process.arg("-c").arg(OsStr::from_bytes(text));
+                Ok(process)
+            }
+            Program::Words(words) => {
+                let Some((name, arguments)) = words.split_first() else {
+                    return Err("it has no words".into());
+                };
+                // Looked for here, since the standard library gives up its quickest way of starting a process
+                // where it would have to look itself.
+                let found = match name.contains(&b'/') {
+                    true => directory.join(path_of(name)),
+                    false => self.find(command, home, name)?,
+                };
+                let mut process = process::Command::new(found);
+                process.arg0(OsStr::from_bytes(name));
+                process.args(arguments.iter().map(|word| OsStr::from_bytes(word)));
+                Ok(process)
+            }
+        }
+    }
+
+    /// The program `name` in the command's `PATH`.
+    fn find(&self, command: &Command, home: Option<&Home>, name: &[u8]) -> Result<PathBuf, String> {
+        let own = home.filter(|_| self.place == Place::Own).map(|home| home.environment.as_slice());
+        let given = command.environment.iter().chain(own.unwrap_or_default());
+        let path = given.into_iter().find(|(name, _)| name == b"PATH").map(|(_, value)| value);
+        let path = path.map(|path| OsString::from_vec(path.clone())).or_else(|| std::env::var_os("PATH"));
+        let executable = |candidate: &PathBuf| {
+            let facts = fs::metadata(candidate);
+            facts.is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+        };
+        let mut candidates =
+            path.iter().flat_map(std::env::split_paths).map(|directory| directory.join(path_of(name)));
+        candidates
+            .find(executable)
+            .ok_or_else(|| format!("{}: no such program", String::from_utf8_lossy(name)))
+    }
+
+    fn stdin(&self, bytes: &[u8]) -> io::Result<Stdio> {
+        if bytes.is_empty() {
+            return Ok(self.null.try_clone()?.into());
+        }
+        let mut file = fs::File::from(rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        file.rewind()?;
+        Ok(file.into())
+    }
+
+    /// Waits for the end of a command, or brings it about.
+    fn finish(&mut self, command: &Command, started: &Started) -> Ended {
+        let limit = command.time_limit_ms.map(Duration::from_millis);
+        let in_time = limit.is_none_or(|limit| self.wait_for(started, limit));
+        if !in_time {
+            self.signal(started.pid, Signal::TERM);
+            if !self.wait_for(started, GRACE) {
+                self.signal(started.pid, Signal::KILL);
+            }
+        }
+        let collected = match in_time || self.wait_for(started, GRACE) {
+            true => sys::wait(Some(started.pid)),
+            // Where the kernel's filter lets a worker signal its group only, the end of the worker is left.
+            false => Ok(None),
+        };
+        let wall_us = started.began.elapsed().as_micros() as u64;
+        let left_behind = match self.leaving {
+            Leaving::Kills => {
+                self.signal(started.pid, Signal::KILL);
+                false
+            }
+            Leaving::Tells => self.others_live(),
+        };
+        let mut ended = Ended { wall_us, left_behind, ..Ended::default() };
+        match collected {
+            Ok(Some(collected)) => {
+                (ended.cpu_us, ended.peak_kib) = (collected.cpu_us, collected.peak_kib);
+                ended.how = self.judge(collected.status, in_time);
+            }
+            Ok(None) => ended.how = How::TimeLimit,
+            Err(errno) => ended.how = How::NotStarted(format!("its end cannot be learnt: {errno}")),
+        }
+        ended
+    }
+
+    /// Whether the command ends within `patience`. Does not collect it.
+    fn wait_for(&self, started: &Started, patience: Duration) -> bool {
+        let pid = Pid::from_raw(started.pid.cast_signed()).ok_or(Errno::SRCH);
+        let Ok(handle) = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) else {
+            return true;
+        };
+        readable_within(&handle, patience)
+    }
+
+    fn signal(&self, pid: u32, signal: Signal) {
+        let Some(pid) = Pid::from_raw(pid.cast_signed()) else { return };
+        // Without effect where there is nobody any more, or where the kernel does not let us.
+        let _ = match (self.leaving, signal) {
+            (Leaving::Kills, _) => rustix::process::kill_process_group(pid, signal),
+            (Leaving::Tells, Signal::TERM) => rustix::process::kill_current_process_group(signal),
+            (Leaving::Tells, _) => rustix::process::kill_process(pid, signal),
+        };
+    }
+
+    /// Whether processes that the command left behind go on for longer than a moment.
+    fn others_live(&self) -> bool {
+        let until = Instant::now() + GRACE;
+        loop {
+            if let Some(mut child_ended) = self.child_ended.as_ref() {
+                let _ = child_ended.read(&mut [0; 64]);
+            }
+            match sys::wait(None) {
+                Ok(Some(_)) => continue,
+                Err(_) => return false,
+                Ok(None) => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.child_ended.as_ref().is_some_and(|fd| readable_within(fd, left)) {
+                return true;
+            }
+        }
+    }
+
+    fn judge(&mut self, status: process::ExitStatus, in_time: bool) -> How {
+        if !in_time {
+            return How::TimeLimit;
+        }
+        match (status.code(), status.signal()) {
+            (Some(code), _) => How::Code(code as u8),
+            (None, Some(libc::SIGKILL)) if self.memory_ran_out() => How::OutOfMemory,
+            (None, signal) => How::Signal(signal.unwrap_or_default() as u8),
+        }
+    }
+
+    /// Whether the system has killed for want of memory since this was asked last.
+    fn memory_ran_out(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.memory_kills, memory_kills());
+        matches!((before, self.memory_kills), (Some(before), Some(now)) if now > before)
+    }
+
+    fn take_files(&self, command: &Command, room: &mut u64, ended: &mut Ended) {
+        for name in &command.take {
+            let Ok(path) = self.inside(name) else { continue };
+            // A link would lead to what is no file of the command.
+            let Ok(facts) = fs::symlink_metadata(&path) else { continue };
+            if !facts.is_file() {
+                continue;
+            }
+            if facts.len() > *room {
+                ended.lost_bytes += facts.len();
+                continue;
+            }
+            let Ok(bytes) = fs::read(&path) else { continue };
+            *room -= (bytes.len() as u64).min(*room);
+            let executable = facts.permissions().mode() & 0o100 != 0;
+            ended.files.push(File { name: name.clone(), executable, bytes });
+        }
+    }
+
+    /// Where in the playpen a file of this name lies.
+    fn inside(&self, name: &str) -> io::Result<PathBuf> {
+        let down = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        let path = Path::new(name);
+        if path.file_name().is_none() || !path.components().all(down) {
+            return Err(io::Error::other("only names that lead downwards from there are possible"));
+        }
+        Ok(self.directory.join(path))
+    }
+}
+
+impl Output {
+    fn make(directory: &Path) -> io::Result<Output> {
+        // Appended to: what several processes write does not overwrite each other.
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
+        let made = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR);
+        Ok(Output(match made {
+            Ok(fd) => fd.into(),
+            // Not every file system has files without names.
+            Err(_) => rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC)?.into(),
+        }))
+    }
+
+    fn stdio(&self) -> io::Result<Stdio> {
+        Ok(self.0.try_clone()?.into())
+    }
+
+    /// What was written, up to `room`, and how many bytes were more; then it is empty again.
+    fn take(&mut self, room: &mut u64) -> io::Result<(Vec<u8>, u64)> {
+        let there = self.0.metadata()?.len();
+        if there == 0 {
+            return Ok((Vec::new(), 0));
+        }
+        let taken = there.min(*room);
+        let mut bytes = vec![0; taken as usize];
+        self.0.read_exact_at(&mut bytes, 0)?;
+        self.0.set_len(0)?;
+        self.0.rewind()?;
+        *room -= taken;
+        Ok((bytes, there - taken))
+    }
+}
+
+fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+fn variable((name, value): &Variable) -> (&OsStr, &OsStr) {
+    (OsStr::from_bytes(name), OsStr::from_bytes(value))
+}
+
+fn readable_within(fd: &impl AsFd, patience: Duration) -> bool {
+    let until = Instant::now().checked_add(patience);
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], left.as_ref()) {
+            Err(Errno::INTR) => {}
+            result => return result.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+/// Removes what is in a directory.
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// How often the system has killed a process for want of memory since it started, where it tells.
+fn memory_kills() -> Option<u64> {
+    let facts = fs::read_to_string("/proc/vmstat").ok()?;
+    facts.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}

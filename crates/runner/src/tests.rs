@@ -1,0 +1,232 @@
+use crate::{Command, Ended, File, Home, How, Leaving, Limits, Place, Program, Runner};
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+
+fn runner(directory: &tempfile::TempDir) -> Runner {
+    Runner::new(directory.path(), Place::Playpen, Leaving::Kills).unwrap()
+}
+
+fn playpen() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn is_empty(directory: &tempfile::TempDir) -> bool {
+    fs::read_dir(directory).unwrap().next().is_none()
+}
+
+#[test]
+fn every_end_is_called_what_it_is() {
+    let directory = playpen();
+    let mut runner = runner(&directory);
+    assert_eq!(runner.run(&Command::shell("exit 7")).how, How::Code(7));
+    assert_eq!(runner.run(&Command::words(["true"])).how, How::Code(0));
+    assert_eq!(runner.run(&Command::shell("kill -USR1 $$")).how, How::Signal(10));
+    let long = Command { time_limit_ms: Some(50), ..Command::words(["sleep", "600"]) };
+    assert_eq!(runner.run(&long).how, How::TimeLimit);
+    let deaf =
+        Command { time_limit_ms: Some(50), ..Command::shell("trap '' TERM; while :; do sleep 1; done") };
+    assert_eq!(runner.run(&deaf).how, How::TimeLimit);
+    let absent = runner.run(&Command::words(["no-such-program-here"])).how;
+    assert!(matches!(&absent, How::NotStarted(why) if why.contains("no-such-program-here")), "{absent}");
+    let absent = runner.run(&Command::words(["/no/such/program"])).how;
+    assert!(matches!(&absent, How::NotStarted(why) if why.contains("/no/such/program")), "{absent}");
+    assert!(matches!(runner.run(&Command::default()).how, How::NotStarted(_)));
+}
+
+#[test]
+fn whatever_is_written_comes_whole_and_apart_and_is_not_seen_again() {
+    let directory = playpen();
+    let mut runner = runner(&directory);
+    let many = "i=0; while [ $i -lt 2000 ]; do echo out-$i; echo err-$i >&2; i=$((i+1)); done; head -c 3000000 /dev/zero";
+    let ended = runner.run(&Command::shell(many));
+    let out: String = (0..2000).map(|i| format!("out-{i}\n")).collect();
+    let err: String = (0..2000).map(|i| format!("err-{i}\n")).collect();
+    assert!(ended.stdout.starts_with(out.as_bytes()));
+    assert_eq!(ended.stdout.len(), out.len() + 3_000_000);
+    assert_eq!(ended.stderr, err.as_bytes());
+    let next = runner.run(&Command::shell("printf x"));
+    assert_eq!((next.stdout, next.stderr, next.lost_bytes), (b"x".to_vec(), Vec::new(), 0));
+}
+
+#[test]
+fn standard_input_is_what_was_given_and_nothing_otherwise() {
+    let directory = playpen();
+    let mut runner = runner(&directory);
+    let given = vec![b'z'; 1_000_000];
+    let copied = runner.run(&Command { stdin: given.clone(), ..Command::words(["cat"]) });
+    assert_eq!(copied.stdout, given);
+    assert_eq!(runner.run(&Command::words(["cat"])).stdout, b"");
+}
+
+#[test]
+fn nothing_that_a_command_starts_outlives_it() {
+    let directory = playpen();
+    let mut runner = runner(&directory);
+    let ended = runner.run(&Command::shell("sleep 600 & echo $!"));
+    assert_eq!(ended.how, How::Code(0));
+    let pid = String::from_utf8(ended.stdout).unwrap();
+    // Killed; it may take its new parent a moment to notice.
+    let stat = Path::new("/proc").join(pid.trim()).join("stat");
+    let ends = |text: String| text.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
+    while !fs::read_to_string(&stat).map_or(true, ends) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn files_are_brought_and_taken_and_the_playpen_is_empty_after() {
+    let directory = playpen();
+    let mut runner = runner(&directory);
+    let command = Command {
+        bring: vec![
+            File { name: "in/a.txt".into(), executable: false, bytes: b"hello".to_vec() },
+            File { name: "tool".into(), executable: true, bytes: b"#!/bin/sh\ncat in/a.txt\n".to_vec() },
+        ],
+        take: vec!["in/b.txt".into(), "absent".into(), "link".into(), "../escape".into()],
+        ..Command::shell("./tool > in/b.txt; ln -s /etc/passwd link; touch left")
+    };
+    let ended = runner.run(&command);
+    assert_eq!(ended.how, How::Code(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    let name_and_bytes = |file: File| (file.name, file.bytes);
+    let taken: Vec<_> = ended.files.into_iter().map(name_and_bytes).collect();
+    assert_eq!(taken, [("in/b.txt".to_owned(), b"hello".to_vec())]);
+    assert!(is_empty(&directory));
+    for name in ["../up", "/etc/x", "..", ""] {
+        let file = File { name: name.into(), ..File::default() };
+        let how = runner.run(&Command { bring: vec![file], ..Command::shell("true") }).how;
+        assert!(matches!(how, How::NotStarted(_)), "{name}: {how}");
+    }
+}
+
+#[test]
+fn at_home_a_command_has_its_users_directory_and_environment() {
+    let (directory, home) = (playpen(), playpen());
+    let there = home.path().canonicalize().unwrap();
+    let home_bytes = there.to_str().unwrap().as_bytes().to_vec();
+    let environment =
+        vec![(b"MINE".to_vec(), b"yes".to_vec()), (b"PATH".to_vec(), b"/usr/bin:/bin".to_vec())];
+    let command = Command {
+        environment: vec![(b"ADDED".to_vec(), b"1".to_vec())],
+        home: Some(Home { directory: home_bytes, environment }),
+        ..Command::shell("pwd; echo $MINE $ADDED ${HOME-none}; touch here")
+    };
+    let mut own = Runner::new(directory.path(), Place::Own, Leaving::Kills).unwrap();
+    let ended = own.run(&command);
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("{}\nyes 1 none\n", there.display()));
+    assert!(there.join("here").exists() && is_empty(&directory));
+
+    // A shared directory shares the files, and not the environment.
+    let shared = Place::Shared(vec![there.clone()]);
+    let ended = Runner::new(directory.path(), shared, Leaving::Kills).unwrap().run(&command);
+    assert!(ended.stdout.starts_with(format!("{}\n1 ", there.display()).as_bytes()));
+    let elsewhere = Place::Shared(vec!["/nowhere".into()]);
+    let ended = Runner::new(directory.path(), elsewhere, Leaving::Kills).unwrap().run(&command);
+    assert!(ended.stdout.starts_with(format!("{}\n1 ", directory.path().display()).as_bytes()));
+
+    let gone = Home { directory: b"/no/such/directory".to_vec(), environment: Vec::new() };
+    let how = own.run(&Command { home: Some(gone), ..Command::shell("true") }).how;
+    assert!(matches!(&how, How::NotStarted(why) if why.contains("/no/such/directory")), "{how}");
+}
+
+#[test]
+fn limits_hold_for_the_command_alone() {
+    let directory = playpen();
+    let mut runner = runner(&directory);
+    let limits = Limits { memory_mib: Some(64), cpu_s: Some(100) };
+    let ended = runner.run(&Command { limits, ..Command::shell("ulimit -d; ulimit -t") });
+    assert_eq!(ended.stdout, b"65536\n100\n");
+    assert_ne!(runner.run(&Command::shell("ulimit -t")).stdout, b"100\n");
+}
+
+#[test]
+fn what_was_used_is_counted() {
+    let directory = playpen();
+    let ended = runner(&directory).run(&Command::shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"));
+    assert!(ended.cpu_us > 0 && ended.wall_us > 0 && ended.peak_kib > 0 && ended.started_us > 0);
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), 0..40)
+}
+
+fn files() -> impl Strategy<Value = Vec<File>> {
+    let file = ("[a-z/]{1,8}", any::<bool>(), bytes());
+    let file = file.prop_map(|(name, executable, bytes)| File { name, executable, bytes });
+    proptest::collection::vec(file, 0..4)
+}
+
+fn variables() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
+    proptest::collection::vec((bytes(), bytes()), 0..4)
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let program = prop_oneof![
+        proptest::collection::vec(bytes(), 0..4).prop_map(Program::Words),
+        (bytes(), bytes()).prop_map(|(shell, text)| Program::Shell { shell, text }),
+    ];
+    let home = proptest::option::of((bytes(), variables()));
+    let take = proptest::collection::vec("[a-z]{1,5}".prop_map(String::from), 0..3);
+    let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<Option<u64>>());
+    (program, variables(), bytes(), home, files(), take, limits).prop_map(
+        |(program, environment, stdin, home, bring, take, (memory_mib, cpu_s, time_limit_ms))| Command {
+            program,
+            environment,
+            stdin,
+            home: home.map(|(directory, environment)| Home { directory, environment }),
+            bring,
+            take,
+            limits: Limits { memory_mib, cpu_s },
+            time_limit_ms,
+        },
+    )
+}
+
+fn ended() -> impl Strategy<Value = Ended> {
+    let how = prop_oneof![
+        any::<u8>().prop_map(How::Code),
+        any::<u8>().prop_map(How::Signal),
+        Just(How::TimeLimit),
+        Just(How::OutOfMemory),
+        ".{0,9}".prop_map(How::NotStarted),
+    ];
+    (how, bytes(), bytes(), files(), any::<[u64; 5]>(), any::<bool>()).prop_map(
+        |(how, stdout, stderr, files, numbers, left_behind)| Ended {
+            how,
+            stdout,
+            stderr,
+            lost_bytes: numbers[0],
+            files,
+            cpu_us: numbers[1],
+            peak_kib: numbers[2],
+            wall_us: numbers[3],
+            started_us: numbers[4],
+            left_behind,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn commands_arrive_as_they_were_sent(command in command()) {
+        prop_assert_eq!(Command::decode(&command.encode()).unwrap(), command);
+    }
+
+    #[test]
+    fn ends_arrive_as_they_were_sent(ended in ended()) {
+        prop_assert_eq!(Ended::decode(&ended.encode()).unwrap(), ended);
+    }
+
+    #[test]
+    fn no_bytes_upset_the_readers(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Command::decode(&bytes);
+        let _ = Ended::decode(&bytes);
+    }
+
+    #[test]
+    fn what_was_cut_short_is_not_read(command in command(), ended in ended(), cut in 1usize..60) {
+        let (command, ended) = (command.encode(), ended.encode());
+        prop_assert!(Command::decode(&command[..command.len().saturating_sub(cut)]).is_err());
+        prop_assert!(Ended::decode(&ended[..ended.len().saturating_sub(cut)]).is_err());
+    }
+}
