@@ -39,10 +39,10 @@ pub(crate) fn encode<'a>(head: &impl Serialize, parts: impl Iterator<Item = &'a 
 }
 
 /// The head, and a reader of the byte strings whose lengths `lengths` finds in it.
-pub(crate) fn decode<'a, Head: DeserializeOwned>(
-    bytes: &'a [u8],
+pub(crate) fn decode<Head: DeserializeOwned>(
+    bytes: &[u8],
     lengths: impl FnOnce(&Head) -> Vec<u64>,
-) -> Result<(Head, std::vec::IntoIter<&'a [u8]>), CodecError> {
+) -> Result<(Head, std::vec::IntoIter<&[u8]>), CodecError> {
     let (head, mut rest) = postcard::take_from_bytes::<Head>(bytes).map_err(CodecError::Head)?;
     let lengths = lengths(&head);
     let said = lengths.iter().fold(0u64, |sum, &length| sum.saturating_add(length));

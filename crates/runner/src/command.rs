@@ -58,6 +58,8 @@ pub struct Home {
     /// Its user's whole environment, for workers that act as that user. Where only the directory is
     /// shared it is left out.
     pub environment: Vec<Variable>,
+    /// Its user's file mode creation mask.
+    pub umask: Option<u32>,
 }
 
 /// A file by its name relative to the directory of the command.

@@ -161,8 +161,12 @@ impl Runner {
         if !command.limits.is_none() {
             sys::limit(&mut process, command.limits);
         }
+        let umask = home.and_then(|home| home.umask).map(Mode::from_raw_mode);
         let began = Instant::now();
-        match process.spawn() {
+        let before = umask.map(rustix::process::umask);
+        let spawned = process.spawn();
+        before.map(rustix::process::umask);
+        match spawned {
             // It is waited for by its number: `Child` could not say what was used.
             Ok(child) => Ok(Started { pid: child.id(), began }),
             Err(error) if !directory.is_dir() => {

@@ -108,12 +108,12 @@ fn at_home_a_command_has_its_users_directory_and_environment() {
         vec![(b"MINE".to_vec(), b"yes".to_vec()), (b"PATH".to_vec(), b"/usr/bin:/bin".to_vec())];
     let command = Command {
         environment: vec![(b"ADDED".to_vec(), b"1".to_vec())],
-        home: Some(Home { directory: home_bytes, environment }),
-        ..Command::shell("pwd; echo $MINE $ADDED ${HOME-none}; touch here")
+        home: Some(Home { directory: home_bytes, environment, umask: Some(0o027) }),
+        ..Command::shell("pwd; echo $MINE $ADDED ${HOME-none} $(umask); touch here")
     };
     let mut own = Runner::new(directory.path(), Place::Own, Leaving::Kills).unwrap();
     let ended = own.run(&command);
-    assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("{}\nyes 1 none\n", there.display()));
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("{}\nyes 1 none 0027\n", there.display()));
     assert!(there.join("here").exists() && is_empty(&directory));
 
     // A shared directory shares the files, and not the environment.
@@ -124,7 +124,7 @@ fn at_home_a_command_has_its_users_directory_and_environment() {
     let ended = Runner::new(directory.path(), elsewhere, Leaving::Kills).unwrap().run(&command);
     assert!(ended.stdout.starts_with(format!("{}\n1 ", directory.path().display()).as_bytes()));
 
-    let gone = Home { directory: b"/no/such/directory".to_vec(), environment: Vec::new() };
+    let gone = Home { directory: b"/no/such/directory".to_vec(), ..Home::default() };
     let how = own.run(&Command { home: Some(gone), ..Command::shell("true") }).how;
     assert!(matches!(&how, How::NotStarted(why) if why.contains("/no/such/directory")), "{how}");
 }
@@ -165,7 +165,7 @@ fn command() -> impl Strategy<Value = Command> {
         proptest::collection::vec(bytes(), 0..4).prop_map(Program::Words),
         (bytes(), bytes()).prop_map(|(shell, text)| Program::Shell { shell, text }),
     ];
-    let home = proptest::option::of((bytes(), variables()));
+    let home = proptest::option::of((bytes(), variables(), any::<Option<u32>>()));
     let take = proptest::collection::vec("[a-z]{1,5}".prop_map(String::from), 0..3);
     let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<Option<u64>>());
     (program, variables(), bytes(), home, files(), take, limits).prop_map(
@@ -173,7 +173,7 @@ fn command() -> impl Strategy<Value = Command> {
             program,
             environment,
             stdin,
-            home: home.map(|(directory, environment)| Home { directory, environment }),
+            home: home.map(|(directory, environment, umask)| Home { directory, environment, umask }),
             bring,
             take,
             limits: Limits { memory_mib, cpu_s },
