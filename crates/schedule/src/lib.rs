@@ -5,9 +5,12 @@
 //! stands between the stream and the worker. When the worker is on the caller's machine there is no
 //! `Serve`: library and worker share the ring.
 //!
+//! [`bag::Scheduler`] decides which task of a bag runs where.
+//!
 //! Nothing here does I/O, reads a clock or draws a random number.
 #![forbid(unsafe_code)]
 
+pub mod bag;
 mod body;
 pub mod hold;
 mod receipts;

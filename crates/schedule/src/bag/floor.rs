@@ -1,0 +1,136 @@
+use super::kinds::{Kind, Kinds, Turn};
+use super::worker::Worker;
+use super::{Choice, Input};
+use mutirao_wire::BlobHash;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// So many tasks that may not run on a free worker are looked past, for others to have their turn.
+const LOOK: usize = 1024;
+
+/// What waits, what runs, what is free and what lies where: the books of a scheduler, as policies see them.
+#[derive(Debug, Default)]
+pub struct Floor {
+    pub(super) kinds: Kinds,
+    pub(super) tasks: BTreeMap<u64, Known>,
+    /// Only tasks with an attempt or a vote.
+    pub(super) live: BTreeMap<u64, Live>,
+    pub(super) workers: BTreeMap<u64, Worker>,
+    pub(super) blobs: BTreeMap<u32, BTreeMap<BlobHash, u64>>,
+}
+
+/// A task that is not over. A million of them may wait: it is kept small.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) kind: u32,
+    pub(super) priority: i32,
+    pub(super) votes: u8,
+    pub(super) inputs: Option<Arc<[Input]>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    /// (attempt, worker), oldest first; none that is to be killed.
+    pub(super) attempts: Vec<(u64, u64)>,
+    /// Sites of results that count.
+    pub(super) counted: Vec<u32>,
+}
+
+/// Where a task is in the books.
+pub(super) enum Place {
+    Fresh(Turn),
+    Begun(Turn),
+    Running((usize, u64, u64)),
+    /// Its votes are in; the engine decides.
+    Nowhere,
+}
+
+impl Floor {
+    /// Whether `task` may be started on `worker`: it is not over, there is room, and no attempt of it runs
+    /// there, nor (if several votes are wanted) did or does one run at that site.
+    pub fn may(&self, task: u64, worker: u64) -> bool {
+        let (Some(known), Some(at)) = (self.tasks.get(&task), self.workers.get(&worker)) else {
+            return false;
+        };
+        at.level(&self.kinds.get(known.kind).needs).is_some() && !self.bars(task, worker, at.site)
+    }
+
+    /// The first waiting task, by priority and number, for which a worker has room. Workers where it would
+    /// run at once come before those where it would wait.
+    pub fn first_in_turn(&self) -> Option<Choice> {
+        let first = self.kinds.iter().filter_map(|kind| self.first_of(kind)).min_by_key(|(order, _)| *order);
+        first.map(|(_, choice)| choice)
+    }
+
+    fn first_of(&self, kind: &Kind) -> Option<((u16, Turn), Choice)> {
+        kind.fit.first()?;
+        let mut turns = kind.begun.iter().take(LOOK).chain(&kind.fresh);
+        turns.find_map(|&turn| {
+            let task = turn.1;
+            let &(level, _, worker) =
+                kind.fit.iter().find(|(_, site, worker)| !self.bars(task, *worker, *site))?;
+            Some(((level, turn), Choice { task, worker }))
+        })
+    }
+
+    /// Of the tasks with fewer than `at_once` attempts, the one with the fewest, then the one that has run
+    /// longest, for which a worker is free that no waiting task could use.
+    pub fn least_copied(&self, at_once: usize) -> Option<Choice> {
+        let of_kind = |kind: &Kind| {
+            kind.fit.first()?;
+            let few = kind.running.iter().take_while(|(copies, _, _)| *copies < at_once);
+            few.take(LOOK).find_map(|&order| {
+                let task = order.2;
+                Some((order, Choice { task, worker: self.spare_for(kind, task)? }))
+            })
+        };
+        self.kinds.iter().filter_map(of_kind).min_by_key(|(order, _)| *order).map(|(_, choice)| choice)
+    }
+
+    fn spare_for(&self, kind: &Kind, task: u64) -> Option<u64> {
+        let mut free = kind.fit.iter().take_while(|(level, _, _)| *level == 0);
+        let spare = free.find(|(_, site, worker)| !self.bars(task, *worker, *site) && self.is_spare(*worker));
+        spare.map(|(_, _, worker)| *worker)
+    }
+
+    /// Whether no waiting task could ever use this worker.
+    pub fn is_spare(&self, worker: u64) -> bool {
+        let Some(at) = self.workers.get(&worker) else { return false };
+        !self.kinds.iter().any(|kind| !kind.fresh.is_empty() && at.could(&kind.needs))
+    }
+
+    /// Whether what ran or runs of a task stands against another attempt there.
+    fn bars(&self, task: u64, worker: u64, site: u32) -> bool {
+        let Some(live) = self.live.get(&task) else { return false };
+        let apart = self.tasks.get(&task).is_some_and(|known| known.votes > 1);
+        live.counted.contains(&site)
+            || live.attempts.iter().any(|&(_, at)| at == worker || apart && self.site(at) == Some(site))
+    }
+
+    pub(super) fn kind_of(&self, task: u64) -> Option<u32> {
+        self.tasks.get(&task).map(|known| known.kind)
+    }
+
+    /// Whether as many attempts of a task run as it wants results: another one would be a copy.
+    pub(super) fn has_enough(&self, task: u64) -> bool {
+        let place = self.tasks.get(&task).map(|known| self.place(task, known));
+        matches!(place, Some(Place::Running(_)))
+    }
+
+    /// Where a worker is.
+    pub fn site(&self, worker: u64) -> Option<u32> {
+        self.workers.get(&worker).map(|worker| worker.site)
+    }
+
+    pub(super) fn place(&self, task: u64, known: &Known) -> Place {
+        let turn = (Reverse(known.priority), task);
+        let Some(live) = self.live.get(&task) else { return Place::Fresh(turn) };
+        let wanted = usize::from(known.votes).saturating_sub(live.counted.len());
+        match live.attempts.first() {
+            _ if live.attempts.len() < wanted => Place::Begun(turn),
+            Some(&(oldest, _)) => Place::Running((live.attempts.len() - wanted.max(1) + 1, oldest, task)),
+            None => Place::Nowhere,
+        }
+    }
+}

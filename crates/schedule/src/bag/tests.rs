@@ -1,0 +1,173 @@
+use super::*;
+use mutirao_wire::Tick;
+
+/// A scheduler with a clock and the orders it gave.
+struct Stage {
+    scheduler: Scheduler,
+    now: Tick,
+}
+
+impl Stage {
+    fn new(name: &str, copies: u32) -> Stage {
+        let policy = by_name(name, copies).expect("a known name");
+        Stage { scheduler: Scheduler::new(policy, 1), now: Tick(0) }
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Order> {
+        self.now.0 += 1_000_000;
+        let mut orders = Vec::new();
+        self.scheduler.handle(self.now, event, &mut orders);
+        self.scheduler.place(self.now, &mut orders);
+        orders
+    }
+
+    fn ready(&mut self, task: u64) -> Vec<Order> {
+        self.tell(Event::TaskReady(Task::new(task)))
+    }
+
+    /// A worker of one slot, alone at its site.
+    fn up(&mut self, worker: u64) -> Vec<Order> {
+        self.tell(Event::WorkerUp { worker, site: worker as u32, offers: Needs::default(), ahead: 0 })
+    }
+
+    fn ended(&mut self, attempt: u64, outcome: Outcome) -> Vec<Order> {
+        self.tell(Event::Ended { attempt, outcome, brought_bytes: 0 })
+    }
+}
+
+fn start(task: u64, attempt: u64, worker: u64) -> Order {
+    Order::Start { task, attempt, worker }
+}
+
+#[test]
+fn tasks_go_in_order_of_priority_and_number() {
+    let mut stage = Stage::new("workqueue", 1);
+    stage.ready(5);
+    stage.ready(3);
+    stage.tell(Event::TaskReady(Task { priority: 1, ..Task::new(9) }));
+    assert_eq!(stage.up(1), [start(9, 1, 1)]);
+    assert_eq!(stage.ended(1, Outcome::Done), [start(3, 2, 1)]);
+    assert_eq!(stage.ended(2, Outcome::Again), [start(3, 3, 1)], "what failed runs again");
+    assert_eq!(stage.ended(3, Outcome::Done), [start(5, 4, 1)]);
+    assert_eq!(stage.ended(4, Outcome::Done), []);
+    assert_eq!(stage.scheduler.counts().useful_slot_us, 3_000_000);
+    assert_eq!(stage.scheduler.counts().lost_slot_us, 1_000_000);
+}
+
+#[test]
+fn a_free_worker_copies_what_runs_and_losers_are_killed() {
+    let mut stage = Stage::new("wqr", 2);
+    stage.ready(1);
+    stage.ready(2);
+    stage.up(1);
+    stage.up(2);
+    assert_eq!(stage.up(3), [start(1, 3, 3)], "the one that has run longest");
+    assert_eq!(stage.up(4), [start(2, 4, 4)], "the one with fewest copies");
+    assert_eq!(stage.up(5), [], "two at once are enough");
+    assert_eq!(stage.ended(3, Outcome::Done), [Order::Kill { attempt: 1 }]);
+    assert_eq!(stage.ended(1, Outcome::Again), [], "what was killed does not wait again");
+    let counts = stage.scheduler.counts();
+    assert_eq!((counts.attempts, counts.copies), (4, 2));
+    assert_eq!((counts.useful_slot_us, counts.copies_slot_us), (3_000_000, 6_000_000));
+    assert_eq!(counts.wasted_time(), 2.0);
+}
+
+#[test]
+fn a_lost_worker_costs_what_ran_there_and_nothing_else() {
+    let mut stage = Stage::new("wqr", 2);
+    stage.ready(1);
+    stage.up(1);
+    assert_eq!(stage.up(2), [start(1, 2, 2)]);
+    assert_eq!(stage.tell(Event::WorkerDown(1)), [], "its copy goes on");
+    assert_eq!(stage.tell(Event::WorkerLeaves(2)), []);
+    assert_eq!(stage.up(3), [start(1, 3, 3)]);
+    assert_eq!(stage.tell(Event::WorkerDown(3)), []);
+    assert_eq!(stage.tell(Event::WorkerDown(2)), []);
+    assert_eq!(stage.up(4), [start(1, 4, 4)]);
+}
+
+#[test]
+fn a_task_goes_only_where_its_needs_are_met() {
+    let mut stage = Stage::new("wqr", 2);
+    let needs = Needs { slots: 3, memory_mib: 100, resources: Vec::new() };
+    stage.tell(Event::TaskReady(Task { needs, ..Task::new(1) }));
+    stage.ready(2);
+    assert_eq!(stage.up(1), [start(2, 1, 1)]);
+    let offers = Needs { slots: 4, memory_mib: 50, resources: Vec::new() };
+    assert_eq!(
+        stage.tell(Event::WorkerUp { worker: 2, site: 2, offers, ahead: 0 }),
+        [start(2, 2, 2)],
+        "too little memory for the large one, which can wait for ever"
+    );
+    let offers = Needs { slots: 4, memory_mib: 100, resources: Vec::new() };
+    assert_eq!(stage.tell(Event::WorkerUp { worker: 3, site: 3, offers, ahead: 0 }), [start(1, 3, 3)]);
+    let demand: Vec<_> = stage.scheduler.demand().collect();
+    assert!(demand.is_empty());
+}
+
+#[test]
+fn no_copy_takes_the_room_that_a_waiting_task_needs() {
+    let mut stage = Stage::new("wqr", 2);
+    let two = Needs { slots: 2, ..Needs::default() };
+    stage.ready(1);
+    stage.up(1);
+    stage.ready(2);
+    let large = Event::WorkerUp { worker: 2, site: 2, offers: two.clone(), ahead: 0 };
+    assert_eq!(stage.tell(large)[0], start(2, 2, 2));
+    stage.tell(Event::TaskReady(Task { needs: two, ..Task::new(3) }));
+    assert_eq!(stage.ended(3, Outcome::Again), [], "one slot is free there, but not for a copy again");
+    assert_eq!(stage.up(3), [start(1, 4, 3)], "too small for what waits: may copy");
+    let demand: Vec<_> = stage.scheduler.demand().map(|(needs, tasks)| (needs.slots, tasks)).collect();
+    assert_eq!(demand, [(2, 1)]);
+}
+
+#[test]
+fn votes_come_from_different_sites() {
+    let mut stage = Stage::new("wqr", 2);
+    stage.tell(Event::TaskReady(Task { votes: 2, ..Task::new(1) }));
+    let up = |worker, site| Event::WorkerUp { worker, site, offers: Needs::default(), ahead: 0 };
+    assert_eq!(stage.tell(up(1, 1)), [start(1, 1, 1)]);
+    assert_eq!(stage.tell(up(2, 1)), [], "the same site");
+    assert_eq!(stage.ended(1, Outcome::Counted), []);
+    assert_eq!(stage.tell(up(3, 2)), [start(1, 2, 3)]);
+    assert_eq!(stage.scheduler.counts().copies, 0);
+    assert_eq!(stage.ended(2, Outcome::Counted), []);
+    assert_eq!(stage.tell(up(4, 3)), [], "the votes are in");
+    assert_eq!(stage.tell(Event::Votes { task: 1, votes: 3 }), [start(1, 3, 4)]);
+    assert_eq!(stage.ended(3, Outcome::Done), []);
+}
+
+#[test]
+fn short_tasks_wait_at_the_worker() {
+    let mut stage = Stage::new("wqr", 2);
+    for task in 1..=4 {
+        stage.ready(task);
+    }
+    let up = |worker| Event::WorkerUp { worker, site: 1, offers: Needs::default(), ahead: 1 };
+    assert_eq!(stage.tell(up(1)), [start(1, 1, 1), start(2, 2, 1)]);
+    assert_eq!(stage.tell(up(2)), [start(3, 3, 2), start(4, 4, 2)]);
+    assert_eq!(stage.ended(1, Outcome::Done), [], "nothing waits, and no copy waits behind");
+    assert_eq!(stage.ended(2, Outcome::Done), [start(3, 5, 1)]);
+    assert_eq!(stage.scheduler.counts().useful_slot_us, 2_000_000 + 1_000_000);
+}
+
+#[test]
+fn a_new_engine_adopts_what_runs() {
+    let mut stage = Stage::new("wqr", 2);
+    let mut orders = Vec::new();
+    let up = Event::WorkerUp { worker: 1, site: 1, offers: Needs::default(), ahead: 0 };
+    for event in [up, Event::TaskReady(Task::new(1)), Event::Adopted { task: 1, attempt: 41, worker: 1 }] {
+        stage.scheduler.handle(stage.now, event, &mut orders);
+    }
+    stage.scheduler.place(stage.now, &mut orders);
+    assert_eq!(orders, []);
+    assert_eq!(stage.up(2), [start(1, 42, 2)]);
+    assert_eq!(stage.ended(41, Outcome::Done), [Order::Kill { attempt: 42 }]);
+    assert_eq!(stage.scheduler.unfinished(), 1);
+}
+
+#[test]
+fn unknown_names_are_told_the_known_ones() {
+    let Err(why) = by_name("best", 2) else { panic!("there is none") };
+    assert_eq!(why.to_string(), "there is no scheduler \"best\"; there are wqr, workqueue");
+}
