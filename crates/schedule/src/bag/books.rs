@@ -3,6 +3,7 @@
 use super::floor::{Floor, Known, Live, Place};
 use super::worker::Worker;
 use super::{Needs, Task};
+use mutirao_wire::BlobHash;
 
 impl Floor {
     /// Enters a task; false if it is there already.
@@ -121,6 +122,14 @@ impl Floor {
             Place::Begun(turn) => drop(kind.begun.remove(&turn)),
             Place::Running(order) => drop(kind.running.remove(&order)),
             Place::Nowhere => {}
+        }
+    }
+
+    pub(super) fn remove_blob(&mut self, site: u32, blob: &BlobHash) {
+        let Some(sites) = self.blobs.get_mut(blob) else { return };
+        sites.remove(&site);
+        if sites.is_empty() {
+            self.blobs.remove(blob);
         }
     }
 

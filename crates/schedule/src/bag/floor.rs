@@ -3,7 +3,7 @@ use super::worker::Worker;
 use super::{Choice, Input};
 use mutirao_wire::BlobHash;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// So many tasks that may not run on a free worker are looked past, for others to have their turn.
@@ -17,7 +17,8 @@ pub struct Floor {
     /// Only tasks with an attempt or a vote.
     pub(super) live: BTreeMap<u64, Live>,
     pub(super) workers: BTreeMap<u64, Worker>,
-    pub(super) blobs: BTreeMap<u32, BTreeMap<BlobHash, u64>>,
+    /// At which sites a blob is.
+    pub(super) blobs: BTreeMap<BlobHash, BTreeSet<u32>>,
 }
 
 /// A task that is not over. A million of them may wait: it is kept small.
@@ -106,6 +107,27 @@ impl Floor {
         let apart = self.tasks.get(&task).is_some_and(|known| known.votes > 1);
         live.counted.contains(&site)
             || live.attempts.iter().any(|&(_, at)| at == worker || apart && self.site(at) == Some(site))
+    }
+
+    /// What a task reads.
+    pub fn inputs(&self, task: u64) -> &[Input] {
+        self.tasks.get(&task).and_then(|known| known.inputs.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether a blob is at a site.
+    pub fn has_blob(&self, site: u32, blob: &BlobHash) -> bool {
+        self.blobs.get(blob).is_some_and(|sites| sites.contains(&site))
+    }
+
+    /// The sites where a blob is.
+    pub fn sites_with(&self, blob: &BlobHash) -> impl Iterator<Item = u32> {
+        self.blobs.get(blob).into_iter().flatten().copied()
+    }
+
+    /// The affinity of a task with a site: bytes of its inputs that are there.
+    pub fn affinity_bytes(&self, task: u64, site: u32) -> u64 {
+        let there = self.inputs(task).iter().filter(|input| self.has_blob(site, &input.blob));
+        there.map(|input| input.bytes).sum()
     }
 
     pub(super) fn kind_of(&self, task: u64) -> Option<u32> {

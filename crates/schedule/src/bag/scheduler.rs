@@ -9,8 +9,8 @@ use std::sync::Arc;
 /// It holds nothing but the tasks, workers and attempts it was told of, so its tables are as large as the
 /// engine lets them be. An event costs about the logarithm of their sizes, times the number of different
 /// [`Needs`] among the tasks.
-pub struct Scheduler {
-    policy: Box<dyn Policy + Send>,
+pub struct Scheduler<P: Policy + ?Sized = dyn Policy + Send> {
+    policy: Box<P>,
     floor: Floor,
     attempts: BTreeMap<u64, Attempt>,
     next_attempt: u64,
@@ -38,10 +38,10 @@ enum Fate {
     Lost,
 }
 
-impl Scheduler {
+impl<P: Policy + ?Sized> Scheduler<P> {
     /// Without tasks or workers. Attempts are numbered from `first_attempt`; a number must not be used
     /// twice in the life of a bag.
-    pub fn new(policy: Box<dyn Policy + Send>, first_attempt: u64) -> Scheduler {
+    pub fn new(policy: Box<P>, first_attempt: u64) -> Scheduler<P> {
         let (floor, attempts) = (Floor::default(), BTreeMap::new());
         Scheduler { policy, floor, attempts, next_attempt: first_attempt, counts: Counts::default() }
     }
@@ -75,12 +75,12 @@ impl Scheduler {
             Event::Ended { attempt, outcome, brought_bytes } => {
                 self.ended(now, attempt, outcome, brought_bytes, out);
             }
-            Event::BlobAt { site, blob, bytes } => {
-                self.floor.blobs.entry(site).or_default().insert(blob, bytes);
+            Event::BlobAt { site, blob } => {
+                self.floor.blobs.entry(blob).or_default().insert(site);
                 self.policy.changed(&self.floor, Change::Blob { site, blob });
             }
             Event::BlobGone { site, blob } => {
-                self.floor.blobs.entry(site).or_default().remove(&blob);
+                self.floor.remove_blob(site, &blob);
                 self.policy.changed(&self.floor, Change::Blob { site, blob });
             }
         }

@@ -1,5 +1,5 @@
 use super::*;
-use mutirao_wire::Tick;
+use mutirao_wire::{BlobHash, Tick};
 
 /// A scheduler with a clock and the orders it gave.
 struct Stage {
@@ -170,4 +170,18 @@ fn a_new_engine_adopts_what_runs() {
 fn unknown_names_are_told_the_known_ones() {
     let Err(why) = by_name("best", 2) else { panic!("there is none") };
     assert_eq!(why.to_string(), "there is no scheduler \"best\"; there are wqr, workqueue");
+}
+
+#[test]
+fn affinity_is_what_lies_there() {
+    let mut stage = Stage::new("wqr", 2);
+    let blob = |byte| BlobHash([byte; 32]);
+    let inputs = [Input { blob: blob(1), bytes: 10 }, Input { blob: blob(2), bytes: 5 }];
+    stage.tell(Event::TaskReady(Task { inputs: Some(inputs.into()), ..Task::new(1) }));
+    stage.tell(Event::BlobAt { site: 7, blob: blob(1) });
+    stage.tell(Event::BlobAt { site: 7, blob: blob(3) });
+    stage.tell(Event::BlobAt { site: 8, blob: blob(2) });
+    stage.tell(Event::BlobGone { site: 8, blob: blob(2) });
+    let floor = stage.scheduler.floor();
+    assert_eq!([7, 8, 9].map(|site| floor.affinity_bytes(1, site)), [10, 0, 0]);
 }

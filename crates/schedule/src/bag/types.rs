@@ -95,8 +95,6 @@ pub enum Event {
         site: u32,
         /// The blob.
         blob: BlobHash,
-        /// Its size.
-        bytes: u64,
     },
     /// It was removed there.
     BlobGone {
