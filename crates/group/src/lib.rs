@@ -1,6 +1,24 @@
 //! Groups of processes that exchange messages over channels only.
 //!
-//! Nothing here does I/O. A [`plan::ProcessPlan`] is what one process is told about its place in the group.
+//! Nothing here does I/O. An [`Application`] is read from a file that says which programs run, how often, where, and
+//! what joins them; [`wiring::plan`] makes of it what each process is told ([`plan::ProcessPlan`]); [`draw`] shows it.
 #![forbid(unsafe_code)]
 
+pub mod application;
+mod check;
+mod classic;
+mod document;
+mod draft;
+pub mod draw;
+pub mod limits;
 pub mod plan;
+mod problem;
+mod svg;
+pub mod wiring;
+
+#[cfg(test)]
+mod tests;
+
+pub use application::Application;
+pub use draft::{Restart, Settings, Strategy};
+pub use problem::{At, Mistake, Problem, Side};

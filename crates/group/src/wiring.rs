@@ -1,0 +1,100 @@
+//! From an application to what each process is told.
+
+use crate::application::{Application, Channel, End};
+use crate::plan::{Edge, GroupId, Peer, PortPlan, ProcessPlan, Shape};
+
+/// Pipes from this number on are the master's own: one to each process, at this number and its rank.
+pub const CONSOLE_PIPES: u64 = 1 << 32;
+
+/// A pipe between two processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PipePlan {
+    /// Its number.
+    pub pipe: u64,
+    /// The rank at one end,
+    pub a: u32,
+    /// and at the other.
+    pub b: u32,
+}
+
+/// What all processes are told, by rank, and the pipes there must be: one for each pair of ends that a channel joins,
+/// and those of the collectives.
+pub fn plan(
+    application: &Application,
+    group: GroupId,
+    name: &str,
+    record: Option<&str>,
+) -> (Vec<ProcessPlan>, Vec<PipePlan>) {
+    let size = application.processes.len() as u32;
+    // Stands until `join` comes to it: in a checked application every end is joined.
+    let unwired = PortPlan { mode: None, one: true, shape: Shape::OneToOne, peers: Vec::new() };
+    let mut plans: Vec<ProcessPlan> = application
+        .processes
+        .iter()
+        .zip(0..)
+        .map(|(process, rank)| ProcessPlan {
+            group,
+            name: name.to_owned(),
+            program: process.program.clone(),
+            instance: process.instance,
+            rank,
+            size,
+            inputs: vec![unwired.clone(); process.inputs as usize],
+            outputs: vec![unwired.clone(); process.outputs as usize],
+            collectives: Vec::new(),
+            stored_bytes_max: application.settings.stored_bytes_max,
+            spill: application.settings.spill,
+            record: record.map(str::to_owned),
+        })
+        .collect();
+    let mut pipes = Vec::new();
+    for channel in &application.channels {
+        join(channel, &mut plans, &mut pipes);
+    }
+    if application.settings.collectives {
+        let first = pipes.len() as u64;
+        for (pipe, (a, b)) in (first..).zip(edges(size)) {
+            plans[a as usize].collectives.push(Edge { pipe, rank: b });
+            plans[b as usize].collectives.push(Edge { pipe, rank: a });
+            pipes.push(PipePlan { pipe, a, b });
+        }
+    }
+    (plans, pipes)
+}
+
+fn join(channel: &Channel, plans: &mut [ProcessPlan], pipes: &mut Vec<PipePlan>) {
+    let (mode, shape) = (channel.mode, channel.shape());
+    let port = |ends: &[End]| PortPlan { mode, shape, one: ends.len() == 1, peers: Vec::new() };
+    for output in &channel.outputs {
+        plans[output.rank as usize].outputs[output.port as usize] = port(&channel.outputs);
+    }
+    for input in &channel.inputs {
+        plans[input.rank as usize].inputs[input.port as usize] = port(&channel.inputs);
+        for output in &channel.outputs {
+            let pipe = pipes.len() as u64;
+            pipes.push(PipePlan { pipe, a: output.rank, b: input.rank });
+            let to = peer(plans, pipe, *input);
+            plans[output.rank as usize].outputs[output.port as usize].peers.push(to);
+            let from = peer(plans, pipe, *output);
+            plans[input.rank as usize].inputs[input.port as usize].peers.push(from);
+        }
+    }
+}
+
+fn peer(plans: &[ProcessPlan], pipe: u64, End { rank, port }: End) -> Peer {
+    let ProcessPlan { program, instance, .. } = &plans[rank as usize];
+    Peer { pipe, program: program.clone(), instance: *instance, port, rank }
+}
+
+/// Every rank with those a power of two away, in a circle: log2 of the size for each, which is what a barrier in
+/// so many rounds wants.
+fn edges(size: u32) -> Vec<(u32, u32)> {
+    let mut edges = Vec::new();
+    for rank in 0..size {
+        let steps = (0..).map(|power| 1_u32 << power).take_while(|step| *step < size);
+        edges.extend(steps.map(|step| (rank, (rank + step) % size)).map(|(a, b)| (a.min(b), a.max(b))));
+    }
+    edges.sort_unstable();
+    edges.dedup();
+    edges
+}
