@@ -112,6 +112,9 @@ Examples:
     Admin(crate::admin::AdminCommand),
     /// Call one operation of a program
     Call(CallArgs),
+    /// Groups of processes joined by channels
+    #[command(subcommand)]
+    Group(crate::group::GroupCommand),
     /// Make, check, draw and convert topology files
     #[command(subcommand)]
     Topology(TopologyCommand),

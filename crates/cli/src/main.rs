@@ -9,6 +9,7 @@ mod call;
 mod charter;
 mod diff;
 mod doctor;
+mod group;
 mod hosts;
 mod lending;
 mod list;
@@ -94,6 +95,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Charter(command) => charter::run(&open(cli)?, command, output)?,
         Command::Admin(command) => admin::run(&open(cli)?, command, output)?,
         Command::Call(args) => return call::run(cli, args),
+        Command::Group(command) => return group::run(cli, command),
         Command::Bench(command) => bench(cli, command)?,
         Command::Doctor => return doctor::run(output),
         Command::Completions { shell } => {

@@ -114,15 +114,15 @@ fn plans_lead_to_one_another() {
     );
     assert!(!plans[1].inputs[0].one);
     assert!(plans[0].inputs[0].one && !plans[2].outputs[0].one);
-    // Four pairs of ends, and three ranks all joined for collectives.
-    assert_eq!(pipes.len(), 4 + 3);
+    // Four pairs of ends, and three ranks that are joined with those one and two further.
+    assert_eq!(pipes.len(), 4 + 6);
     assert!(pipes.iter().zip(0..).all(|(pipe, number)| pipe.pipe == number));
     for pipe in &pipes {
         for (rank, other) in [(pipe.a, pipe.b), (pipe.b, pipe.a)] {
             let me = &plans[rank as usize];
             let peers = me.inputs.iter().chain(&me.outputs).flat_map(|port| &port.peers);
             let ends = peers.map(|peer| (peer.pipe, peer.rank));
-            let edges = me.collectives.iter().map(|edge| (edge.pipe, edge.rank));
+            let edges = me.collectives.iter().flat_map(|step| [step.to, step.from]).map(|edge| (edge.pipe, edge.rank));
             assert_eq!(ends.chain(edges).filter(|end| *end == (pipe.pipe, other)).count(), 1);
         }
     }

@@ -1,7 +1,7 @@
 //! From an application to what each process is told.
 
 use crate::application::{Application, Channel, End};
-use crate::plan::{Edge, GroupId, Peer, PortPlan, ProcessPlan, Shape};
+use crate::plan::{Edge, GroupId, Peer, PortPlan, ProcessPlan, Shape, Step};
 
 /// Pipes from this number on are the master's own: one to each process, at this number and its rank.
 pub const CONSOLE_PIPES: u64 = 1 << 32;
@@ -52,12 +52,7 @@ pub fn plan(
         join(channel, &mut plans, &mut pipes);
     }
     if application.settings.collectives {
-        let first = pipes.len() as u64;
-        for (pipe, (a, b)) in (first..).zip(edges(size)) {
-            plans[a as usize].collectives.push(Edge { pipe, rank: b });
-            plans[b as usize].collectives.push(Edge { pipe, rank: a });
-            pipes.push(PipePlan { pipe, a, b });
-        }
+        join_all(&mut plans, &mut pipes);
     }
     (plans, pipes)
 }
@@ -86,15 +81,19 @@ fn peer(plans: &[ProcessPlan], pipe: u64, End { rank, port }: End) -> Peer {
     Peer { pipe, program: program.clone(), instance: *instance, port, rank }
 }
 
-/// Every rank with those a power of two away, in a circle: log2 of the size for each, which is what a barrier in
-/// so many rounds wants.
-fn edges(size: u32) -> Vec<(u32, u32)> {
-    let mut edges = Vec::new();
-    for rank in 0..size {
-        let steps = (0..).map(|power| 1_u32 << power).take_while(|step| *step < size);
-        edges.extend(steps.map(|step| (rank, (rank + step) % size)).map(|(a, b)| (a.min(b), a.max(b))));
+/// Joins every rank with those a power of two further, round the circle: what a barrier in so many rounds wants.
+fn join_all(plans: &mut [ProcessPlan], pipes: &mut Vec<PipePlan>) {
+    let size = plans.len() as u32;
+    for step in (0..).map(|power| 1_u32 << power).take_while(|step| *step < size) {
+        let first = pipes.len() as u64;
+        let pipe_from = |rank: u32| first + u64::from(rank);
+        for rank in 0..size {
+            let (further, back) = ((rank + step) % size, (rank + size - step) % size);
+            pipes.push(PipePlan { pipe: pipe_from(rank), a: rank, b: further });
+            plans[rank as usize].collectives.push(Step {
+                to: Edge { pipe: pipe_from(rank), rank: further },
+                from: Edge { pipe: pipe_from(back), rank: back },
+            });
+        }
     }
-    edges.sort_unstable();
-    edges.dedup();
-    edges
 }

@@ -1,0 +1,44 @@
+//! `mutirao group`: groups of processes joined by channels.
+
+mod check;
+mod file;
+
+use crate::args::Cli;
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to do with groups.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+An application file says which programs run, how often, where, and what joins them:
+  P rubi                                    a machine: the name of a node
+  T xmandel 1 1 1                           a program: instances, input and output channels
+  T gmandel 2 1 1
+  L xmandel 0 aplic/mandel/ rubi -2.5 0.5   an instance: directory, machine, arguments
+  L gmandel 0 aplic/mandel/ rubi
+  L gmandel 1 aplic/mandel/ rubi
+  C xmandel 0 0 = gmandel 0 0, gmandel 1 0  a channel: input ends = output ends
+  C gmandel 0 0, gmandel 1 0 = xmandel 0 0
+or the same in TOML, without machines:
+  [program.xmandel]
+  executable = \"aplic/mandel/xmandel\"
+  [program.gmandel]
+  executable = \"aplic/mandel/gmandel\"
+  instances = 2
+  [[channel]]
+  from = \"gmandel.*:0\"
+  to = \"xmandel.0:0\"
+  [[channel]]
+  from = \"xmandel.0:0\"
+  to = \"gmandel.*:0\"")]
+pub enum GroupCommand {
+    /// Say what is wrong with an application file, and where; draw its wiring
+    Check(check::CheckArgs),
+}
+
+/// Does it; the exit code.
+pub fn run(cli: &Cli, command: &GroupCommand) -> Result<u8> {
+    match command {
+        GroupCommand::Check(args) => check::run(args, cli.output),
+    }
+}
