@@ -3,7 +3,7 @@
 use crate::application::Application;
 use crate::draw::pairs;
 use crate::plan::Mode;
-use std::f64::consts::TAU;
+use core::f64::consts::TAU;
 use std::fmt::Write;
 
 const BOX: f64 = 26.0;

@@ -122,7 +122,11 @@ fn plans_lead_to_one_another() {
             let me = &plans[rank as usize];
             let peers = me.inputs.iter().chain(&me.outputs).flat_map(|port| &port.peers);
             let ends = peers.map(|peer| (peer.pipe, peer.rank));
-            let edges = me.collectives.iter().flat_map(|step| [step.to, step.from]).map(|edge| (edge.pipe, edge.rank));
+            let edges = me
+                .collectives
+                .iter()
+                .flat_map(|step| [step.to, step.from])
+                .map(|edge| (edge.pipe, edge.rank));
             assert_eq!(ends.chain(edges).filter(|end| *end == (pipe.pipe, other)).count(), 1);
         }
     }

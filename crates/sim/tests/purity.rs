@@ -8,7 +8,7 @@ use std::process::Command;
 const PURE: [&str; 5] = ["wire", "tree", "schedule", "group", "sim"];
 
 /// Crates they may use, procedural macros aside (those run in the compiler). Each is without I/O.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 17] = [
     "mutirao-wire",
     "mutirao-tree",
     "mutirao-schedule",
@@ -18,7 +18,13 @@ const CRATES: [&str; 11] = [
     "postcard",
     "serde",
     "serde_core",
+    "serde_spanned",
     "thiserror",
+    "toml",
+    "toml_datetime",
+    "toml_parser",
+    "toml_writer",
+    "winnow",
     "zerocopy",
 ];
 
