@@ -64,9 +64,14 @@ pub(crate) struct Socket {
 impl Socket {
     /// Takes over a connected stream socket.
     pub(crate) fn new(fd: OwnedFd) -> Socket {
+        Socket::with_bodies(fd, DATA_BODY_MAX)
+    }
+
+    /// The same, for frames whose bodies have at most `body_max` bytes.
+    pub(crate) fn with_bodies(fd: OwnedFd, body_max: usize) -> Socket {
         Socket {
             fd: Arc::new(fd),
-            decoder: Decoder::new(DATA_BODY_MAX),
+            decoder: Decoder::new(body_max),
             scratch: vec![0; READ_BYTES].into(),
             drained: false,
             fds: VecDeque::new(),

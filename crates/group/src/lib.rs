@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod channel;
 mod check;
 mod classic;
 mod document;
