@@ -47,6 +47,20 @@ pub(super) enum Place {
     Nowhere,
 }
 
+/// How far a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It waits: fewer attempts run, or have brought results that count, than it wants results.
+    Waiting,
+    /// Enough attempts run.
+    Running {
+        /// Attempts at once, those not counted that are there for further votes.
+        copies: usize,
+    },
+    /// Its votes are in; the engine decides.
+    Settled,
+}
+
 impl Floor {
     /// Whether `task` may be started on `worker`: it is not over, there is room, and no attempt of it runs
     /// there, nor (if several votes are wanted) did or does one run at that site.
@@ -130,14 +144,73 @@ impl Floor {
         there.map(|input| input.bytes).sum()
     }
 
+    /// How far a task is; `None` if it is over.
+    pub fn stage(&self, task: u64) -> Option<Stage> {
+        Some(match self.place(task, self.tasks.get(&task)?) {
+            Place::Fresh(_) | Place::Begun(_) => Stage::Waiting,
+            Place::Running((copies, _, _)) => Stage::Running { copies },
+            Place::Nowhere => Stage::Settled,
+        })
+    }
+
+    /// How urgent a task is.
+    pub fn priority(&self, task: u64) -> Option<i32> {
+        self.tasks.get(&task).map(|known| known.priority)
+    }
+
+    /// All tasks that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.kinds.iter().flat_map(|kind| kind.begun.iter().chain(&kind.fresh).map(|turn| turn.1))
+    }
+
+    /// All workers and their sites.
+    pub fn workers(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.workers.iter().map(|(number, worker)| (*number, worker.site))
+    }
+
+    /// Whether nothing runs on a worker that something may be started on.
+    pub fn is_idle(&self, worker: u64) -> bool {
+        self.workers.get(&worker).is_some_and(Worker::is_idle)
+    }
+
+    /// Sites where something could be started, and how many attempts it would wait behind: the fewest
+    /// anywhere.
+    pub fn free_sites(&self) -> Option<(u16, Vec<u32>)> {
+        let level =
+            self.kinds.iter().filter_map(|kind| kind.fit.first()).map(|(level, _, _)| *level).min()?;
+        let mut sites = BTreeSet::new();
+        for kind in self.kinds.iter() {
+            let mut from = 0;
+            while let Some(&(at, site, _)) = kind.fit.range((level, from, 0)..).next() {
+                if at != level {
+                    break;
+                }
+                sites.insert(site);
+                let Some(next) = site.checked_add(1) else { break };
+                from = next;
+            }
+        }
+        Some((level, sites.into_iter().collect()))
+    }
+
+    /// A worker at a site where `task` may be started behind so many attempts.
+    pub fn worker_at(&self, site: u32, task: u64, level: u16) -> Option<u64> {
+        let fit = &self.kinds.get(self.kind_of(task)?).fit;
+        let mut there = fit.range((level, site, 0)..=(level, site, u64::MAX));
+        there.find(|(_, _, worker)| !self.bars(task, *worker, site)).map(|(_, _, worker)| *worker)
+    }
+
+    pub(super) fn shared_inputs(&self, task: u64) -> Option<Arc<[Input]>> {
+        self.tasks.get(&task).and_then(|known| known.inputs.clone())
+    }
+
     pub(super) fn kind_of(&self, task: u64) -> Option<u32> {
         self.tasks.get(&task).map(|known| known.kind)
     }
 
     /// Whether as many attempts of a task run as it wants results: another one would be a copy.
     pub(super) fn has_enough(&self, task: u64) -> bool {
-        let place = self.tasks.get(&task).map(|known| self.place(task, known));
-        matches!(place, Some(Place::Running(_)))
+        matches!(self.stage(task), Some(Stage::Running { .. }))
     }
 
     /// Where a worker is.

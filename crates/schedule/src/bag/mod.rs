@@ -9,8 +9,11 @@
 //! An *attempt* is one run of a task; its number is never used again in the bag. A *copy* is an attempt
 //! while another of the same task runs.
 
+mod affinity;
 mod books;
+pub mod check;
 mod floor;
+mod informed;
 mod kinds;
 mod needs;
 mod policy;
@@ -23,7 +26,9 @@ mod workqueue;
 #[cfg(test)]
 mod tests;
 
-pub use floor::Floor;
+pub use affinity::StorageAffinity;
+pub use floor::{Floor, Stage};
+pub use informed::{Fpltf, Oracle, Sufferage};
 pub use needs::Needs;
 pub use policy::{Change, Choice, Policy};
 pub use registry::{NAMES, UnknownScheduler, by_name};

@@ -1,7 +1,7 @@
-use super::{Policy, Workqueue};
+use super::{Policy, StorageAffinity, Workqueue};
 
 /// The names a bag file may give.
-pub const NAMES: [&str; 2] = ["wqr", "workqueue"];
+pub const NAMES: [&str; 3] = ["wqr", "storage-affinity", "workqueue"];
 
 /// No scheduler has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +13,7 @@ pub struct UnknownScheduler(pub String);
 pub fn by_name(name: &str, copies: u32) -> Result<Box<dyn Policy + Send>, UnknownScheduler> {
     match name {
         "wqr" => Ok(Box::new(Workqueue::with_copies(copies))),
+        "storage-affinity" => Ok(Box::new(StorageAffinity::with_copies(copies))),
         "workqueue" => Ok(Box::new(Workqueue::plain())),
         _ => Err(UnknownScheduler(name.into())),
     }

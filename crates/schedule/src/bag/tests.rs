@@ -169,7 +169,7 @@ fn a_new_engine_adopts_what_runs() {
 #[test]
 fn unknown_names_are_told_the_known_ones() {
     let Err(why) = by_name("best", 2) else { panic!("there is none") };
-    assert_eq!(why.to_string(), "there is no scheduler \"best\"; there are wqr, workqueue");
+    assert_eq!(why.to_string(), "there is no scheduler \"best\"; there are wqr, storage-affinity, workqueue");
 }
 
 #[test]
@@ -184,4 +184,82 @@ fn affinity_is_what_lies_there() {
     stage.tell(Event::BlobGone { site: 8, blob: blob(2) });
     let floor = stage.scheduler.floor();
     assert_eq!([7, 8, 9].map(|site| floor.affinity_bytes(1, site)), [10, 0, 0]);
+}
+
+/// Three sites of one slot each; what task 1 reads is at site 1, most of what task 2 reads at site 2.
+fn data_at_sites() -> Stage {
+    let mut stage = Stage::new("storage-affinity", 2);
+    let input = |byte, bytes| Input { blob: BlobHash([byte; 32]), bytes };
+    let tasks = [(1, vec![input(1, 10)]), (2, vec![input(1, 10), input(2, 90)]), (3, vec![])];
+    let mut orders = Vec::new();
+    for (task, inputs) in tasks {
+        let task = Task { inputs: Some(inputs.into()), ..Task::new(task) };
+        stage.scheduler.handle(stage.now, Event::TaskReady(task), &mut orders);
+    }
+    for site in [1, 2] {
+        let blob = BlobHash([site as u8; 32]);
+        stage.scheduler.handle(stage.now, Event::BlobAt { site, blob }, &mut orders);
+    }
+    assert_eq!(orders, []);
+    stage
+}
+
+#[test]
+fn tasks_go_where_their_inputs_are() {
+    let mut stage = data_at_sites();
+    let mut orders = Vec::new();
+    for worker in [3, 2, 1] {
+        let up = Event::WorkerUp { worker, site: worker as u32, offers: Needs::default(), ahead: 0 };
+        stage.scheduler.handle(stage.now, up, &mut orders);
+    }
+    stage.scheduler.place(stage.now, &mut orders);
+    assert_eq!(orders, [start(2, 1, 2), start(1, 2, 1), start(3, 3, 3)], "the greatest affinity first");
+}
+
+#[test]
+fn where_nothing_lies_goes_what_loses_least() {
+    let mut stage = data_at_sites();
+    assert_eq!(stage.up(3), [start(3, 1, 3)]);
+    assert_eq!(stage.ended(1, Outcome::Done), [start(1, 2, 3)]);
+    stage.tell(Event::TaskReady(Task { priority: 1, ..Task::new(4) }));
+    assert_eq!(stage.up(2), [start(4, 3, 2)], "more urgent than what has its inputs there");
+    assert_eq!(stage.up(1), [start(2, 4, 1)]);
+}
+
+#[test]
+fn copies_are_made_only_where_inputs_are() {
+    let mut stage = data_at_sites();
+    for worker in [3, 4, 5] {
+        stage.up(worker);
+    }
+    assert_eq!(stage.up(6), [], "nothing is there that anybody reads");
+    assert_eq!(stage.up(1), [start(1, 4, 1)], "as much of both is there: any");
+    assert_eq!(
+        stage.tell(Event::BlobAt { site: 6, blob: BlobHash([1; 32]) }),
+        [start(2, 5, 6)],
+        "it has fewer copies"
+    );
+    assert_eq!(stage.up(2), [], "two at once are enough");
+    assert_eq!(stage.ended(4, Outcome::Done), [Order::Kill { attempt: 2 }]);
+}
+
+#[test]
+fn what_lies_beyond_the_window_moves_up() {
+    let mut stage = Stage::new("storage-affinity", 1);
+    let mut orders = Vec::new();
+    for task in 0..5000 {
+        let inputs = [Input { blob: BlobHash([1; 32]), bytes: 10 }];
+        let task = Task { inputs: Some(inputs.into()), priority: i32::from(task == 4999), ..Task::new(task) };
+        stage.scheduler.handle(stage.now, Event::TaskReady(task), &mut orders);
+    }
+    stage.scheduler.handle(stage.now, Event::BlobAt { site: 1, blob: BlobHash([1; 32]) }, &mut orders);
+    let mut last = stage.up(1);
+    let mut order = Vec::new();
+    while let Some(Order::Start { task, attempt, .. }) = last.pop() {
+        order.push(task);
+        last = stage.ended(attempt, Outcome::Done);
+    }
+    assert_eq!(order.len(), 5000);
+    assert_eq!(order[0], 4999, "the urgent one came into the window");
+    assert!(order[1..].is_sorted());
 }

@@ -66,6 +66,11 @@ impl Worker {
         }
     }
 
+    /// Whether nothing is there and something may be.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.leaves && self.attempts.is_empty()
+    }
+
     pub(super) fn set_ahead(&mut self, ahead: u16) {
         self.ahead = ahead;
     }
