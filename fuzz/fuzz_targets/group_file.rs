@@ -8,7 +8,7 @@ use mutirao_group::{Application, draw, wiring};
 fuzz_target!(|text: &str| {
     match Application::read(text, |_, _| None) {
         Ok(application) => {
-            let (plans, pipes) = wiring::plan(&application, GroupId(1), "group", None);
+            let (plans, pipes) = wiring::plan(&application, GroupId(1), "group", None, 0);
             assert_eq!(plans.len(), application.processes.len());
             let ends = plans.iter().flat_map(|plan| plan.inputs.iter().chain(&plan.outputs));
             let ends: usize = ends.map(|port| port.peers.len()).sum();

@@ -1,17 +1,20 @@
 //! Groups of processes that exchange messages over channels only.
 //!
 //! Nothing here does I/O. An [`Application`] is read from a file that says which programs run, how often, where, and
-//! what joins them; [`wiring::plan`] makes of it what each process is told ([`plan::ProcessPlan`]); [`draw`] shows it.
+//! what joins them; [`wiring::plan`] makes of it what each process is told ([`plan::ProcessPlan`]); [`draw`] shows it. Running, a group has
+//! a [`master::Master`], which decides what follows when a process ends, and talks to each over a [`console::Console`].
 #![forbid(unsafe_code)]
 
 pub mod application;
 pub mod channel;
 mod check;
 mod classic;
+pub mod console;
 mod document;
 mod draft;
 pub mod draw;
 pub mod limits;
+pub mod master;
 pub mod plan;
 mod problem;
 mod svg;

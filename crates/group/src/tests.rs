@@ -104,7 +104,7 @@ fn both_forms_say_the_same() {
 
 #[test]
 fn plans_lead_to_one_another() {
-    let (plans, pipes) = plan(&read(MANDEL_TOML), GroupId(7), "mandel", None);
+    let (plans, pipes) = plan(&read(MANDEL_TOML), GroupId(7), "mandel", None, 0);
     assert_eq!(plans.len(), 3);
     let deal = &plans[0].outputs[0];
     assert!(deal.one && deal.shape == Shape::OneToMany && deal.mode == Some(Mode::Async));
@@ -269,7 +269,7 @@ proptest! {
     #[test]
     fn whatever_is_wired_is_planned(text in wired()) {
         let application = Application::read(&text, |_, _| None).map_err(|p| TestCaseError::fail(format!("{p:?}\n{text}")))?;
-        let (plans, pipes) = plan(&application, GroupId(1), "g", None);
+        let (plans, pipes) = plan(&application, GroupId(1), "g", None, 0);
         let ends: usize = plans.iter().flat_map(|plan| plan.inputs.iter().chain(&plan.outputs)).map(|port| port.peers.len()).sum();
         prop_assert_eq!(ends, 2 * pipes.len());
         for port in plans.iter().flat_map(|plan| plan.inputs.iter().chain(&plan.outputs)) {

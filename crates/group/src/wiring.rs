@@ -3,8 +3,10 @@
 use crate::application::{Application, Channel, End};
 use crate::plan::{Edge, GroupId, Peer, PortPlan, ProcessPlan, Shape, Step};
 
-/// Pipes from this number on are the master's own: one to each process, at this number and its rank.
-pub const CONSOLE_PIPES: u64 = 1 << 32;
+/// The pipe between the master and a process, in one of its lives.
+pub fn console_pipe(rank: u32, life: u32) -> u64 {
+    1 << 63 | u64::from(life & 0x7fff_ffff) << 32 | u64::from(rank)
+}
 
 /// A pipe between two processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,12 +20,13 @@ pub struct PipePlan {
 }
 
 /// What all processes are told, by rank, and the pipes there must be: one for each pair of ends that a channel joins,
-/// and those of the collectives.
+/// and those of the collectives. `turn` says how often this group was joined before, for fresh numbers.
 pub fn plan(
     application: &Application,
     group: GroupId,
     name: &str,
     record: Option<&str>,
+    turn: u32,
 ) -> (Vec<ProcessPlan>, Vec<PipePlan>) {
     let size = application.processes.len() as u32;
     // Stands until `join` comes to it: in a checked application every end is joined.
@@ -47,17 +50,30 @@ pub fn plan(
             record: record.map(str::to_owned),
         })
         .collect();
-    let mut pipes = Vec::new();
+    let mut pipes = Pipes { first: u64::from(turn & 0x7f_ffff) << 40, list: Vec::new() };
     for channel in &application.channels {
         join(channel, &mut plans, &mut pipes);
     }
     if application.settings.collectives {
         join_all(&mut plans, &mut pipes);
     }
-    (plans, pipes)
+    (plans, pipes.list)
 }
 
-fn join(channel: &Channel, plans: &mut [ProcessPlan], pipes: &mut Vec<PipePlan>) {
+/// Pipes, numbered as they come.
+struct Pipes {
+    first: u64,
+    list: Vec<PipePlan>,
+}
+
+impl Pipes {
+    /// The number of the next.
+    fn next(&self) -> u64 {
+        self.first + self.list.len() as u64
+    }
+}
+
+fn join(channel: &Channel, plans: &mut [ProcessPlan], pipes: &mut Pipes) {
     let (mode, shape) = (channel.mode, channel.shape());
     let port = |ends: &[End]| PortPlan { mode, shape, one: ends.len() == 1, peers: Vec::new() };
     for output in &channel.outputs {
@@ -66,8 +82,8 @@ fn join(channel: &Channel, plans: &mut [ProcessPlan], pipes: &mut Vec<PipePlan>)
     for input in &channel.inputs {
         plans[input.rank as usize].inputs[input.port as usize] = port(&channel.inputs);
         for output in &channel.outputs {
-            let pipe = pipes.len() as u64;
-            pipes.push(PipePlan { pipe, a: output.rank, b: input.rank });
+            let pipe = pipes.next();
+            pipes.list.push(PipePlan { pipe, a: output.rank, b: input.rank });
             let to = peer(plans, pipe, *input);
             plans[output.rank as usize].outputs[output.port as usize].peers.push(to);
             let from = peer(plans, pipe, *output);
@@ -82,14 +98,14 @@ fn peer(plans: &[ProcessPlan], pipe: u64, End { rank, port }: End) -> Peer {
 }
 
 /// Joins every rank with those a power of two further, round the circle: what a barrier in so many rounds wants.
-fn join_all(plans: &mut [ProcessPlan], pipes: &mut Vec<PipePlan>) {
+fn join_all(plans: &mut [ProcessPlan], pipes: &mut Pipes) {
     let size = plans.len() as u32;
     for step in (0..).map(|power| 1_u32 << power).take_while(|step| *step < size) {
-        let first = pipes.len() as u64;
+        let first = pipes.next();
         let pipe_from = |rank: u32| first + u64::from(rank);
         for rank in 0..size {
             let (further, back) = ((rank + step) % size, (rank + size - step) % size);
-            pipes.push(PipePlan { pipe: pipe_from(rank), a: rank, b: further });
+            pipes.list.push(PipePlan { pipe: pipe_from(rank), a: rank, b: further });
             plans[rank as usize].collectives.push(Step {
                 to: Edge { pipe: pipe_from(rank), rank: further },
                 from: Edge { pipe: pipe_from(back), rank: back },

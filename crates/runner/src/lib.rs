@@ -18,11 +18,14 @@
 //! Where a command runs is said by the worker's [`Place`]: in the directory and with the environment of its user,
 //! in the same directory of a shared file system, or in a playpen: the empty directory of the worker, into
 //! which named files are brought and out of which named files are taken back.
+//!
+//! [`Live`] is a process that whoever started it talks to while it runs.
 #![deny(unsafe_code)]
 
 mod codec;
 mod command;
 mod ended;
+mod live;
 mod place;
 mod run;
 mod sys;
@@ -32,5 +35,6 @@ mod tests;
 pub use codec::CodecError;
 pub use command::{Command, File, Home, Limits, Program, Variable};
 pub use ended::{Ended, How};
+pub use live::Live;
 pub use place::Place;
 pub use run::{Leaving, OUTPUT_BYTES_MAX, Runner};

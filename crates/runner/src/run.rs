@@ -420,7 +420,7 @@ fn empty(directory: &Path) -> io::Result<()> {
 }
 
 /// How often the system has killed a process for want of memory since it started, where it tells.
-fn memory_kills() -> Option<u64> {
+pub(crate) fn memory_kills() -> Option<u64> {
     let facts = fs::read_to_string("/proc/vmstat").ok()?;
     facts.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }

@@ -1,6 +1,6 @@
 //! A call from the caller's side: how it ended, and the handle to wait for it.
 
-use super::Handle;
+use super::{Handle, LeaseKey};
 use mutirao_wire::CallId;
 use mutirao_wire::stream::failure;
 use std::sync::Arc;
@@ -161,6 +161,8 @@ pub struct CallOptions {
     pub deliver: Deliver,
     /// A number of the caller's own, handed back in [`Finished`].
     pub tag: u64,
+    /// The only lease it may run on; any unless given.
+    pub only: Option<LeaseKey>,
 }
 
 /// A call under way. Dropping it does not cancel the call; its result is then thrown away.

@@ -404,7 +404,8 @@ impl Pool {
             u32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX).max(1)
         });
         let repeatable = options.repeatable || known.repeatable;
-        Ok(hold::Call { operation, bytes, repeatable, limit_ms, only: None })
+        let only = options.only.map(LeaseKey::handle);
+        Ok(hold::Call { operation, bytes, repeatable, limit_ms, only })
     }
 
     /// Waits until one of the calls is done; its place in `calls`, or `None` when the time is up first (or
