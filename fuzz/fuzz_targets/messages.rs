@@ -8,6 +8,7 @@ use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::limits::DATA_BODY_MAX;
 use mutirao_wire::link::LinkMessage;
 use mutirao_wire::local::LocalMessage;
+use mutirao_wire::pipe::{PipeBinding, PipeMessage, PipeOrder};
 use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::query::Order;
 use mutirao_wire::stream::StreamMessage;
@@ -35,13 +36,14 @@ fuzz_target!(|data: &[u8]| {
     let mut bytes = Bytes(data);
     let mut header = Header::default();
     // The group, then the number in it, so that all kinds are found soon.
-    header.kind.set(u16::from(bytes.byte() % 7) << 8 | u16::from(bytes.byte() % 16));
+    header.kind.set(u16::from(bytes.byte() % 8) << 8 | u16::from(bytes.byte() % 16));
     let body = bytes.0;
     if body.len() > DATA_BODY_MAX {
         return;
     }
     header.length.set(body.len() as u32);
-    families!(&header, body, LinkMessage TreeMessage LeaseMessage PluginMessage StreamMessage LocalMessage WorkerMessage);
+    families!(&header, body, LinkMessage TreeMessage LeaseMessage PluginMessage StreamMessage LocalMessage WorkerMessage
+        PipeMessage PipeOrder PipeBinding);
     let question = mutirao_wire::query::Question {
         to: None,
         user: String::new(),

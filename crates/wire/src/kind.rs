@@ -11,6 +11,7 @@
 /// | `0x04..` | library, home, lender and worker: the stream of a lease (data) |
 /// | `0x05..` | a local program and its node |
 /// | `0x06..` | a node and its workers |
+/// | `0x07..` | about pipes: a node and the ends on its machine, home and lender, two lenders |
 /// | `0x08..` | a process of a group and what started it |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
@@ -95,6 +96,20 @@ pub enum Kind {
     Fork = 0x0602,
     Forked = 0x0603,
     Exited = 0x0604,
+
+    OpenPipe = 0x0701,
+    ClosePipe = 0x0702,
+    PipeOpened = 0x0703,
+    PipeBroken = 0x0704,
+    PipeFailed = 0x0705,
+    JoinPipe = 0x0706,
+    LeavePipe = 0x0707,
+    PipeNews = 0x0708,
+    BindPipe = 0x0709,
+    PipeBound = 0x070a,
+    PipeUnbound = 0x070b,
+    PipeBytes = 0x070c,
+    PipeCredit = 0x070d,
 
     ProcessPlan = 0x0801,
 }

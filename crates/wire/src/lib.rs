@@ -12,6 +12,7 @@ pub mod limits;
 pub mod link;
 pub mod local;
 pub mod node;
+pub mod pipe;
 pub mod plugin;
 pub mod query;
 pub mod stream;

@@ -418,4 +418,12 @@ pub fn may_skip(header: &Header) -> bool {
 }
 
 /// Kinds that have no struct and pass through nodes as raw bytes.
-pub const RAW_KINDS: [Kind; 5] = [Kind::Call, Kind::Result, Kind::Credit, Kind::Cancel, Kind::BlobChunk];
+pub const RAW_KINDS: [Kind; 7] = [
+    Kind::Call,
+    Kind::Result,
+    Kind::Credit,
+    Kind::Cancel,
+    Kind::BlobChunk,
+    Kind::PipeBytes,
+    Kind::PipeCredit,
+];

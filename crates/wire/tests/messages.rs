@@ -7,6 +7,7 @@ use mutirao_wire::limits::*;
 use mutirao_wire::link::*;
 use mutirao_wire::local::*;
 use mutirao_wire::node::*;
+use mutirao_wire::pipe::*;
 use mutirao_wire::plugin::*;
 use mutirao_wire::query::*;
 use mutirao_wire::stream::*;
@@ -176,6 +177,23 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Forked { worker: 1, pid: Ok(1234) },
         Exited { worker: 1, wait_status: 11, max_resident_kib: 2048 },
     );
+    sample!(PipeMessage:
+        OpenPipe { number: 300, a: PipeEnd::Program, b: PipeEnd::Lease(Handle(1)) },
+        ClosePipe { number: 300 },
+        PipeOpened { number: 300, way: PipeWay::Ring(RingSide::Worker) },
+        PipeBroken { number: 300 },
+        PipeFailed { number: 300, text: "no".into() },
+    );
+    sample!(PipeOrder:
+        JoinPipe { app: AppId(5), epoch: Epoch(1), number: 300, serial: 3, node: node(2), other: PipePlace::Program },
+        LeavePipe { app: AppId(5), number: 300, text: "no".into() },
+        PipeNews { app: AppId(5), number: 300, state: PipeState::Failed("no".into()) },
+    );
+    sample!(PipeBinding:
+        BindPipe { handle: Handle(1), app: AppId(5), number: 300, from: PipePlace::Lease(3), to: PipePlace::Program, plain: true },
+        PipeBound { handle: Handle(1), plain: Some(PlainSocket { port: 4000, token: [9; TOKEN_BYTES] }) },
+        PipeUnbound { handle: Handle(1), unknown: true },
+    );
     all
 }
 
@@ -188,6 +206,9 @@ fn read(family: &str, header: &Header, body: &[u8]) -> bool {
         "StreamMessage" => StreamMessage::read(header, body).is_ok(),
         "LocalMessage" => LocalMessage::read(header, body).is_ok(),
         "WorkerMessage" => WorkerMessage::read(header, body).is_ok(),
+        "PipeMessage" => PipeMessage::read(header, body).is_ok(),
+        "PipeOrder" => PipeOrder::read(header, body).is_ok(),
+        "PipeBinding" => PipeBinding::read(header, body).is_ok(),
         other => unreachable!("{other}"),
     }
 }
