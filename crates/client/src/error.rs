@@ -158,6 +158,12 @@ pub enum Error {
     /// Too many calls wait. Nothing was submitted.
     #[error("{0} calls wait already; take results before you submit more")]
     TooManyCalls(usize),
+    /// A call is to run on a lease that is not held. Nothing was submitted.
+    #[error("the lease that the call is to run on is not held, or has ended; allocate another")]
+    NoSuchLease,
+    /// A pipe could not be ordered. Nothing was changed.
+    #[error("pipe {0} is open already, or there are too many; choose another number, or close one first")]
+    PipeNumber(u64),
     /// A node refused an order. Nothing was changed.
     #[error("{node}: {text}")]
     OrderRefused {
@@ -218,6 +224,8 @@ impl Error {
             Error::TreeCycle { .. } => 230,
             Error::UnknownNode(_) => 231,
             Error::Setting { .. } => 232,
+            Error::PipeNumber(_) => 240,
+            Error::NoSuchLease => 241,
             Error::Call(error) => error.kind.code(),
         }
     }

@@ -39,6 +39,7 @@ extern crate self as mutirao;
 
 mod error;
 mod operation;
+mod pipe;
 mod pool;
 pub mod raw;
 mod socket;

@@ -2,10 +2,13 @@
 
 pub use crate::error::Error;
 pub use crate::operation::{Failure, OperationEntry, Run};
+pub use crate::pipe::{Line, LineEvent, RingEnds, RingWay, Way};
 pub use crate::pool::{
     Allocation, Answers, Call, CallError, CallErrorKind, CallOptions, CallResult, Counts, Deliver, Finished,
-    ForeignProgram, Lease, LeaseKey, LeaseState, Options, Pool, Private, Request, Slots, note_text,
+    ForeignProgram, Lease, LeaseKey, LeaseState, Options, PipeEnd, PipeEvent, Pool, Private, Request, Slots,
+    note_text,
 };
-pub use crate::worker::init;
+pub use crate::worker::{init, line};
+pub use mutirao_ring as ring;
 pub use mutirao_wire as wire;
 pub use mutirao_wire::local::{Leave, Resize, Size};

@@ -8,6 +8,7 @@ use mio::{Interest, Registry, Token};
 use mutirao_wire::frame::Header;
 use mutirao_wire::lease::{LeaseEnd, LeaseMessage, WorkerState};
 use mutirao_wire::node::{Bundle, Instances, PluginRef};
+use mutirao_wire::pipe::PipeOrder;
 use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::tree::TreeMessage;
@@ -29,6 +30,8 @@ pub enum Owner {
     Lender = 3,
     /// The plugins.
     Plugins = 4,
+    /// The pipes.
+    Pipes = 5,
 }
 
 /// Keys are 56 bits wide.
@@ -45,6 +48,7 @@ pub(crate) fn owner_and_key(token: Token) -> Option<(Owner, u64)> {
         2 => Owner::Daemon,
         3 => Owner::Lender,
         4 => Owner::Plugins,
+        5 => Owner::Pipes,
         _ => return None,
     };
     Some((owner, token.0 as u64 & ((1 << KEY_BITS) - 1)))
@@ -96,6 +100,11 @@ pub enum Action {
         serial: u64,
         /// How it is doing.
         state: WorkerState,
+    },
+    /// The worker of a lease is no more; how it ended may not be known yet.
+    WorkerGone {
+        /// The lease.
+        serial: u64,
     },
     /// The worker of a local lease ended and will be replaced.
     WorkerEnded {
@@ -177,6 +186,8 @@ pub struct Context {
     pub(crate) peers: HashMap<NodeId, Peer>,
     /// Streams of leases lent here: where each is bound.
     pub(crate) bound: HashMap<u64, (ConnId, Handle)>,
+    /// Data connections that carry pipes, and how many: they are never left unread.
+    pub(crate) piped: HashMap<ConnId, usize>,
 }
 
 impl Context {
@@ -197,6 +208,7 @@ impl Context {
             ControlMessage::Tree(message) => self.conns.put_with(conn, |out| message.put(out)),
             ControlMessage::Lease(message) => self.conns.put_with(conn, |out| message.put(out)),
             ControlMessage::Plugin(message) => self.conns.put_with(conn, |out| message.put(out)),
+            ControlMessage::Pipe(message) => self.conns.put_with(conn, |out| message.put(out)),
         }
     }
 
@@ -251,6 +263,8 @@ pub enum ControlMessage {
     Lease(LeaseMessage),
     /// About plugins.
     Plugin(PluginMessage),
+    /// About pipes.
+    Pipe(PipeOrder),
 }
 
 impl From<TreeMessage> for ControlMessage {
@@ -268,6 +282,12 @@ impl From<LeaseMessage> for ControlMessage {
 impl From<PluginMessage> for ControlMessage {
     fn from(message: PluginMessage) -> Self {
         ControlMessage::Plugin(message)
+    }
+}
+
+impl From<PipeOrder> for ControlMessage {
+    fn from(message: PipeOrder) -> Self {
+        ControlMessage::Pipe(message)
     }
 }
 
@@ -304,6 +324,7 @@ pub(crate) mod tests {
             registry: poll.registry().try_clone().unwrap(),
             peers: HashMap::new(),
             bound: HashMap::new(),
+            piped: HashMap::new(),
         }
     }
 

@@ -36,6 +36,7 @@ mod jobs;
 mod lender;
 mod links;
 mod options;
+mod pipes;
 mod plugins;
 mod presence;
 mod runtime;

@@ -275,6 +275,11 @@ impl Links {
         Some((link.peer?, link.link.purpose(), link.dialled))
     }
 
+    /// The name that the other end is certified for.
+    pub(crate) fn name(&self, conn: ConnId) -> Option<&str> {
+        self.conns.get(&conn).filter(|link| link.link.is_up()).map(|link| link.name.as_str())
+    }
+
     /// Bytes were read from `conn`. Tells the link when encryption stands.
     pub(crate) fn heard(&mut self, ctx: &mut Context, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
@@ -650,7 +655,7 @@ impl Links {
 
 /// Makes the kernel find out that the other machine is gone. Control connections have beats for
 /// that; a data connection may stand without one.
-fn notice_death(stream: &TcpStream) {
+pub(crate) fn notice_death(stream: &TcpStream) {
     use rustix::net::sockopt::{
         set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout,
     };

@@ -121,6 +121,11 @@ impl Streams {
         }
     }
 
+    /// Who lent it.
+    pub(crate) fn lender(&self, lease: LeaseId) -> Option<&NodeRef> {
+        self.streams.get(&lease).map(|stream| &stream.lender)
+    }
+
     pub(crate) fn has(&self, lease: LeaseId) -> bool {
         self.streams.contains_key(&lease)
     }
@@ -312,7 +317,7 @@ impl Streams {
         if is_raw(header) {
             if let Some(&to) = self.from_lender.get(&(conn, header.handle.get()))
                 && forward(ctx, to, *header, body) == Way::Full
-                && self.is_alone_on(to.0, conn)
+                && self.is_alone_on(ctx, to.0, conn)
             {
                 ctx.conns.pause(conn, to.0);
             }
@@ -340,7 +345,10 @@ impl Streams {
     /// Whether all that comes on `conn` is for this program. Only then it is left unread while the
     /// program does not read: others must not wait for it. What its leases may send without its
     /// acknowledgement is bounded, and a program with too much unread is cut off.
-    fn is_alone_on(&self, client: ConnId, conn: ConnId) -> bool {
+    fn is_alone_on(&self, ctx: &Context, client: ConnId, conn: ConnId) -> bool {
+        if ctx.piped.contains_key(&conn) {
+            return false;
+        }
         let here = |stream: &&Stream| stream.wire.is_some_and(|(wire, _)| wire == conn);
         self.streams.values().filter(here).all(|stream| stream.client == client)
     }

@@ -20,6 +20,7 @@ mod keep;
 mod lend;
 #[cfg(test)]
 mod model;
+pub mod pipe;
 mod policy;
 mod queue;
 mod rank;

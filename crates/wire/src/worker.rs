@@ -32,8 +32,8 @@ pub struct WorkerHello {
 }
 
 /// Node to template: make a worker. Beside it travel, in order: the ring's memory, the call bell,
-/// the reply bell, the spin board, the worker's standard error, and the life socket, which the
-/// worker keeps open and never uses: it closes when the worker ends.
+/// the reply bell, the spin board, the worker's standard error, and the worker's line: a stream socket on
+/// which the node speaks to it of pipes, see [`pipe`](crate::pipe).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fork {
     /// Names the worker between the two.

@@ -6,10 +6,11 @@
 //! somebody in; `storm MILLISECONDS [by-hand]` has many threads use the pool at random;
 //! `ledger STOP PORT FIRST` makes calls numbered from FIRST on until the file STOP is there, whose executions
 //! `record PORT FILE` writes down; `hold RESOURCE AMOUNT MEMORY_MIB WHAT ON` attempts something in a worker
-//! that holds all that.
+//! that holds all that; `pipes ...` joins workers, see there.
 
 mod ledger;
 mod operations;
+mod pipes;
 mod storm;
 
 use mutirao::{CallErrorKind, Error, Options, Pool, Slots};
@@ -49,6 +50,7 @@ fn main() {
         ["hold", resource, amount, memory_mib, what, on] => {
             ledger::hold(resource, number(amount) as u32, number(memory_mib) as u32, what, on)
         }
+        ["pipes", how, from, to, a, b] => pipes::pipes(how, from, to, number(a), number(b)),
         ["stay", slots] => open(number(slots) as u32).map(stay),
         ["insert", who, slots] => Pool::open()
             .and_then(|pool| Ok(json!({"version": pool.raw().insert(who, number(slots) as u32)?}))),

@@ -11,6 +11,7 @@ use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{
     Allocated, ClientWelcome, GiveBack, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, Rows,
 };
+use mutirao_wire::pipe::PipeMessage;
 use mutirao_wire::stream::{StreamMessage, read_ids};
 use mutirao_wire::{Handle, Tick};
 use std::sync::Arc;
@@ -66,6 +67,11 @@ impl Core {
         }
         if StreamMessage::has_kind(kind) {
             return self.stream(now, header, &body);
+        }
+        if PipeMessage::has_kind(kind) {
+            self.pipe_frame(header, &body)?;
+            self.control_changed();
+            return Ok(());
         }
         if !LocalMessage::has_kind(kind) && header.has(flags::OPTIONAL) {
             return Ok(());

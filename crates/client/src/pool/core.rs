@@ -4,11 +4,14 @@ use super::call::{CallError, CallErrorKind, CallResult, Callback, Deliver, Finis
 use super::elastic::Elastic;
 use super::lease::{LeaseEntry, Whole};
 use super::link::Link;
+use super::pipes::Pipes;
 use super::resize::{Handler, Tally};
 use super::{Answers, Counts};
 use crate::Error;
 use mutirao_ring::{Bell, Error as RingError, Spinner};
-use mutirao_schedule::hold::{Hold, Input, Options as HoldOptions, Outcome, Output, Part, call_index};
+use mutirao_schedule::hold::{
+    Hold, Input, Options as HoldOptions, Outcome, Output, Part, Refused, call_index,
+};
 use mutirao_wire::frame::{HEADER_BYTES, put_frame};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::DATA_BODY_MAX;
@@ -117,6 +120,7 @@ pub(super) struct Core {
     pub(super) link: Link,
     pub(super) elastic: Elastic,
     pub(super) notes: Vec<Note>,
+    pub(super) pipes: Pipes,
     pub(super) requests: HashMap<u32, Pending<Granted>>,
     pub(super) questions: HashMap<u32, Pending<Answers>>,
     pub(super) counts: Counts,
@@ -225,6 +229,7 @@ impl Core {
             link,
             elastic,
             notes: Vec::new(),
+            pipes: Pipes::default(),
             requests: HashMap::new(),
             questions: HashMap::new(),
             counts: Counts::default(),
@@ -268,7 +273,10 @@ impl Core {
         if let Some(dead) = &self.dead {
             return Err(dead.error());
         }
-        let refused = |_| Error::TooManyCalls(self.unfinished);
+        let refused = |refused| match refused {
+            Refused::NoSuchLease(_) => Error::NoSuchLease,
+            _ => Error::TooManyCalls(self.unfinished),
+        };
         let repeatable = call.repeatable;
         let id = self.hold.submit(call).map_err(refused)?;
         let index = call_index(id);
@@ -377,6 +385,7 @@ impl Core {
         self.leases.clear();
         self.leases_changed();
         self.orders.clear();
+        self.pipes = Pipes::default();
         self.requests.clear();
         self.questions.clear();
         self.link.shut();

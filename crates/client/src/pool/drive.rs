@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     alarm: OwnedFd,
     /// Readable while there are finished calls to be fetched.
     pub(super) event: OwnedFd,
+    /// Readable while there is news of pipes to be fetched.
+    pipe_event: OwnedFd,
     /// The process that opened the pool.
     process: u32,
 }
@@ -63,6 +65,7 @@ impl Shared {
             kick: make_event().map_err(failed)?,
             alarm: timer.map_err(Error::system("make a timer"))?,
             event: make_event().map_err(Error::system("make an event descriptor"))?,
+            pipe_event: make_event().map_err(Error::system("make an event descriptor"))?,
             process: std::process::id(),
         });
         let helper = shared.clone();
@@ -322,7 +325,7 @@ impl Shared {
     /// Wakes those whose calls are done and runs callbacks, without the lock. Whoever does not drive must end
     /// with this (or leave it to the helper), for the driver may sleep, and wait for just that.
     pub(super) fn settle<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
-        if !core.owes_news() && core.queue.is_empty() {
+        if !core.owes_news() && core.queue.is_empty() && !core.pipes.has_news() {
             return core;
         }
         let me = thread::current().id();
@@ -332,6 +335,9 @@ impl Shared {
             }
             if !core.queue.is_empty() {
                 set(&self.event);
+            }
+            if core.pipes.has_news() {
+                set(&self.pipe_event);
             }
             let wakers = std::mem::take(&mut core.wakers);
             let callbacks = std::mem::take(&mut core.callbacks);
@@ -447,7 +453,7 @@ impl Shared {
 
 /// Until when nobody needs to drive, if nothing has happened since; `None` when somebody should soon.
 fn quiet_until(core: &mut Core, since: Tick) -> Option<Tick> {
-    let idle = core.unfinished() == 0 && core.link.socket.unsent() == 0;
+    let idle = core.unfinished() == 0 && core.link.socket.unsent() == 0 && core.pipes.is_empty();
     let quiet_at = since + QUIET;
     idle.then(|| core.deadline().map_or(quiet_at, |due| due.min(quiet_at)))
 }
@@ -471,5 +477,9 @@ pub(super) fn clear(event: impl AsFd) {
 impl Shared {
     pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+
+    pub(super) fn pipe_event(&self) -> BorrowedFd<'_> {
+        self.pipe_event.as_fd()
     }
 }

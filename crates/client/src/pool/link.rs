@@ -187,6 +187,7 @@ impl Core {
                 self.lease_broken(now, handle);
             }
         }
+        self.pipes.node_lost();
         for question in self.questions.values_mut() {
             question.done = true;
         }
@@ -235,6 +236,7 @@ impl Core {
                 for request in self.requests.values().filter(|request| !request.done) {
                     request.message.put(self.link.socket.out());
                 }
+                self.pipes.order_again(self.link.socket.out());
                 self.flush_socket(now());
             }
             Err(error) => self.die(Dead::Protocol(error.to_string())),

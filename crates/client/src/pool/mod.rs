@@ -12,6 +12,7 @@ mod lease;
 mod link;
 mod offer;
 mod options;
+mod pipes;
 mod private;
 mod resize;
 mod tree;
@@ -22,6 +23,7 @@ pub use call::{Call, CallError, CallErrorKind, CallOptions, CallResult, Deliver,
 pub use options::{
     Allocation, ForeignProgram, Lease, LeaseKey, LeaseState, Options, Private, Request, Slots, note_text,
 };
+pub use pipes::{PipeEnd, PipeEvent};
 
 use self::core::{Core, Dead, Pending};
 use self::drive::Shared;

@@ -1,7 +1,10 @@
 //! The worker side: what the library does in a program that a node has started.
 
+mod line;
 mod serve;
 mod template;
+
+pub use line::line;
 
 use crate::Error;
 use crate::operation::{OperationEntry, register};

@@ -8,7 +8,6 @@ use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX, TEXT_BYTES_MAX};
 use mutirao_wire::stream::{CallExtent, failure, failure_header, result_header};
 use mutirao_wire::{CallId, Handle};
 use std::any::Any;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -30,9 +29,6 @@ pub(super) struct Worker {
     pub(super) end: WorkerEnd,
     pub(super) bell: SoleBell,
     pub(super) spinner: Spinner,
-    /// Closes with this process, which is how the node learns of its end.
-    #[allow(dead_code)] // Only held.
-    pub(super) life: OwnedFd,
 }
 
 /// A call whose argument is arriving in parts.

@@ -161,13 +161,14 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
     // So that the node's kill reaches all that operations start. Where the kernel knows no filters this fails;
     // whether programs run at all there was for the node's owner to say before the template began.
     let _ = mutirao_confine::lock_group();
-    let [memory, call_bell, reply_bell, board, stderr, life] =
+    let [memory, call_bell, reply_bell, board, stderr, line] =
         <[OwnedFd; FORK_FDS]>::try_from(fds).map_err(|_| "a descriptor is missing".to_owned())?;
     rustix::stdio::dup2_stderr(&stderr).map_err(failed("redirect standard error"))?;
     for (name, value) in &fork.environment {
         sys::set_variable(name, value)?;
     }
     rustix::process::chdir(&fork.directory).map_err(failed("enter the worker's directory"))?;
+    super::line::install(line);
     let end = WorkerEnd::map(memory.as_fd(), Ringer::from_fds(reply_bell, None))
         .map_err(|error| error.to_string())?;
     let seat = u16::try_from(fork.spinner).ok().and_then(|number| {
@@ -178,7 +179,6 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
         end,
         bell: Bell::from(call_bell).into_sole().map_err(|error| error.to_string())?,
         spinner: seat.map_or_else(Spinner::asleep, Spinner::new),
-        life,
     })))
 }
 

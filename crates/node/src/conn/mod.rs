@@ -13,6 +13,7 @@ use mutirao_wire::frame::{Decoder, Header, put_frame};
 use mutirao_wire::limits::DATA_BODY_MAX;
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 pub(crate) use tls::TlsTransport;
 pub(crate) use unix::UnixTransport;
@@ -346,6 +347,19 @@ impl Conns {
     /// Whether nothing that came is to be acted upon now: paused, closing, or gone.
     pub(crate) fn is_paused(&self, id: ConnId) -> bool {
         self.conn(id).is_none_or(|conn| conn.paused || conn.closing)
+    }
+
+    /// This side's address of a connection to another node, and the other's.
+    pub(crate) fn addresses(&self, id: ConnId) -> Option<(SocketAddr, SocketAddr)> {
+        match &self.conn(id)?.transport {
+            Transport::Tls(tls) => tls.addresses(),
+            Transport::Unix(_) => None,
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn queued(&self, id: ConnId) -> usize {
+        self.conn(id).map_or(0, Conn::queued)
     }
 
     /// The transport, to look at certificates and credentials.

@@ -5,6 +5,7 @@ use mutirao_wire::PoolId;
 use mutirao_wire::frame::Decoder;
 use rustls::Connection;
 use std::io::{self, BufRead, ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
 
 /// Plaintext handed to TLS at once: four full records.
 const PLAIN: usize = 64 * 1024;
@@ -38,6 +39,11 @@ impl TlsTransport {
 
     pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
         &mut self.stream
+    }
+
+    /// This side's address and the other's, while connected.
+    pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
     }
 
     /// The TLS connection, once its handshake is done.

@@ -118,6 +118,7 @@ impl Daemon {
         if let Some(links) = &mut self.links {
             links.rule(&mut self.ctx, charter::pace(&charter), charter::deny(&charter));
         }
+        self.distrust();
     }
 
     /// Another node does not let this one in.

@@ -7,6 +7,7 @@ mod joining;
 mod lending;
 mod nodes;
 mod outputs;
+mod pipes;
 mod programs;
 mod start;
 
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::lender::Lender;
 use crate::links::Links;
 use crate::options::Ready;
+use crate::pipes::Pipes;
 use crate::plugins::Plugins;
 use crate::presence::Presence;
 use crate::runtime::Place;
@@ -26,9 +28,10 @@ use crate::sys;
 use joining::Joining;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Poll, Waker};
-use mutirao_tree::{Core, Input, Output};
+use mutirao_tree::{Core, Input, Output, pipe};
 use mutirao_trust::Identity;
 use mutirao_wire::frame::{FrameError, flags};
+use mutirao_wire::lease::WorkerState;
 use mutirao_wire::limits::{CONTROL_BODY_MAX, DATA_BODY_MAX, HANDSHAKE};
 use mutirao_wire::link::{Link, Purpose};
 use mutirao_wire::{NodeId, NodeRef, Tick};
@@ -93,6 +96,7 @@ struct Daemon {
     links: Option<Links>,
     clients: Clients,
     streams: Streams,
+    pipes: Pipes,
     lender: Lender,
     plugins: Plugins,
     rights: Rights,
@@ -195,6 +199,7 @@ impl Daemon {
             self.core.deadline(),
             self.links.as_ref().and_then(Links::deadline),
             self.streams.deadline(),
+            self.pipes.deadline(),
             self.lender.deadline(),
             self.plugins.deadline(),
             self.joining.deadline(),
@@ -223,6 +228,7 @@ impl Daemon {
             }
             Owner::Lender => self.lender.ready(&mut self.ctx, &mut self.plugins, key, readiness),
             Owner::Plugins => self.plugins.ready(&mut self.ctx, key, readiness),
+            Owner::Pipes => self.pipes.ready(&mut self.ctx, key, readiness),
             Owner::Daemon => match key {
                 key::WAKER => self.woken(),
                 key::LOCAL => self.accept_programs(),
@@ -427,6 +433,9 @@ impl Daemon {
         if due(self.streams.deadline()) {
             self.streams.time(&mut self.ctx);
         }
+        if due(self.pipes.deadline()) {
+            self.pipes.time(&mut self.ctx);
+        }
         if due(self.lender.deadline()) {
             self.lender.time(&mut self.ctx, &mut self.plugins);
         }
@@ -480,6 +489,7 @@ impl Daemon {
     fn has_more(&self) -> bool {
         !self.outputs.is_empty()
             || !self.ctx.actions.is_empty()
+            || !self.pipes.outputs.is_empty()
             || !self.streams.wanted.is_empty()
             || !self.streams.over.is_empty()
             || self.links.as_ref().is_some_and(|links| !links.events.is_empty())
@@ -504,12 +514,16 @@ impl Daemon {
             for action in core::mem::take(&mut self.ctx.actions) {
                 self.action(action);
             }
+            for output in core::mem::take(&mut self.pipes.outputs) {
+                self.pipe_output(output);
+            }
             for node in core::mem::take(&mut self.streams.wanted) {
                 self.want_data(&node);
             }
             for lease in core::mem::take(&mut self.streams.over) {
                 if let Some((conn, handle)) = self.clients.holder(lease) {
                     self.clients.drop_lease(conn, handle);
+                    self.lease_over(conn, lease);
                 }
             }
         }
@@ -517,11 +531,18 @@ impl Daemon {
 
     fn action(&mut self, action: Action) {
         match action {
-            Action::Worker { serial, state } => self.tell_core(Input::WorkerNews { serial, state }),
+            Action::Worker { serial, state } => {
+                if state == WorkerState::Ready {
+                    self.tell_pipes(pipe::Input::Ready { serial });
+                }
+                self.tell_core(Input::WorkerNews { serial, state });
+            }
+            Action::WorkerGone { serial } => self.worker_gone(serial),
             Action::WorkerEnded { serial, code, cause } => self.local_worker_ended(serial, code, cause),
             Action::End { serial, end } => self.tell_core(Input::End { serial, end }),
             Action::Gone { serial } => {
                 self.streams.finish_lent(&mut self.ctx, serial);
+                self.tell_pipes(pipe::Input::LeaseGone { serial });
                 self.tell_core(Input::Gone { serial });
             }
             Action::PluginHere { plugin, result } => {
@@ -548,6 +569,7 @@ impl Daemon {
             for serial in self.streams.lent_on(conn) {
                 self.lender.stream_writable(&mut self.ctx, serial);
             }
+            self.pipes.pumps.drained(&mut self.ctx, conn);
             self.plugins.data_writable(&mut self.ctx, conn);
         }
     }

@@ -3,10 +3,11 @@
 use super::Daemon;
 use crate::conn::ConnId;
 use crate::links::LinkEvent;
-use mutirao_tree::Input;
+use mutirao_tree::{Input, pipe};
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseMessage;
+use mutirao_wire::pipe::PipeOrder;
 use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::query::AdminMessage;
 use mutirao_wire::stream::StreamMessage;
@@ -31,18 +32,24 @@ impl Daemon {
         match event {
             LinkEvent::Up(node) => {
                 self.plugins.link(&mut self.ctx, &node, true);
+                let peer = node.id;
                 self.tell_core(Input::LinkUp(node));
+                self.tell_pipes(pipe::Input::LinkUp(peer));
             }
             LinkEvent::Down(node) => {
                 self.plugins.link(&mut self.ctx, &node, false);
                 self.tell_core(Input::LinkDown(node.id));
             }
-            LinkEvent::DialFailed(peer) => self.tell_core(Input::DialFailed(peer)),
+            LinkEvent::DialFailed(peer) => {
+                self.tell_core(Input::DialFailed(peer));
+                self.tell_pipes(pipe::Input::DataFailed(peer));
+            }
             LinkEvent::PlaceUp { place, node } => self.place_up(&place, node),
             LinkEvent::PlaceFailed { place, why } => self.place_failed(&place, &why),
             LinkEvent::DataUp { peer, conn, dialled: true } => {
                 self.streams.data_up(&mut self.ctx, peer, conn);
                 self.plugins.data_up(&mut self.ctx, peer, conn);
+                self.tell_pipes(pipe::Input::DataUp { peer, conn });
             }
             LinkEvent::DataUp { dialled: false, .. } => {}
             LinkEvent::DataDown { peer, conn, dialled } => {
@@ -53,11 +60,13 @@ impl Daemon {
                     self.plugins.data_down(&mut self.ctx, peer);
                 }
                 self.plugins.data_writable(&mut self.ctx, conn);
+                self.pipes_cut(conn);
             }
             LinkEvent::Denied { by, why } => self.turned_away(by, why),
             LinkEvent::DataFailed(peer) => {
                 self.streams.data_failed(self.ctx.now, peer);
                 self.plugins.data_down(&mut self.ctx, peer);
+                self.tell_pipes(pipe::Input::DataFailed(peer));
             }
         }
     }
@@ -85,6 +94,9 @@ impl Daemon {
         } else if AdminMessage::has_kind(kind) {
             let AdminMessage::Summon(summon) = AdminMessage::read(header, body)?;
             self.summoned(peer, &summon.question);
+        } else if PipeOrder::has_kind(kind) {
+            let message = PipeOrder::read(header, body)?;
+            self.pipe_order(peer, message);
         } else {
             let message = PluginMessage::read(header, body)?;
             self.plugins.message(&mut self.ctx, peer, message);
@@ -108,6 +120,9 @@ impl Daemon {
             self.plugins.data_frame(&mut self.ctx, conn, peer, header, body);
             return Ok(());
         }
+        if Daemon::is_pipe_frame(kind) {
+            return self.pipe_frame(conn, peer, dialled, header, body);
+        }
         if dialled {
             return self.streams.lender_frame(&mut self.ctx, conn, header, body);
         }
@@ -129,19 +144,21 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether a data connection to `peer` carries or awaits something.
+    fn uses(&self, peer: NodeId) -> bool {
+        self.streams.uses(peer) || self.plugins.uses_data(peer) || self.pipes.uses(peer)
+    }
+
     /// Closes what nobody has used for a while.
     pub(super) fn tidy(&mut self) {
-        let Some(links) = &mut self.links else { return };
-        for peer in links.idle_for(self.ctx.now, IDLE) {
-            if self.core.needs(peer) {
-                links.needed(peer);
-            } else if !self.streams.uses(peer) && !self.plugins.uses_data(peer) {
-                links.close_link(&mut self.ctx, peer);
-            }
-        }
+        let Some(idle) = self.links.as_ref().map(|links| links.idle_for(self.ctx.now, IDLE)) else { return };
+        let (needed, idle): (Vec<NodeId>, Vec<NodeId>) = idle.into_iter().partition(|p| self.core.needs(*p));
+        let idle: Vec<NodeId> = idle.into_iter().filter(|peer| !self.uses(*peer)).collect();
         let open = self.ctx.peers.iter().filter(|(_, peer)| peer.data.is_some()).map(|(peer, _)| *peer);
-        let unused: HashSet<NodeId> =
-            open.filter(|peer| !self.streams.uses(*peer) && !self.plugins.uses_data(*peer)).collect();
+        let unused: HashSet<NodeId> = open.filter(|peer| !self.uses(*peer)).collect();
+        let Some(links) = &mut self.links else { return };
+        needed.into_iter().for_each(|peer| links.needed(peer));
+        idle.into_iter().for_each(|peer| links.close_link(&mut self.ctx, peer));
         for peer in unused.intersection(&self.unused) {
             if let Some(data) = self.ctx.peers.get(peer).and_then(|peer| peer.data) {
                 links.lost(&mut self.ctx, data, "not used");

@@ -113,6 +113,7 @@ impl Daemon {
             clients::put_news(&mut self.ctx, conn, handle, change, fds);
             if ended {
                 self.clients.drop_lease(conn, handle);
+                self.lease_over(conn, lease);
             }
         }
     }

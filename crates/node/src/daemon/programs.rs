@@ -6,7 +6,7 @@ use crate::clients::{self, Client, Offer};
 use crate::conn::{ConnId, Transport};
 use crate::streams::NewStream;
 use crate::sys;
-use mutirao_tree::Input;
+use mutirao_tree::{Input, pipe};
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::limits::{NAME_BYTES_MAX, PLUGIN_FILES_MAX, PROTOCOL, SEARCH, TEXT_BYTES_MAX, WANT_MAX};
@@ -15,6 +15,7 @@ use mutirao_wire::local::{
     Query, Rows,
 };
 use mutirao_wire::node::PluginRef;
+use mutirao_wire::pipe::PipeMessage;
 use mutirao_wire::query::Row;
 use mutirao_wire::stream::failure;
 use mutirao_wire::{LeaseId, RequestId};
@@ -30,6 +31,11 @@ impl Daemon {
         header: &Header,
         body: &[u8],
     ) -> Result<(), FrameError> {
+        if PipeMessage::has_kind(header.kind.get()) {
+            self.program_pipe(conn, PipeMessage::read(header, body)?)?;
+            self.carry_out();
+            return Ok(());
+        }
         if !LocalMessage::has_kind(header.kind.get()) {
             return self.streams.client_frame(&mut self.ctx, conn, header, body);
         }
@@ -214,6 +220,7 @@ impl Daemon {
             handles.into_iter().filter_map(|handle| self.clients.drop_lease(conn, handle)).collect();
         for lease in &leases {
             self.streams.close(*lease);
+            self.lease_over(conn, *lease);
         }
         self.tell_core(Input::GiveBack { app, leases });
     }
@@ -267,6 +274,7 @@ impl Daemon {
                 self.lender.free_seat(seat);
             }
             self.tell_core(Input::AppGone(client.app));
+            self.tell_pipes(pipe::Input::AppGone(client.app));
             self.lender.app_gone(client.app);
         }
         if self.only == Some(conn) {

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::lender::Lender;
 use crate::links::{self, Links};
 use crate::options::{Config, JoinTarget, Options, Paths};
+use crate::pipes::Pipes;
 use crate::plugins::Plugins;
 use crate::presence::Presence;
 use crate::runtime::{self, Place};
@@ -153,6 +154,7 @@ impl Node {
             registry,
             peers: HashMap::new(),
             bound: HashMap::new(),
+            piped: HashMap::new(),
         };
         let charters = pool.as_ref().map(|pool| Charters::load(&ctx.paths.state, pool));
         let presence = Presence::of(&ctx.config.lend, &ctx.paths.state.join("node.toml"))?;
@@ -164,6 +166,7 @@ impl Node {
         };
         let capacity = capacity(&ctx.config, &options)?;
         let verify = authority::verifier(pool.clone(), denied.clone());
+        let pipes = Pipes::new(me.id);
         let core = Core::new(me, settings.clone(), capacity, Policy::default(), verify);
         let signals = if options.signals { Some(sys::end_signals()?) } else { None };
         if let Some(signals) = &signals {
@@ -185,6 +188,7 @@ impl Node {
             links,
             clients: Clients::default(),
             streams: Streams::default(),
+            pipes,
             lender,
             plugins,
             rights,

@@ -50,6 +50,7 @@ use starter::{Host, Started, Starter};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use tail::Tail;
 use template::{ChannelError, Key, Running, Stage, Template};
@@ -268,6 +269,12 @@ impl Lender {
             Ring::Local { descriptors, .. } => descriptors.take(),
             Ring::Remote { .. } => None,
         }
+    }
+
+    /// The line to the worker of a lease, given once for each worker.
+    pub fn take_line(&mut self, serial: u64) -> Option<UnixStream> {
+        let worker = self.leases.get(&serial)?.worker?;
+        self.workers.get_mut(&worker)?.line.take()
     }
 
     /// The program wants the worker of its local lease ended (`code`, see `failure`).
@@ -836,7 +843,7 @@ impl Lender {
             (of.directory.join(number.to_string()), lease.given.app, lease.given.slots, lease.given.local);
         let environment = lease.environment();
         let equipped = self.equip(&directory, local.then_some(app));
-        let Equipment { ring, stderr, life, descriptors } = match equipped {
+        let Equipment { ring, stderr, line, descriptors } = match equipped {
             Ok(equipment) => equipment,
             Err(why) => return self.give_up(ctx, serial, format!("no worker can be equipped: {why}")),
         };
@@ -866,7 +873,7 @@ impl Lender {
             stage: worker::Stage::Forking(ctx.now),
             ordered: None,
             wait_status: None,
-            _life: life,
+            line: Some(line),
         };
         self.workers.insert(number, worker);
         if let Some(lease) = self.leases.get_mut(&serial) {
@@ -966,6 +973,7 @@ impl Lender {
         let Some(worker) = self.workers.get_mut(&number) else { return };
         let worker::Stage::Running(process) = &worker.stage else { return };
         worker.stage = worker::Stage::Ended { since: ctx.now, group: Some(process.pid()) };
+        ctx.actions.push(Action::WorkerGone { serial: worker.serial });
         let known = worker.wait_status.is_some() || !self.templates.contains_key(&worker.template);
         // How it ended matters to nobody if the node ended it.
         if known || worker.ordered.is_some() {
@@ -1003,6 +1011,7 @@ impl Lender {
         remove_directory(ctx, worker.directory.clone());
 
         let serial = worker.serial;
+        ctx.actions.push(Action::WorkerGone { serial });
         let Some(lease) = self.leases.get_mut(&serial).filter(|lease| lease.worker == Some(number)) else {
             return;
         };

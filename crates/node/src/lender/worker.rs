@@ -36,8 +36,8 @@ pub struct Worker {
     pub ordered: Option<u32>,
     /// How it ended, once its template has said so.
     pub wait_status: Option<i32>,
-    /// Kept open while the worker may need it; see `mutirao_wire::worker::Fork`.
-    pub _life: UnixStream,
+    /// The line to it, until it is needed; see `mutirao_wire::worker::Fork`.
+    pub line: Option<UnixStream>,
 }
 
 /// How far a worker is.
@@ -104,7 +104,7 @@ pub struct Equipment {
     /// For the node.
     pub stderr: PipeReader,
     /// For the node.
-    pub life: UnixStream,
+    pub line: UnixStream,
     /// For the worker, in the order of `mutirao_wire::worker::Fork`.
     pub descriptors: Vec<OwnedFd>,
 }
@@ -122,7 +122,7 @@ impl Equipment {
         let (call_bell, call_ringer) = Bell::pair()?;
         let (stderr, its_stderr): (PipeReader, PipeWriter) = io::pipe()?;
         rustix::io::ioctl_fionbio(&stderr, true).map_err(io::Error::from)?;
-        let (life, its_life) = UnixStream::pair()?;
+        let (line, its_line) = UnixStream::pair()?;
         let (ring, reply_ring) = match shared_bell {
             Some((bell, ringer)) => {
                 let for_program = vec![copy(&memory)?, copy(call_ringer.fds().0)?, copy(bell)?];
@@ -141,9 +141,9 @@ impl Equipment {
             reply_ring,
             board,
             its_stderr.into(),
-            its_life.into(),
+            its_line.into(),
         ];
-        Ok(Equipment { ring, stderr, life, descriptors })
+        Ok(Equipment { ring, stderr, line, descriptors })
     }
 }
 

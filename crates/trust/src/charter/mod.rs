@@ -15,6 +15,7 @@ use mutirao_wire::AppId;
 use mutirao_wire::limits;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use toml::value::Datetime;
 
@@ -112,6 +113,20 @@ pub struct Trusted {
     pub pairs: Vec<[String; 2]>,
     /// Networks both ends must be in, such as `10.1.0.0/16`.
     pub subnets: Vec<String>,
+}
+
+impl Trusted {
+    /// Whether encryption may be left out between two nodes of these names, whose connection has these
+    /// addresses.
+    pub fn covers(&self, names: [&str; 2], addresses: [IpAddr; 2]) -> bool {
+        let [a, b] = names;
+        let pair = |pair: &[String; 2]| {
+            let [one, other] = pair;
+            (one == a && other == b) || (one == b && other == a)
+        };
+        let subnet = |subnet: &String| addresses.iter().all(|address| text::is_in(*address, subnet));
+        self.pairs.iter().any(pair) || self.subnets.iter().any(subnet)
+    }
 }
 
 /// Who is let in no longer: each with the reason they are told, which may be empty.

@@ -265,13 +265,26 @@ fn is_id(text: &str) -> bool {
 }
 
 fn is_subnet(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else { return false };
-    let most = match address.parse() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    subnet(text).is_some()
+}
+
+fn subnet(text: &str) -> Option<(IpAddr, u32)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.parse().ok().filter(|bits| *bits <= most)?;
+    Some((address, bits))
+}
+
+/// Whether `address` is in the network that is written so.
+pub(super) fn is_in(address: IpAddr, network: &str) -> bool {
+    let Some((network, bits)) = subnet(network) else { return false };
+    let same = |a: u128, b: u128, width: u32| bits == 0 || (a ^ b) >> (width - bits) == 0;
+    match (address.to_canonical(), network) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(a.to_bits().into(), b.to_bits().into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+        _ => false,
+    }
 }
 
 /// Takes out whatever this version does not know.

@@ -1,0 +1,324 @@
+//! What the ends of a pipe are given, and the line over which a worker hears of it.
+
+use crate::Error;
+use crate::socket::{Received, Socket};
+use mutirao_ring::{Bell, CallerEnd, Consumer, Producer, Ringer, WorkerEnd};
+use mutirao_wire::frame::{Header, put_frame};
+use mutirao_wire::pipe::{PipeBroken, PipeFailed, PipeMessage, PipeOpened, PipeWay, RingSide};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How a pipe is reached.
+#[derive(Debug)]
+pub enum Way {
+    /// The other end is on the same machine: a ring in memory.
+    Ring(RingWay),
+    /// The other end is elsewhere: a stream socket, which may be set not to block. Its end is the end of what
+    /// the other side wrote, or a break, of which a message tells too.
+    Socket {
+        /// The socket.
+        fd: OwnedFd,
+        /// Its bytes are not encrypted: the pool trusts the link.
+        trusted: bool,
+    },
+}
+
+/// A ring between two ends, before it is mapped; as such it can be handed on to another process.
+#[derive(Debug)]
+pub struct RingWay {
+    /// Its memory.
+    pub memory: OwnedFd,
+    /// The bell to hear.
+    pub bell: OwnedFd,
+    /// Rings the other end's bell.
+    pub ringer: OwnedFd,
+    /// The other end's bell, kept open so that ringing for an end that is gone raises no signal.
+    pub keeper: OwnedFd,
+    /// Which side this is.
+    pub side: RingSide,
+}
+
+/// This end of a ring. When the other end is gone, and nothing is left, [`ring::wait`](mutirao_ring::wait) says so.
+#[derive(Debug)]
+pub struct RingEnds {
+    /// Brings bytes.
+    pub reader: Consumer,
+    /// Takes bytes.
+    pub writer: Producer,
+    /// Heard when there are bytes, or room.
+    pub bell: Bell,
+}
+
+impl RingWay {
+    /// Checks and maps it; once in its life.
+    pub fn map(self) -> Result<RingEnds, Error> {
+        let ringer = Ringer::from_fds(self.ringer, Some(self.keeper));
+        let bell = Bell::from(self.bell);
+        let failed = |error: mutirao_ring::Error| Error::Protocol(error.to_string());
+        Ok(match self.side {
+            RingSide::Caller => {
+                let end = CallerEnd::map(&self.memory, ringer).map_err(failed)?;
+                RingEnds { reader: end.replies, writer: end.calls, bell }
+            }
+            RingSide::Worker => {
+                let end = WorkerEnd::map(&self.memory, ringer).map_err(failed)?;
+                RingEnds { reader: end.calls, writer: end.replies, bell }
+            }
+        })
+    }
+}
+
+impl Way {
+    /// Out of a message and the descriptors beside it.
+    pub(crate) fn new(way: PipeWay, fds: Vec<OwnedFd>) -> Option<Way> {
+        let mut fds = fds.into_iter();
+        Some(match way {
+            PipeWay::Ring(side) => Way::Ring(RingWay {
+                memory: fds.next()?,
+                bell: fds.next()?,
+                ringer: fds.next()?,
+                keeper: fds.next()?,
+                side,
+            }),
+            PipeWay::Socket { trusted } => Way::Socket { fd: fds.next()?, trusted },
+        })
+    }
+
+    fn into_parts(self) -> (PipeWay, Vec<OwnedFd>) {
+        match self {
+            Way::Ring(ring) => {
+                (PipeWay::Ring(ring.side), vec![ring.memory, ring.bell, ring.ringer, ring.keeper])
+            }
+            Way::Socket { fd, trusted } => (PipeWay::Socket { trusted }, vec![fd]),
+        }
+    }
+}
+
+/// What comes over a line.
+#[derive(Debug)]
+pub enum LineEvent {
+    /// A pipe is there, for the first time or anew: what was given before is of no further use.
+    Opened {
+        /// Its number.
+        number: u64,
+        /// How it is reached.
+        way: Way,
+    },
+    /// A pipe is broken; it is opened anew when that can be done.
+    Broken {
+        /// Its number.
+        number: u64,
+    },
+    /// A pipe is no more.
+    Failed {
+        /// Its number.
+        number: u64,
+        /// Why.
+        text: String,
+    },
+    /// A frame that is not about pipes; nodes send none.
+    Message {
+        /// Its kind, as a number.
+        kind: u16,
+        /// Its body.
+        body: Vec<u8>,
+    },
+}
+
+/// The line on which a process hears of its pipes. Clones are the same line.
+#[derive(Debug, Clone)]
+pub struct Line {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    fd: Arc<OwnedFd>,
+    reader: Mutex<Socket>,
+    writer: Mutex<Option<Socket>>,
+}
+
+impl Line {
+    /// A line over a connected stream socket, whose other side uses [`pass_on`](Line::pass_on).
+    pub fn over(fd: OwnedFd) -> Line {
+        let reader = Socket::new(fd);
+        let fd = reader.shared_fd();
+        Line { inner: Arc::new(Inner { fd, reader: Mutex::new(reader), writer: Mutex::new(None) }) }
+    }
+
+    /// Readable when more may have come. Before waiting for that, take all there is with
+    /// [`next`](Line::next) and a timeout of zero.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd.as_fd()
+    }
+
+    /// What comes next; `None` when the time is up first. [`Error::Closed`] when nothing can come any more.
+    pub fn next(&self, timeout: Option<Duration>) -> Result<Option<LineEvent>, Error> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut socket = lock(&self.inner.reader);
+        loop {
+            if let Some(event) = take(&mut socket)? {
+                return Ok(Some(event));
+            }
+            match socket.receive().map_err(Error::system("read from the line"))? {
+                Received::Some => continue,
+                Received::Closed => return Err(Error::Closed),
+                Received::Nothing => {}
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            let timespec = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut [PollFd::new(&socket.shared_fd(), PollFlags::IN)], timespec.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::system("wait for the line")(errno)),
+            }
+        }
+    }
+
+    /// Says something to the other side of a line, descriptors included; waits while it does not read.
+    pub fn pass_on(&self, event: LineEvent) -> Result<(), Error> {
+        let mut writer = lock(&self.inner.writer);
+        if writer.is_none() {
+            let failed = |source| Error::System { what: "duplicate a descriptor", source };
+            *writer = Some(Socket::new(self.inner.fd.as_fd().try_clone_to_owned().map_err(failed)?));
+        }
+        let Some(socket) = writer.as_mut() else { return Err(Error::Closed) };
+        match event {
+            LineEvent::Opened { number, way } => {
+                let (way, fds) = way.into_parts();
+                socket.attach(fds);
+                PipeMessage::from(PipeOpened { number, way }).put(socket.out());
+            }
+            LineEvent::Broken { number } => PipeMessage::from(PipeBroken { number }).put(socket.out()),
+            LineEvent::Failed { number, text } => {
+                PipeMessage::from(PipeFailed { number, text }).put(socket.out());
+            }
+            LineEvent::Message { kind, body } => {
+                let mut header = Header::default();
+                header.kind.set(kind);
+                header.length.set(body.len() as u32);
+                put_frame(socket.out(), header, &body);
+            }
+        }
+        loop {
+            match socket.flush() {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::Closed),
+                Err(errno) => return Err(Error::system("write to the line")(errno)),
+            }
+            match poll(&mut [PollFd::new(&socket.shared_fd(), PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::system("wait for the line")(errno)),
+            }
+        }
+    }
+}
+
+/// The next event among what was received.
+fn take(socket: &mut Socket) -> Result<Option<LineEvent>, Error> {
+    let nonsense = |what: String| Error::Protocol(what);
+    let Some((header, body)) = socket.next_frame().map_err(|error| nonsense(error.to_string()))? else {
+        return Ok(None);
+    };
+    let kind = header.kind.get();
+    if !PipeMessage::has_kind(kind) {
+        return Ok(Some(LineEvent::Message { kind, body: body.to_vec() }));
+    }
+    Ok(Some(match PipeMessage::read(&header, body).map_err(|error| nonsense(error.to_string()))? {
+        PipeMessage::PipeOpened(PipeOpened { number, way }) => {
+            let fds = socket.take_fds(way.descriptors());
+            let way = fds.and_then(|fds| Way::new(way, fds));
+            let way = way.ok_or_else(|| nonsense(format!("pipe {number} came without its descriptors")))?;
+            LineEvent::Opened { number, way }
+        }
+        PipeMessage::PipeBroken(PipeBroken { number }) => LineEvent::Broken { number },
+        PipeMessage::PipeFailed(PipeFailed { number, text }) => LineEvent::Failed { number, text },
+        other => return Err(nonsense(format!("a {:?} came over a line", other.kind()))),
+    }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutirao_ring::{Spinner, Wake, wait};
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (Line, Line) {
+        let (a, b) = UnixStream::pair().unwrap();
+        (Line::over(a.into()), Line::over(b.into()))
+    }
+
+    #[test]
+    fn what_is_passed_on_arrives_in_order_with_its_descriptors() {
+        let (here, there) = pair();
+        assert!(there.next(Some(Duration::ZERO)).unwrap().is_none());
+        let (mine, theirs) = UnixStream::pair().unwrap();
+        here.pass_on(LineEvent::Message { kind: 0x7f01, body: vec![1, 2] }).unwrap();
+        let way = Way::Socket { fd: theirs.into(), trusted: true };
+        here.pass_on(LineEvent::Opened { number: 7, way }).unwrap();
+        here.pass_on(LineEvent::Broken { number: 7 }).unwrap();
+        here.pass_on(LineEvent::Failed { number: 7, text: "no".into() }).unwrap();
+        let next = || there.next(None).unwrap().unwrap();
+        assert!(matches!(next(), LineEvent::Message { kind: 0x7f01, body } if body == [1, 2]));
+        let LineEvent::Opened { number: 7, way: Way::Socket { fd, trusted: true } } = next() else {
+            panic!("a socket was passed on")
+        };
+        use std::io::{Read, Write};
+        (&mine).write_all(b"hello").unwrap();
+        let mut bytes = [0; 5];
+        UnixStream::from(fd).read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+        assert!(matches!(next(), LineEvent::Broken { number: 7 }));
+        assert!(matches!(next(), LineEvent::Failed { number: 7, text } if text == "no"));
+        drop(here);
+        assert!(matches!(there.next(None), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_ring_that_is_passed_on_joins_two_ends_and_tells_that_one_is_gone() {
+        let memory = mutirao_ring::RingMemory::create(64 * 1024).unwrap();
+        let ((bell_a, ringer_b), (bell_b, ringer_a)) = (Bell::pair().unwrap(), Bell::pair().unwrap());
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        let ring = |bell: &Bell, ringer: &Ringer, far: &Bell, side| RingWay {
+            memory: copy(memory.as_fd()),
+            bell: copy(bell.as_fd()),
+            ringer: copy(ringer.fds().0),
+            keeper: copy(far.as_fd()),
+            side,
+        };
+        let a = ring(&bell_a, &ringer_a, &bell_b, RingSide::Caller);
+        let b = ring(&bell_b, &ringer_b, &bell_a, RingSide::Worker);
+        drop((bell_a, bell_b, ringer_a, ringer_b));
+        let (here, there) = pair();
+        here.pass_on(LineEvent::Opened { number: 1, way: Way::Ring(b) }).unwrap();
+        let Some(LineEvent::Opened { way: Way::Ring(b), .. }) = there.next(None).unwrap() else {
+            panic!("a ring was passed on")
+        };
+        let (mut a, mut b) = (a.map().unwrap(), b.map().unwrap());
+        for (from, to) in [(0, 1), (1, 0)] {
+            let ends = [&mut a, &mut b];
+            let [one, other] = ends;
+            let (from, to) = if from < to { (one, other) } else { (other, one) };
+            from.writer.write(b"over").unwrap();
+            from.writer.flush().unwrap();
+            let mut bytes = [0; 8];
+            assert_eq!(to.reader.read(&mut bytes).unwrap(), 4);
+            assert_eq!(&bytes[..4], b"over");
+        }
+        drop(b);
+        let wake = wait(&mut a.reader, &mut Spinner::asleep(), &a.bell, &[], None).unwrap();
+        assert_eq!(wake, Wake::Gone);
+        a.writer.write(b"nobody").unwrap();
+        a.writer.flush().unwrap();
+    }
+}

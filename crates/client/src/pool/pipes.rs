@@ -1,0 +1,218 @@
+//! Pipes between the program and its workers, and between workers.
+
+use super::core::{Core, now};
+use super::{LeaseKey, Pool, drive};
+use crate::Error;
+use crate::pipe::Way;
+use mutirao_wire::frame::Header;
+use mutirao_wire::pipe::{
+    ClosePipe, OpenPipe, PIPES_A_PROGRAM_MAX, PipeBroken, PipeEnd as End, PipeFailed, PipeMessage, PipeOpened,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+/// An end of a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PipeEnd {
+    /// This program.
+    Program,
+    /// The worker of a lease.
+    Worker(LeaseKey),
+}
+
+/// What happened to a pipe. Of several that nobody has taken yet only the last is kept for each pipe.
+#[derive(Debug)]
+pub enum PipeEvent {
+    /// A pipe that ends here is there, for the first time or anew: what was given before is of no further use.
+    Opened {
+        /// Its number.
+        number: u64,
+        /// How it is reached.
+        way: Way,
+    },
+    /// It is broken, and is opened anew when that can be done.
+    Broken {
+        /// Its number.
+        number: u64,
+    },
+    /// It is no more.
+    Failed {
+        /// Its number.
+        number: u64,
+        /// Why.
+        text: String,
+    },
+}
+
+impl PipeEvent {
+    /// Which pipe.
+    pub fn number(&self) -> u64 {
+        match self {
+            PipeEvent::Opened { number, .. }
+            | PipeEvent::Broken { number }
+            | PipeEvent::Failed { number, .. } => *number,
+        }
+    }
+}
+
+/// The pipes of a program.
+#[derive(Debug, Default)]
+pub(super) struct Pipes {
+    /// As they were ordered, for a node that comes back.
+    open: BTreeMap<u64, OpenPipe>,
+    events: BTreeMap<u64, PipeEvent>,
+    order: VecDeque<u64>,
+}
+
+impl Pipes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.order.is_empty()
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    fn push(&mut self, event: PipeEvent) {
+        let number = event.number();
+        if self.events.insert(number, event).is_none() {
+            self.order.push_back(number);
+        }
+    }
+
+    fn pop(&mut self) -> Option<PipeEvent> {
+        self.events.remove(&self.order.pop_front()?)
+    }
+
+    /// What was said of it is of no interest any more.
+    fn forget(&mut self, number: u64) {
+        if self.events.remove(&number).is_some() {
+            self.order.retain(|one| *one != number);
+        }
+    }
+
+    /// The node is gone, and with it whatever passed through it.
+    pub(super) fn node_lost(&mut self) {
+        let ends_here = |pipe: &&OpenPipe| pipe.a == End::Program || pipe.b == End::Program;
+        let broken: Vec<u64> = self.open.values().filter(ends_here).map(|pipe| pipe.number).collect();
+        for number in broken {
+            self.push(PipeEvent::Broken { number });
+        }
+    }
+
+    /// Orders all of them again.
+    pub(super) fn order_again(&self, out: &mut Vec<u8>) {
+        for pipe in self.open.values() {
+            PipeMessage::from(pipe.clone()).put(out);
+        }
+    }
+}
+
+impl Core {
+    /// The node speaks of a pipe.
+    pub(super) fn pipe_frame(&mut self, header: &Header, body: &[u8]) -> Result<(), String> {
+        let event = match PipeMessage::read(header, body).map_err(|error| error.to_string())? {
+            PipeMessage::PipeOpened(PipeOpened { number, way }) => {
+                let fds = self.link.socket.take_fds(way.descriptors());
+                let way = fds.and_then(|fds| Way::new(way, fds));
+                let way = way.ok_or_else(|| format!("pipe {number} came without its descriptors"))?;
+                PipeEvent::Opened { number, way }
+            }
+            PipeMessage::PipeBroken(PipeBroken { number }) => PipeEvent::Broken { number },
+            PipeMessage::PipeFailed(PipeFailed { number, text }) => PipeEvent::Failed { number, text },
+            other => return Err(format!("a {:?} came from the node", other.kind())),
+        };
+        let number = event.number();
+        let is_over = matches!(event, PipeEvent::Failed { .. });
+        let known = self.pipes.open.contains_key(&number);
+        if is_over {
+            self.pipes.open.remove(&number);
+        }
+        // Of one that the program has closed meanwhile it wants to hear nothing.
+        if known {
+            self.pipes.push(event);
+        }
+        Ok(())
+    }
+
+    fn say_pipe(&mut self, message: impl Into<PipeMessage>) {
+        if self.link.is_up() {
+            message.into().put(self.link.socket.out());
+        }
+    }
+}
+
+impl Pool {
+    /// Makes a pipe, a two-way stream of bytes, between two ends. The nodes keep it: after a break it is opened
+    /// anew by itself, until it is closed or the lease of an end is over. `number` is the program's choice.
+    /// A worker hears of its pipes on its [`line`](crate::raw::line), the program by
+    /// [`next_pipe_event`](Self::next_pipe_event).
+    pub fn open_pipe(&self, number: u64, a: PipeEnd, b: PipeEnd) -> Result<(), Error> {
+        let end = |end| match end {
+            PipeEnd::Program => End::Program,
+            PipeEnd::Worker(lease) => End::Lease(lease.handle()),
+        };
+        let mut core = self.alive()?;
+        if core.pipes.open.contains_key(&number) || core.pipes.open.len() >= PIPES_A_PROGRAM_MAX {
+            return Err(Error::PipeNumber(number));
+        }
+        core.pipes.forget(number);
+        let pipe = OpenPipe { number, a: end(a), b: end(b) };
+        core.pipes.open.insert(number, pipe.clone());
+        core.say_pipe(pipe);
+        core.send(now());
+        self.handle.shared.submitted(&mut core, true);
+        drop(self.handle.shared.settle(core));
+        Ok(())
+    }
+
+    /// Ends a pipe: its ends meet the end of what was written. A number that is not open is passed over.
+    pub fn close_pipe(&self, number: u64) -> Result<(), Error> {
+        let mut core = self.alive()?;
+        core.pipes.forget(number);
+        if core.pipes.open.remove(&number).is_some() {
+            core.say_pipe(ClosePipe { number });
+            core.send(now());
+            self.handle.shared.submitted(&mut core, true);
+        }
+        drop(self.handle.shared.settle(core));
+        Ok(())
+    }
+
+    /// What happened to pipes, in turn; `None` when the time is up first.
+    pub fn next_pipe_event(&self, timeout: Option<Duration>) -> Result<Option<PipeEvent>, Error> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.handle.shared.wait_control(deadline, |core| core.pipes.has_news());
+        let mut core = self.alive()?;
+        let event = core.pipes.pop();
+        if !core.pipes.has_news() {
+            drive::clear(self.handle.shared.pipe_event());
+        }
+        Ok(event)
+    }
+
+    /// A descriptor that is readable while [`next_pipe_event`](Self::next_pipe_event) has something.
+    /// Do not read from it; poll it.
+    pub fn pipe_event_fd(&self) -> BorrowedFd<'_> {
+        self.handle.shared.pipe_event()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_pipe_only_the_last_event_is_kept_and_each_has_its_turn() {
+        let mut pipes = Pipes::default();
+        pipes.push(PipeEvent::Broken { number: 2 });
+        pipes.push(PipeEvent::Broken { number: 1 });
+        pipes.push(PipeEvent::Failed { number: 2, text: "over".into() });
+        assert!(matches!(pipes.pop(), Some(PipeEvent::Failed { number: 2, .. })));
+        pipes.push(PipeEvent::Broken { number: 3 });
+        pipes.forget(3);
+        assert!(matches!(pipes.pop(), Some(PipeEvent::Broken { number: 1 })));
+        assert!(pipes.pop().is_none() && !pipes.has_news());
+    }
+}
