@@ -47,3 +47,175 @@ fn a_file_is_checked_and_drawn_without_a_pool() {
     assert!(check(&["--draw", "dot"]).well().starts_with("digraph"));
     assert!(check(&["--draw", "svg"]).well().ends_with("</svg>\n"));
 }
+
+/// A TOML file of programs, each with so many instances and without channels.
+fn plain(lab: &Lab, name: &str, head: &str, programs: &[(&str, u32)]) -> String {
+    let mut text = head.to_owned();
+    for (program, instances) in programs {
+        text += &format!("[program.{program}]\nexecutable = \"{program}\"\ninstances = {instances}\n");
+    }
+    lab.file(name, text).to_str().unwrap().to_owned()
+}
+
+/// Workers that there are.
+fn workers(lab: &Lab) -> Vec<serde_json::Value> {
+    lab.rows(["ps"]).into_iter().filter(|row| row["pid"] != 0).collect()
+}
+
+#[track_caller]
+fn until_nothing_is_left(lab: &Lab, slots: u64) {
+    lab.until("nothing is left", || workers(lab).is_empty() && lab.free_slots() == slots);
+}
+
+#[test]
+fn what_processes_write_comes_out_with_whose_it_is_and_in_order() {
+    let lab = Lab::with_pool(2, 2);
+    script(&lab, "count", "for i in $(seq 1 500); do echo line $i; done; echo done >&2; printf unended");
+    let file = plain(&lab, "count.toml", "", &[("count", 4)]);
+    let said = lab.run(["group", "run", &file]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for instance in 0..4 {
+        let label = format!("count.{instance}: ");
+        let lines: Vec<&str> = said.out.lines().filter_map(|line| line.strip_prefix(&label)).collect();
+        assert_eq!(lines.len(), 501);
+        assert!(lines[..500].iter().zip(1..).all(|(line, i)| *line == format!("line {i}")));
+        assert_eq!(lines[500], "unended");
+        assert!(said.err.contains(&format!("{label}done\n")), "{}", said.err);
+    }
+    assert!(said.err.contains("exit code 0"), "the table: {}", said.err);
+    until_nothing_is_left(&lab, 4);
+}
+
+#[test]
+fn arguments_environment_files_and_input_reach_the_process() {
+    let lab = Lab::with_pool(1, 2);
+    script(&lab, "tell", "echo $1 $2 $WORD; cat note; cat; exit 0");
+    lab.file("note", "a note\n");
+    let text = "[program.tell]\nexecutable = \"tell\"\narguments = [\"one\"]\nfiles = [\"note\"]\n\
+                environment = { WORD = \"three\" }\nstations = [\"n1\"]\n";
+    let file = lab.file("tell.toml", text);
+    let mut input = "x".repeat(99);
+    input.push('\n');
+    let input = input.repeat(5000);
+    let stdin = lab.file("input", &input);
+    let mut command = lab.mutirao([
+        "group",
+        "run",
+        file.to_str().unwrap(),
+        "--stdin",
+        "tell.0",
+        "--no-labels",
+        "--",
+        "two",
+    ]);
+    command.stdin(std::fs::File::open(stdin).unwrap());
+    let out = lab.spawn(command).wait().well();
+    assert!(out.starts_with("one two three\na note\n"), "{}", &out[..100.min(out.len())]);
+    assert!(out.ends_with(&input) && out.len() == 21 + input.len(), "{} bytes", out.len());
+    let unknown = lab.run(["group", "run", file.to_str().unwrap(), "--stdin", "tell.7"]).complaint();
+    assert!(unknown.contains("there is no process `tell.7`"), "{unknown}");
+}
+
+#[test]
+fn one_that_fails_ends_its_group_everywhere_and_no_other() {
+    let lab = Lab::with_pool(2, 3);
+    script(&lab, "stay", "exec sleep 600");
+    script(&lab, "fail", "echo so it goes >&2; exit 7");
+    script(&lab, "die", "kill -SEGV $$");
+    let other = lab.spawn(lab.mutirao(["group", "run", &plain(&lab, "other.toml", "", &[("stay", 1)])]));
+    lab.until("the other group runs", || workers(&lab).iter().any(|row| row["operation"] == "group_process"));
+    let file = plain(&lab, "fail.toml", "", &[("stay", 3), ("fail", 1)]);
+    let said = lab.run(["--output", "json", "group", "run", &file]);
+    assert_eq!(said.code, Some(7), "{}", said.err);
+    let rows: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&rows["outcome"], &rows["failed"]), (&"failed".into(), &"fail.0".into()));
+    assert_eq!(rows["processes"][3]["last_words"], "so it goes");
+    assert_eq!(rows["processes"][0]["how"], "ended with its group");
+    let text = rows["text"].as_str().unwrap();
+    assert!(text.contains("because of `fail.0` on node n") && text.contains("exit code 7"), "{text}");
+    let said = lab.run(["group", "run", &plain(&lab, "die.toml", "", &[("die", 1), ("stay", 1)])]);
+    assert_eq!(said.code, Some(139), "{}", said.err);
+    lab.until("only the other group is left", || workers(&lab).len() == 1);
+    drop(other);
+    until_nothing_is_left(&lab, 6);
+}
+
+#[test]
+fn what_cannot_be_started_is_told() {
+    let lab = Lab::with_pool(1, 2);
+    script(&lab, "stay", "exec sleep 600");
+    let file = lab.file("bad.app", "P n1\nP n7\nP n8\nT stay 1 0 0\nL stay 0 . n1\n");
+    let complaint = lab.run(["group", "run", file.to_str().unwrap()]).complaint();
+    assert!(complaint.contains("cannot reach `n7`, `n8`"), "{complaint}");
+    let file = plain(&lab, "many.toml", "", &[("stay", 3)]);
+    let complaint = lab.run(["group", "run", &file]).complaint();
+    assert!(complaint.contains("no room for 3 of the processes"), "{complaint}");
+    let file = lab.file("dir.toml", "[program.stay]\nexecutable = \"stay\"\ndirectory = \"/nowhere\"\n");
+    let complaint = lab.run(["group", "run", file.to_str().unwrap()]).complaint();
+    assert!(complaint.contains("`/nowhere`, which is no directory there"), "{complaint}");
+    let file = lab.file("elf", b"\x7fELF nonsense");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let complaint = lab.run(["group", "run", &plain(&lab, "elf.toml", "", &[("elf", 1)])]).complaint();
+    assert!(complaint.contains("`elf` cannot be executed"), "{complaint}");
+    until_nothing_is_left(&lab, 2);
+}
+
+#[test]
+fn processes_start_again_when_the_file_asks_for_it() {
+    let lab = Lab::with_pool(2, 2);
+    script(&lab, "flaky", "echo life; touch left; ls; exit 3");
+    script(&lab, "other", "echo begins; exec sleep 600");
+    for (strategy, others) in [("one-for-one", 1), ("one-for-all", 3)] {
+        let head = format!("[group]\nrestart = \"{strategy}\"\nrestarts = 2\n");
+        let file = plain(&lab, "again.toml", &head, &[("flaky", 1), ("other", 1)]);
+        let said = lab.run(["group", "run", &file]);
+        assert_eq!(said.code, Some(3), "{}", said.err);
+        assert_eq!(
+            said.out.matches("flaky.0: life\nflaky.0: left\n").count(),
+            3,
+            "each in its own directory: {}",
+            said.out
+        );
+        let began = said.out.matches("other.0: begins").count();
+        assert!((1..=others).contains(&began), "{strategy}: {}", said.out);
+        assert_eq!(said.err.matches("it starts again").count(), 2, "{}", said.err);
+    }
+    until_nothing_is_left(&lab, 4);
+}
+
+#[test]
+fn nothing_is_left_when_the_launcher_is_killed_or_told_to_end() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let lab = Lab::with_pool(2, 2);
+    script(&lab, "stay", "sleep 600 & sleep 601 & echo here; wait");
+    let file = plain(&lab, "stay.toml", "", &[("stay", 4)]);
+    let run = || lab.spawn(lab.mutirao(["group", "run", &file]));
+    let running =
+        |count| workers(&lab).iter().filter(|row| row["operation"] == "group_process").count() == count;
+    let launcher = run();
+    lab.until("all run", || running(4));
+    launcher.kill();
+    until_nothing_is_left(&lab, 4);
+    let launcher = run();
+    lab.until("all run", || running(4));
+    kill_process(Pid::from_raw(launcher.pid()).unwrap(), Signal::TERM).unwrap();
+    let said = launcher.wait();
+    assert_eq!(said.code, Some(143), "{}", said.err);
+    assert!(said.err.contains("was ended: signal 15 came"), "{}", said.err);
+    until_nothing_is_left(&lab, 4);
+}
+
+#[test]
+fn the_loss_of_a_node_ends_the_group_and_is_named() {
+    let lab = Lab::with_pool(2, 1);
+    script(&lab, "stay", "exec sleep 600");
+    let file = lab.file("two.app", "P n1\nP n2\nT stay 2 0 0\nL stay 0 . n1\nL stay 1 . n2\n");
+    let launcher = lab.spawn(lab.mutirao(["group", "run", file.to_str().unwrap()]));
+    let all_run = || workers(&lab).iter().filter(|row| row["operation"] == "group_process").count() == 2;
+    lab.until("both run", all_run);
+    lab.kill("n2");
+    let said = launcher.wait();
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("because of `stay.1` on node n2: lost"), "{}", said.err);
+    lab.until("nothing is left", || workers(&lab).is_empty());
+}

@@ -33,9 +33,9 @@ use mutirao_wire::query::Topic;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Shipped to a node by a benchmark, this program is a worker, and stays in there.
+    // Shipped to a node by a benchmark or a group, this program is a worker, and stays in there.
     if std::env::var_os(mutirao_wire::worker::WORKER_ENV).is_some()
-        && let Err(error) = mutirao::raw::init(bench::operations())
+        && let Err(error) = mutirao::raw::init(operations())
     {
         eprintln!("mutirao: {error}");
         return ExitCode::from(1);
@@ -49,6 +49,11 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// What this program offers when it makes itself a plugin; a worker has the same.
+pub(crate) fn operations() -> Vec<mutirao::raw::OperationEntry> {
+    bench::operations().into_iter().chain([group::operation()]).collect()
 }
 
 /// Whoever read our output has seen enough.

@@ -57,7 +57,7 @@ type Plan = (String, Measure, Carrier);
 
 /// Measures the cases whose names contain `only`, for about so many seconds each.
 pub fn call(output: Output, seconds: f64, only: &str) -> Result<()> {
-    mutirao::raw::init(operations())?;
+    mutirao::raw::init(crate::operations())?;
     let span = Duration::try_from_secs_f64(seconds).context("--seconds cannot be waited for")?;
     let sizes = |place: &'static str, carrier| {
         LARGE.map(|size| {

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Measures so many times: on this node and on another, with a template of the program at hand (it had a
 /// slot there before) and without (an application that comes for the first time).
 pub fn grow(output: Output, rounds: u32) -> Result<()> {
-    mutirao::raw::init(super::operations())?;
+    mutirao::raw::init(crate::operations())?;
     let mut cases = Vec::new();
     for remote in [false, true] {
         let test = TestPool::start(&Shape { nodes: 2, slots: 1, fan_out: 16, spin: true })?;

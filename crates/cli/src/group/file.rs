@@ -37,6 +37,11 @@ impl File {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
+    /// What a group is called whose file gives it no name.
+    pub fn name(&self) -> String {
+        self.path.file_stem().map_or_else(|| "group".into(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// A problem as a line that editors understand.
     pub fn line(&self, problem: &Problem) -> String {
         let at = problem.at;

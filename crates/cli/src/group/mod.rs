@@ -1,11 +1,24 @@
 //! `mutirao group`: groups of processes joined by channels.
 
+mod bring;
 mod check;
 mod file;
+mod launch;
+mod list;
+mod pipe;
+mod places;
+mod print;
+mod process;
+mod report;
+mod run;
+mod signals;
+mod stdin;
 
 use crate::args::Cli;
 use anyhow::Result;
 use clap::Subcommand;
+
+pub use process::operation;
 
 /// What to do with groups.
 #[derive(Debug, Subcommand)]
@@ -34,11 +47,24 @@ or the same in TOML, without machines:
 pub enum GroupCommand {
     /// Say what is wrong with an application file, and where; draw its wiring
     Check(check::CheckArgs),
+    /// Run a group, and show what its processes write
+    Run(run::RunArgs),
+    /// List the groups that run in the pool
+    Ls,
+    /// List the workers of a group
+    Show(list::GroupName),
+    /// End a group
+    Kill(list::GroupName),
 }
 
 /// Does it; the exit code.
 pub fn run(cli: &Cli, command: &GroupCommand) -> Result<u8> {
     match command {
-        GroupCommand::Check(args) => check::run(args, cli.output),
+        GroupCommand::Check(args) => return check::run(args, cli.output),
+        GroupCommand::Run(args) => return run::run(cli, args),
+        GroupCommand::Ls => list::list(&crate::open(cli)?, cli.output)?,
+        GroupCommand::Show(args) => list::show(&crate::open(cli)?, args, cli.output)?,
+        GroupCommand::Kill(args) => list::kill(&crate::open(cli)?, args)?,
     }
+    Ok(0)
 }

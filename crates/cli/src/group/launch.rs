@@ -1,0 +1,463 @@
+//! The launcher of a group: holds its leases, starts its processes and ends them as the master says, and shows what
+//! they write.
+
+use super::pipe::Pipe;
+use super::places;
+use super::print::{Begun, Printer};
+use super::process::{NOT_STARTED, Start, write_all};
+use super::report::Row;
+use super::signals::Signals;
+use super::stdin::Feed;
+use anyhow::{Context, Result, bail};
+use mutirao::raw::{
+    Call, CallErrorKind, CallOptions, CallResult, Deliver, LeaseKey, PipeEnd, PipeEvent, Pool,
+};
+use mutirao_group::console::{Console, Report, Saying};
+use mutirao_group::master::{End, Input, Master, Outcome, Output, State};
+use mutirao_group::plan::{GroupId, ProcessPlan};
+use mutirao_group::{Application, wiring};
+use mutirao_wire::Tick;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// A group that runs.
+pub struct Launch<'a> {
+    pool: &'a Pool,
+    application: &'a Application,
+    name: &'a str,
+    printer: Printer,
+    feed: Option<Feed>,
+    signals: Signals,
+    /// Index of the operation that runs a process.
+    operation: u32,
+    seats: Vec<Seat>,
+    /// Whose console each of the pipes is.
+    consoles: BTreeMap<u64, u32>,
+    plans: Vec<ProcessPlan>,
+    /// Pipes between processes, as they were opened last.
+    pipes: Vec<u64>,
+    /// How often the processes were joined.
+    turn: u32,
+    master: Master,
+    orders: Vec<Output>,
+    began: Instant,
+    outcome: Option<Outcome>,
+}
+
+/// A process as the launcher has it.
+struct Seat {
+    lease: LeaseKey,
+    node: String,
+    /// What runs it there.
+    call: Option<Call>,
+    /// The life that begins when the call of the one before is over.
+    next_life: Option<u32>,
+    life: u32,
+    console: Console,
+    pipe: Option<Pipe>,
+    begun: Begun,
+    report: Option<Report>,
+}
+
+impl<'a> Launch<'a> {
+    /// Ready to run on these leases, by rank.
+    pub fn new(
+        pool: &'a Pool,
+        application: &'a Application,
+        name: &'a str,
+        leases: Vec<LeaseKey>,
+        printer: Printer,
+        feed: Option<Feed>,
+    ) -> Result<Launch<'a>> {
+        let mut orders = Vec::new();
+        let size = application.processes.len() as u32;
+        let seat = |lease| Seat {
+            lease,
+            node: node_of(pool, lease),
+            call: None,
+            next_life: None,
+            life: 0,
+            console: Console::default(),
+            pipe: None,
+            begun: Begun::default(),
+            report: None,
+        };
+        Ok(Launch {
+            pool,
+            application,
+            name,
+            printer,
+            feed,
+            signals: Signals::listen()?,
+            operation: pool.operation(super::process::NAME)?,
+            seats: leases.into_iter().map(seat).collect(),
+            consoles: BTreeMap::new(),
+            plans: Vec::new(),
+            pipes: Vec::new(),
+            turn: 0,
+            master: Master::new(size, application.settings.restart, &mut orders),
+            orders,
+            began: Instant::now(),
+            outcome: None,
+        })
+    }
+
+    /// Runs it to its end.
+    pub fn run(&mut self) -> Result<Outcome> {
+        loop {
+            self.obey()?;
+            if let Some(outcome) = self.outcome.take() {
+                return Ok(outcome);
+            }
+            self.sleep()?;
+            self.stop_on_signal()?;
+            self.hear_of_pipes()?;
+            for rank in 0..self.seats.len() as u32 {
+                self.talk(rank)?;
+            }
+            self.take_ends()?;
+            self.feed()?;
+        }
+    }
+
+    /// How long it has run, and the signal that stopped it.
+    pub fn spent(&self) -> (Duration, Option<i32>) {
+        (self.began.elapsed(), self.signals.first())
+    }
+
+    /// Its processes, by rank.
+    pub fn rows(&mut self) -> Vec<Row> {
+        let processes = self.application.processes.iter().zip(self.master.processes());
+        let seats = self.seats.iter_mut();
+        let row = |((process, known), seat): ((&mutirao_group::application::Process, _), &mut Seat)| {
+            let known: &mutirao_group::master::Process = known;
+            let end = match &known.state {
+                State::Ended(end) => end.clone(),
+                _ => End::Ordered,
+            };
+            let (node, report) = (seat.node.clone(), seat.report.take());
+            Row { process: process.to_string(), node, end, starts: known.life, report }
+        };
+        processes.zip(seats).map(row).collect()
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now = Tick(self.began.elapsed().as_micros() as u64);
+        self.master.handle(now, input, &mut self.orders);
+    }
+
+    // ---- orders of the master ----
+
+    fn obey(&mut self) -> Result<()> {
+        while !self.orders.is_empty() {
+            for order in std::mem::take(&mut self.orders) {
+                match order {
+                    Output::Join => self.join()?,
+                    Output::Start { rank, life } => self.start(rank, life)?,
+                    Output::End { rank } => self.end(rank),
+                    Output::Lease { rank } => self.lease(rank),
+                    Output::Restarts { rank, end } => {
+                        let process = &self.application.processes[rank as usize];
+                        eprintln!("mutirao: `{process}` on node {}: {end}; it starts again", self.node(rank));
+                    }
+                    Output::Over(outcome) => self.outcome = Some(outcome),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins all processes by fresh pipes.
+    fn join(&mut self) -> Result<()> {
+        for pipe in std::mem::take(&mut self.pipes) {
+            self.pool.close_pipe(pipe)?;
+        }
+        let group = GroupId(self.pool.app().0);
+        let (plans, pipes) = wiring::plan(self.application, group, self.name, None, self.turn);
+        self.turn += 1;
+        self.plans = plans;
+        for pipe in pipes {
+            let end = |rank: u32| PipeEnd::Worker(self.seats[rank as usize].lease);
+            self.pool.open_pipe(pipe.pipe, end(pipe.a), end(pipe.b))?;
+            self.pipes.push(pipe.pipe);
+        }
+        Ok(())
+    }
+
+    /// Starts a process, once what it was before is over.
+    fn start(&mut self, rank: u32, life: u32) -> Result<()> {
+        let seat = &mut self.seats[rank as usize];
+        seat.next_life = Some(life);
+        match &seat.call {
+            Some(call) => call.cancel(),
+            None => self.begin(rank)?,
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, rank: u32) -> Result<()> {
+        let seat = &mut self.seats[rank as usize];
+        let Some(life) = seat.next_life.take() else { return Ok(()) };
+        if seat.life > 0 {
+            let before = wiring::console_pipe(rank, seat.life);
+            self.consoles.remove(&before);
+            self.pool.close_pipe(before)?;
+        }
+        let console = wiring::console_pipe(rank, life);
+        seat.life = life;
+        seat.console = Console::default();
+        seat.pipe = None;
+        seat.report = None;
+        seat.begun = Begun::default();
+        let feeds = self.feed.as_mut().filter(|feed| feed.rank() == rank);
+        let stdin = feeds.is_some();
+        feeds.into_iter().for_each(Feed::begin);
+        let process = &self.application.processes[rank as usize];
+        let names = process.files.iter().map(|file| super::bring::name_of(file.as_ref()));
+        let start = Start {
+            executable: super::bring::name_of(process.executable.as_ref()),
+            arguments: process.arguments.clone(),
+            environment: process.environment.clone(),
+            directory: process.directory.clone(),
+            files: names.collect(),
+            stdin,
+            console,
+            plan: self.plans[rank as usize].clone(),
+        };
+        let argument = postcard::to_stdvec(&start).context("cannot write down what is to be run")?;
+        let options = CallOptions {
+            deliver: Deliver::Queue,
+            tag: tag(rank, life),
+            only: Some(seat.lease),
+            ..CallOptions::default()
+        };
+        match self.pool.submit(self.operation, argument, options) {
+            Ok(call) => {
+                seat.call = Some(call);
+                self.consoles.insert(console, rank);
+                self.pool.open_pipe(console, PipeEnd::Program, PipeEnd::Worker(seat.lease))?;
+            }
+            // Its lease has ended just now.
+            Err(error) => {
+                let end = End::Lost(error.to_string());
+                self.tell(Input::Ended { rank, life, end, lease: false });
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, rank: u32) {
+        let seat = &mut self.seats[rank as usize];
+        if let Some(life) = seat.next_life.take() {
+            self.tell(Input::Ended { rank, life, end: End::Ordered, lease: true });
+        } else if let Some(call) = &seat.call {
+            call.cancel();
+        }
+    }
+
+    fn lease(&mut self, rank: u32) {
+        match places::lease_one(self.pool, self.application, rank) {
+            Ok(lease) => {
+                let seat = &mut self.seats[rank as usize];
+                (seat.lease, seat.node) = (lease, node_of(self.pool, lease));
+                self.tell(Input::Leased { rank });
+            }
+            Err(error) => self.tell(Input::NoLease { rank, why: format!("{error:#}") }),
+        }
+    }
+
+    // ---- news ----
+
+    fn stop_on_signal(&mut self) -> Result<()> {
+        let Some(signal) = self.signals.take() else { return Ok(()) };
+        if self.signals.are_repeated() {
+            bail!("the group `{}` is left to end by itself", self.name);
+        }
+        self.tell(Input::Stop { why: format!("signal {signal} came") });
+        Ok(())
+    }
+
+    fn hear_of_pipes(&mut self) -> Result<()> {
+        while let Some(event) = self.pool.next_pipe_event(Some(Duration::ZERO))? {
+            let Some(rank) = self.consoles.get(&event.number()).copied() else {
+                self.pipe_failed(event);
+                continue;
+            };
+            match event {
+                PipeEvent::Opened { way, .. } => {
+                    let seat = &mut self.seats[rank as usize];
+                    seat.pipe = Some(Pipe::open(way)?);
+                    seat.console.opened();
+                }
+                PipeEvent::Broken { .. } | PipeEvent::Failed { .. } => {
+                    self.talk(rank)?;
+                    self.seats[rank as usize].hang_up();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A pipe between processes cannot be, although both may live: nothing they do would come to an end.
+    fn pipe_failed(&mut self, event: PipeEvent) {
+        let PipeEvent::Failed { number, text } = event else { return };
+        if self.pipes.contains(&number) && self.is_whole() {
+            self.tell(Input::Stop { why: format!("two of its processes cannot be joined: {text}") });
+        }
+    }
+
+    /// Whether all leases are there: else what follows is about the one that is lost.
+    fn is_whole(&self) -> bool {
+        let held = self.pool.leases();
+        self.seats.iter().all(|seat| held.iter().any(|lease| lease.key == seat.lease))
+    }
+
+    /// Moves what the console of a process has to say and to hear.
+    fn talk(&mut self, rank: u32) -> Result<()> {
+        let seat = &mut self.seats[rank as usize];
+        let Some(pipe) = &mut seat.pipe else { return Ok(()) };
+        let (mut bytes, mut heard) = (Vec::new(), Vec::new());
+        let read = pipe.read(&mut bytes);
+        let made_sense = seat.console.hear(&bytes, &mut heard);
+        let written = write_all(&mut seat.console, pipe);
+        if read.is_err() || written.is_err() || made_sense.is_err() {
+            seat.hang_up();
+        }
+        let life = seat.life;
+        let name = self.application.processes[rank as usize].to_string();
+        for saying in heard {
+            match saying {
+                Saying::Runs { .. } => self.tell(Input::Runs { rank, life }),
+                Saying::Wrote { stream, bytes } => {
+                    let begun = &mut self.seats[rank as usize].begun;
+                    self.printer.show(&name, begun, stream, &bytes)?;
+                }
+                Saying::Took(bytes) => {
+                    self.feed.iter_mut().filter(|feed| feed.rank() == rank).for_each(|feed| feed.took(bytes));
+                }
+                Saying::Ended(report) => {
+                    let end = report.end.clone();
+                    let seat = &mut self.seats[rank as usize];
+                    seat.report = Some(report);
+                    self.printer.finish(&name, &mut seat.begun)?;
+                    self.tell(Input::Ended { rank, life, end, lease: true });
+                }
+                Saying::Input(_) | Saying::InputEnds => {}
+            }
+        }
+        // One that makes no sense has done so on purpose: it is no process of ours any more.
+        if let Err(error) = made_sense {
+            let end = End::Lost(error.to_string());
+            self.tell(Input::Ended { rank, life, end, lease: true });
+        }
+        Ok(())
+    }
+
+    /// Takes calls that are over: their workers are gone, or never were.
+    fn take_ends(&mut self) -> Result<()> {
+        while let Some(finished) = self.pool.next_finished() {
+            let (rank, life) = untag(finished.tag);
+            // What it said last may still lie in the pipe.
+            self.talk(rank)?;
+            let seat = &mut self.seats[rank as usize];
+            if seat.life != life {
+                continue;
+            }
+            seat.call = None;
+            seat.hang_up();
+            let process = self.application.processes[rank as usize].to_string();
+            self.printer.finish(&process, &mut seat.begun)?;
+            if seat.next_life.is_some() {
+                self.begin(rank)?;
+            } else {
+                let lease = self.pool.leases().iter().any(|lease| lease.key == seat.lease);
+                self.tell(Input::Ended { rank, life, end: end_of(finished.result), lease });
+            }
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self) -> Result<()> {
+        let Some(feed) = &mut self.feed else { return Ok(()) };
+        let rank = feed.rank();
+        let seat = &mut self.seats[rank as usize];
+        if let Some(saying) = feed.next(&seat.console)? {
+            seat.console.say(saying);
+            self.talk(rank)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do.
+    fn sleep(&mut self) -> Result<()> {
+        let mut at_once = false;
+        for seat in &mut self.seats {
+            let wants_room = !seat.console.unwritten().is_empty();
+            at_once |= seat.pipe.as_mut().is_some_and(|pipe| pipe.arm(wants_room));
+        }
+        if !at_once {
+            let (calls, pipes) = (self.pool.event_fd(), self.pool.pipe_event_fd());
+            let feed = self.feed.as_ref();
+            let wants_input = feed.filter(|feed| feed.wants(&self.seats[feed.rank() as usize].console));
+            let stdin = std::io::stdin();
+            let mut fds = vec![
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(&calls, PollFlags::IN),
+                PollFd::new(&pipes, PollFlags::IN),
+            ];
+            let stdin = stdin.as_fd();
+            fds.extend(wants_input.map(|_| PollFd::new(&stdin, PollFlags::IN)));
+            for seat in &self.seats {
+                let wants_room = !seat.console.unwritten().is_empty();
+                fds.extend(seat.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(wants_room))));
+            }
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context("cannot wait for the processes"),
+            }
+        }
+        self.seats.iter_mut().filter_map(|seat| seat.pipe.as_mut()).for_each(Pipe::disarm);
+        Ok(())
+    }
+
+    fn node(&self, rank: u32) -> &str {
+        &self.seats[rank as usize].node
+    }
+}
+
+impl Seat {
+    fn hang_up(&mut self) {
+        self.pipe = None;
+        self.console.broken();
+    }
+}
+
+/// How a process ended that did not say so itself.
+fn end_of(result: CallResult) -> End {
+    match result {
+        // The runner stays for as long as its worker lives.
+        Ok(_) => End::Lost("its node has let go of it".into()),
+        Err(error) => match error.kind {
+            CallErrorKind::Cancelled => End::Ordered,
+            CallErrorKind::OutOfMemory => End::OutOfMemory,
+            CallErrorKind::Operation(NOT_STARTED) => End::NotStarted(error.text),
+            _ => End::Lost(error.text),
+        },
+    }
+}
+
+fn node_of(pool: &Pool, lease: LeaseKey) -> String {
+    let leases = pool.leases();
+    leases.iter().find(|held| held.key == lease).map(|held| held.lender.name.clone()).unwrap_or_default()
+}
+
+fn tag(rank: u32, life: u32) -> u64 {
+    u64::from(life) << 32 | u64::from(rank)
+}
+
+fn untag(tag: u64) -> (u32, u32) {
+    (tag as u32, (tag >> 32) as u32)
+}

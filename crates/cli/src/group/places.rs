@@ -1,0 +1,85 @@
+//! Where the processes of a group run: the leases they hold.
+
+use anyhow::{Context, Result, bail, ensure};
+use mutirao::raw::{Lease, LeaseKey, Pool, Request};
+use mutirao_group::Application;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What processes have in common that are asked for together: station, slots, memory.
+type Kind<'a> = (Option<&'a str>, u16, u32);
+
+/// Fails unless every station is a node that answers: all that are not are named.
+pub fn reach(pool: &Pool, application: &Application) -> Result<()> {
+    if application.stations.is_empty() {
+        return Ok(());
+    }
+    let nodes: BTreeSet<String> = pool.nodes()?.into_iter().map(|row| row.node.name).collect();
+    let lost: Vec<String> = application
+        .stations
+        .iter()
+        .filter(|station| !nodes.contains(*station))
+        .map(|station| format!("`{station}`"))
+        .collect();
+    ensure!(
+        lost.is_empty(),
+        "cannot reach {}: stations are nodes of the pool that answer (`mutirao nodes`); nothing was started",
+        lost.join(", ")
+    );
+    Ok(())
+}
+
+/// A lease for each process, or for none: by rank.
+pub fn lease_all(pool: &Pool, application: &Application) -> Result<Vec<LeaseKey>> {
+    let ranks: Vec<u32> = (0..application.processes.len() as u32).collect();
+    lease(pool, application, &ranks)
+}
+
+/// A lease for one process.
+pub fn lease_one(pool: &Pool, application: &Application, rank: u32) -> Result<LeaseKey> {
+    lease(pool, application, &[rank])?.pop().context("there is no such process")
+}
+
+fn lease(pool: &Pool, application: &Application, ranks: &[u32]) -> Result<Vec<LeaseKey>> {
+    let mut kinds: BTreeMap<Kind<'_>, Vec<u32>> = BTreeMap::new();
+    for rank in ranks {
+        let process = &application.processes[*rank as usize];
+        let kind = (process.station.as_deref(), process.slots, process.memory_mib);
+        kinds.entry(kind).or_default().push(*rank);
+    }
+    let mut leases = BTreeMap::new();
+    // Stations first: what has a place of its own leaves the others the choice of what remains.
+    for (kind, ranks) in kinds.into_iter().rev() {
+        match lease_kind(pool, kind, ranks.len() as u32) {
+            Ok(keys) => leases.extend(ranks.into_iter().zip(keys)),
+            Err(error) => {
+                let held: Vec<LeaseKey> = leases.into_values().collect();
+                // The pool may be gone, which is then what the error is about.
+                let _ = pool.release(&held);
+                return Err(error);
+            }
+        }
+    }
+    Ok(ranks.iter().filter_map(|rank| leases.get(rank).copied()).collect())
+}
+
+fn lease_kind(pool: &Pool, (station, slots, memory_mib): Kind<'_>, count: u32) -> Result<Vec<LeaseKey>> {
+    let mut request = Request::slots(count).cores(slots).memory_mib(memory_mib).all_or_none();
+    request.below = station.map(str::to_owned);
+    let wanted = || match station {
+        Some(station) => format!("station `{station}` has no room for {count} of the processes"),
+        None => format!("the pool has no room for {count} of the processes"),
+    };
+    let keys = pool.allocate(&request).with_context(wanted)?.leases;
+    let Some(station) = station else { return Ok(keys) };
+    // Nodes below the station lend too, where it has too little itself.
+    let elsewhere = |lease: &Lease| keys.contains(&lease.key) && lease.lender.name != station;
+    let others = pool.leases().iter().filter(|lease| elsewhere(lease)).count();
+    if others > 0 {
+        pool.release(&keys)?;
+        bail!(
+            "station `{station}` has room for only {} of {count} processes: wait, or place fewer there",
+            keys.len() - others
+        );
+    }
+    Ok(keys)
+}

@@ -1,0 +1,397 @@
+//! What runs a process of a group inside its worker: starts it, carries its streams over the console, hands its
+//! pipes on to it, and reports its end.
+
+use super::pipe::Pipe;
+use anyhow::{Context, Result};
+use mutirao::raw::{Failure, Line, LineEvent, OperationEntry};
+use mutirao_group::console::{Console, PIECE_BYTES_MAX, Report, Saying, Stream, TEXT_BYTES_MAX};
+use mutirao_group::master::End;
+use mutirao_group::plan::{GROUP_ENV, ProcessPlan};
+use mutirao_runner::{Ended, How, Live};
+use mutirao_wire::frame::HEADER_BYTES;
+use mutirao_wire::kind::Kind;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// The operation's name.
+pub const NAME: &str = "group_process";
+/// The code of its failure when the process could not be started.
+pub const NOT_STARTED: u32 = 1;
+
+/// What is to be run: the argument of the operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The executable, by its name among the plugin's files.
+    pub executable: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Variables added to its environment.
+    pub environment: Vec<(String, String)>,
+    /// Where it runs, if not in the worker's own directory.
+    pub directory: Option<String>,
+    /// Files of the plugin that it finds in the worker's directory.
+    pub files: Vec<String>,
+    /// Whether somebody will write to its standard input.
+    pub stdin: bool,
+    /// The pipe to the master.
+    pub console: u64,
+    /// What it is told.
+    pub plan: ProcessPlan,
+}
+
+/// The operation, which ends only with its worker: the master may want the last words for as long as it lives.
+pub fn operation() -> OperationEntry {
+    let run = Box::new(|argument: &[u8], _: &mut Vec<u8>| {
+        let failed = |text: String| Failure { code: NOT_STARTED, text };
+        let start: Start = postcard::from_bytes(argument).map_err(|_| {
+            failed("what is to be run cannot be read; is the master of another version?".into())
+        })?;
+        let line = mutirao::raw::line().ok_or_else(|| failed("its node gives workers no pipes".into()))?;
+        let mut running = Running::start(&start, line).map_err(|error| failed(format!("{error:#}")))?;
+        running.run().map_err(|error| failed(format!("{error:#}")))
+    });
+    OperationEntry { name: NAME.into(), repeatable: false, run }
+}
+
+struct Running {
+    /// From the node,
+    line: Line,
+    /// and on to the process, as long as it listens.
+    onward: Option<Line>,
+    unsent: VecDeque<LineEvent>,
+    console_number: u64,
+    console: Console,
+    pipe: Option<Pipe>,
+    live: Live,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    input: VecDeque<u8>,
+    input_ends: bool,
+    ended: Option<Ended>,
+    reported: bool,
+    last_words: VecDeque<u8>,
+}
+
+impl Running {
+    fn start(start: &Start, line: Line) -> Result<Running> {
+        let program = std::env::current_exe().context("cannot find the files of the group")?;
+        let files = program.parent().context("the files of the group have no directory")?;
+        bring(files, &start.files)?;
+        let (mine, its) = UnixStream::pair().context("cannot make the socket of the process")?;
+        // Only this process runs here, and it starts nothing else.
+        fcntl_setfd(&its, FdFlags::empty()).context("cannot hand a socket on")?;
+        let mut command = Command::new(files.join(&start.executable));
+        command
+            .args(&start.arguments)
+            .envs(start.environment.iter().map(|(name, value)| (name, value)))
+            .env(GROUP_ENV, its.as_raw_fd().to_string())
+            .stdin(if start.stdin { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(directory) = &start.directory {
+            command.current_dir(directory);
+        }
+        let mut live = Live::start(&mut command).with_context(|| match &start.directory {
+            Some(directory) if !Path::new(directory).is_dir() => {
+                format!("`{}` cannot run in `{directory}`, which is no directory there", start.executable)
+            }
+            _ => format!("`{}` cannot be executed", start.executable),
+        })?;
+        drop(its);
+        let (stdout, stderr) = (live.stdout.take(), live.stderr.take());
+        stdout.iter().try_for_each(|fd| ioctl_fionbio(fd, true))?;
+        stderr.iter().try_for_each(|fd| ioctl_fionbio(fd, true))?;
+        live.stdin.iter().try_for_each(|fd| ioctl_fionbio(fd, true))?;
+        let mut frame = Vec::new();
+        start.plan.put(&mut frame);
+        let plan = LineEvent::Message { kind: Kind::ProcessPlan as u16, body: frame.split_off(HEADER_BYTES) };
+        let mut console = Console::default();
+        console.say(Saying::Runs { pid: live.pid() });
+        Ok(Running {
+            line,
+            onward: Some(Line::over(mine.into())),
+            unsent: VecDeque::from([plan]),
+            console_number: start.console,
+            console,
+            pipe: None,
+            live,
+            stdout,
+            stderr,
+            input: VecDeque::new(),
+            input_ends: false,
+            ended: None,
+            reported: false,
+            last_words: VecDeque::new(),
+        })
+    }
+
+    /// Goes on until the node closes the line.
+    fn run(&mut self) -> Result<()> {
+        loop {
+            if !self.hear_of_pipes()? {
+                return Ok(());
+            }
+            self.talk();
+            self.carry();
+            self.sleep()?;
+        }
+    }
+
+    /// Takes what the node says; false when it says nothing more.
+    fn hear_of_pipes(&mut self) -> Result<bool> {
+        loop {
+            let event = match self.line.next(Some(Duration::ZERO)) {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(true),
+                Err(mutirao::Error::Closed) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            let number = match &event {
+                LineEvent::Opened { number, .. }
+                | LineEvent::Broken { number }
+                | LineEvent::Failed { number, .. } => *number,
+                LineEvent::Message { .. } => continue,
+            };
+            if number != self.console_number {
+                self.unsent.push_back(event);
+            } else if let LineEvent::Opened { way, .. } = event {
+                self.pipe = Some(Pipe::open(way)?);
+                self.console.opened();
+            } else {
+                self.hang_up();
+            }
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.pipe = None;
+        self.console.broken();
+    }
+
+    /// Moves what the console has to say and to hear.
+    fn talk(&mut self) {
+        let mut heard = Vec::new();
+        if let Some(pipe) = &mut self.pipe {
+            let mut bytes = Vec::new();
+            let read = pipe.read(&mut bytes);
+            let made_sense = self.console.hear(&bytes, &mut heard).is_ok();
+            let written = write_all(&mut self.console, pipe);
+            if read.is_err() || written.is_err() || !made_sense {
+                self.hang_up();
+            }
+        }
+        for saying in heard {
+            match saying {
+                Saying::Input(bytes) => self.input.extend(bytes),
+                Saying::InputEnds => self.input_ends = true,
+                Saying::Runs { .. } | Saying::Wrote { .. } | Saying::Took(_) | Saying::Ended(_) => {}
+            }
+        }
+    }
+
+    /// Moves what the process reads and writes.
+    fn carry(&mut self) {
+        let is_over = self.ended.is_some();
+        let mut quiet = true;
+        if let Some(stdout) = &mut self.stdout {
+            match take(stdout, Stream::Out, &mut self.console, &mut self.last_words, is_over) {
+                Taken::All => self.stdout = None,
+                taken => quiet &= taken == Taken::Nothing,
+            }
+        }
+        if let Some(stderr) = &mut self.stderr {
+            match take(stderr, Stream::Error, &mut self.console, &mut self.last_words, is_over) {
+                Taken::All => self.stderr = None,
+                taken => quiet &= taken == Taken::Nothing,
+            }
+        }
+        self.feed();
+        self.send_on();
+        match &self.ended {
+            None => {
+                let ended = self.live.ended();
+                let mut fds = [PollFd::new(&ended, PollFlags::IN)];
+                let has_ended = poll(&mut fds, Some(&Default::default())).is_ok_and(|count| count > 0);
+                if has_ended {
+                    self.ended = Some(self.live.wait());
+                    // Once more: what it wrote at the end.
+                    self.carry();
+                }
+            }
+            Some(ended) if quiet && !self.reported && self.stdout.is_none() && self.stderr.is_none() => {
+                self.reported = true;
+                self.onward = None;
+                let report = report(ended, &self.last_words);
+                self.console.say(Saying::Ended(report));
+                self.talk();
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn feed(&mut self) {
+        let before = self.input.len();
+        while let (Some(stdin), false) = (&mut self.live.stdin, self.input.is_empty()) {
+            match stdin.write(self.input.as_slices().0) {
+                Ok(count) => drop(self.input.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // It reads no more.
+                Err(_) => self.live.stdin = None,
+            }
+        }
+        if self.live.stdin.is_none() {
+            self.input.clear();
+        } else if self.input_ends && self.input.is_empty() {
+            self.live.stdin = None;
+        }
+        let taken = before - self.input.len();
+        if taken > 0 {
+            self.console.say(Saying::Took(taken as u32));
+        }
+    }
+
+    /// Tells the process of its pipes, as far as it listens.
+    fn send_on(&mut self) {
+        while let (Some(onward), false) = (&self.onward, self.unsent.is_empty()) {
+            let fd = onward.fd();
+            let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+            if !poll(&mut fds, Some(&Default::default())).is_ok_and(|count| count > 0) {
+                return;
+            }
+            let Some(event) = self.unsent.pop_front() else { return };
+            if onward.pass_on(event).is_err() {
+                // It has closed its end: it is no program with channels, or is about to end.
+                self.onward = None;
+            }
+        }
+        if self.onward.is_none() {
+            self.unsent.clear();
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn sleep(&mut self) -> Result<()> {
+        let has_news = !self.console.unwritten().is_empty();
+        if self.pipe.as_mut().is_some_and(|pipe| pipe.arm(has_news)) {
+            return Ok(self.disarm());
+        }
+        let line = self.line.fd();
+        let ended = self.live.ended();
+        let onward = self.onward.as_ref().filter(|_| !self.unsent.is_empty()).map(Line::fd);
+        let has_room = self.console.has_room();
+        let mut fds = vec![PollFd::new(&line, PollFlags::IN)];
+        fds.extend(self.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(has_news))));
+        if self.ended.is_none() {
+            fds.push(PollFd::new(&ended, PollFlags::IN));
+        }
+        if has_room {
+            fds.extend(self.stdout.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            fds.extend(self.stderr.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        }
+        if !self.input.is_empty() {
+            fds.extend(self.live.stdin.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+        }
+        fds.extend(onward.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("cannot wait for the process"),
+        }
+        drop(fds);
+        self.disarm();
+        Ok(())
+    }
+
+    fn disarm(&mut self) {
+        self.pipe.iter_mut().for_each(Pipe::disarm);
+    }
+}
+
+/// Writes what the console has to say, as far as the pipe takes it.
+pub fn write_all(console: &mut Console, pipe: &mut Pipe) -> Result<(), super::pipe::Gone> {
+    while !console.unwritten().is_empty() {
+        let written = pipe.write(console.unwritten())?;
+        if written == 0 {
+            return Ok(());
+        }
+        console.written(written);
+    }
+    Ok(())
+}
+
+/// What came of looking at a stream.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    /// Something; there may be more.
+    Some,
+    /// There is nothing at the moment.
+    Nothing,
+    /// Nothing can come any more.
+    All,
+}
+
+/// Says what a process has written, as far as there is room. Once the process `is_over`, what others that it started
+/// may still write is not waited for.
+fn take(
+    from: &mut impl Read,
+    stream: Stream,
+    console: &mut Console,
+    last_words: &mut VecDeque<u8>,
+    is_over: bool,
+) -> Taken {
+    while console.has_room() {
+        let mut bytes = vec![0; PIECE_BYTES_MAX];
+        match from.read(&mut bytes) {
+            Ok(count) if count > 0 => {
+                bytes.truncate(count);
+                if stream == Stream::Error {
+                    last_words.extend(&bytes);
+                    last_words.drain(..last_words.len().saturating_sub(TEXT_BYTES_MAX));
+                }
+                console.say(Saying::Wrote { stream, bytes });
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !is_over => return Taken::Nothing,
+            Ok(_) | Err(_) => return Taken::All,
+        }
+    }
+    Taken::Some
+}
+
+fn report(ended: &Ended, last_words: &VecDeque<u8>) -> Report {
+    let bytes: Vec<u8> = last_words.iter().copied().collect();
+    let end = match &ended.how {
+        How::Code(code) => End::Code(*code),
+        How::Signal(signal) => End::Signal(*signal),
+        How::OutOfMemory => End::OutOfMemory,
+        How::TimeLimit => End::Ordered,
+        How::NotStarted(why) => End::NotStarted(why.clone()),
+    };
+    Report {
+        end,
+        cpu_us: ended.cpu_us,
+        peak_kib: ended.peak_kib,
+        wall_us: ended.wall_us,
+        last_words: String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+    }
+}
+
+/// Puts files of the plugin where the process looks for them.
+fn bring(files: &Path, names: &[String]) -> Result<()> {
+    for name in names {
+        let failed = || format!("cannot bring `{name}` along");
+        match std::os::unix::fs::symlink(files.join(name), name) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.with_context(failed)?,
+        }
+    }
+    Ok(())
+}

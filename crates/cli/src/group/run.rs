@@ -1,0 +1,105 @@
+//! `mutirao group run`
+
+use super::bring::Luggage;
+use super::file::File;
+use super::launch::Launch;
+use super::places;
+use super::print::Printer;
+use super::report::Ending;
+use super::stdin::Feed;
+use crate::args::{Cli, Output};
+use anyhow::{Context, Result};
+use clap::Args;
+use mutirao::raw::{Options, Pool, Private, Slots};
+use mutirao_group::Application;
+use std::path::PathBuf;
+
+/// What the names of applications begin with that are groups.
+pub const APP_PREFIX: &str = "group:";
+
+/// Options of `group run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What the processes write comes out here, a line at a time, with whose it is. When one of them ends with
+another exit code than 0, by a signal, or with its machine, the others are ended too, unless the file
+asks for restarts; its exit code is passed on. Ctrl-C ends the group, a second one does not wait for that.
+
+With --output json, standard output has one JSON document, when the group has ended; what processes
+write goes to standard error.
+
+Examples:
+  mutirao group run mandel.app
+  mutirao group run mandel.app --stdin xmandel.0 < points
+  mutirao group run sums.toml -- 1000000         further arguments for the first program")]
+pub struct RunArgs {
+    /// The application file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Name of the group; that in the file, or of the file, unless given
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The process that reads this program's standard input
+    #[arg(long, value_name = "PROCESS")]
+    pub stdin: Option<String>,
+    /// Show what processes write as it comes, without saying whose it is
+    #[arg(long)]
+    pub no_labels: bool,
+    /// Leave out the table of how each process ended
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Further arguments for the instances of the first program of the file
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub arguments: Vec<String>,
+}
+
+/// Runs a group to its end; the exit code.
+pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
+    let file = File::open(&args.file)?;
+    let mut application = match file.application() {
+        Ok(application) => application,
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{}", file.line(problem)));
+            return Ok(1);
+        }
+    };
+    add_arguments(&mut application, &args.arguments);
+    let feed = args.stdin.as_ref().map(|process| reader(&application, process)).transpose()?;
+    let luggage = Luggage::of(&file, &application)?;
+    let name = args.name.clone().or(application.settings.name.clone()).unwrap_or_else(|| file.name());
+    mutirao::raw::init(crate::operations())?;
+    let pool = Pool::open(Options {
+        name: Some(format!("{APP_PREFIX}{name}")),
+        node: cli.node.clone(),
+        slots: Slots::ByHand,
+        private: if application.stations.is_empty() { Private::IfNeeded } else { Private::Never },
+        libraries: luggage.paths(),
+        ..Options::default()
+    })?;
+    places::reach(&pool, &application)?;
+    let leases = places::lease_all(&pool, &application)?;
+    let printer = Printer { labels: !args.no_labels, aside: cli.output == Output::Json };
+    let mut launch = Launch::new(&pool, &application, &name, leases, printer, feed)?;
+    let outcome = launch.run()?;
+    let ((wall, signal), rows) = (launch.spent(), launch.rows());
+    drop(launch);
+    // The slots are free when the outcome is told.
+    pool.close();
+    let ending = Ending { group: name, outcome, signal, wall, rows };
+    ending.tell(cli.output, args.quiet)?;
+    Ok(ending.code())
+}
+
+fn add_arguments(application: &mut Application, arguments: &[String]) {
+    let Some(first) = application.processes.first().map(|process| process.program.clone()) else { return };
+    for process in application.processes.iter_mut().filter(|process| process.program == first) {
+        process.arguments.extend_from_slice(arguments);
+    }
+}
+
+fn reader(application: &Application, process: &str) -> Result<Feed> {
+    let rank = application.rank(process);
+    let known: Vec<String> = application.processes.iter().take(8).map(|one| format!("`{one}`")).collect();
+    let unknown =
+        || format!("there is no process `{process}` to read the input; there are {}", known.join(", "));
+    Ok(Feed::new(rank.with_context(unknown)?))
+}
