@@ -3,7 +3,9 @@
 mod lab;
 
 use lab::Lab;
+use lab::hosts::Hosts;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 const MANDEL: &str = "\
 P n1
@@ -163,19 +165,15 @@ fn what_cannot_be_started_is_told() {
 #[test]
 fn processes_start_again_when_the_file_asks_for_it() {
     let lab = Lab::with_pool(2, 2);
-    script(&lab, "flaky", "echo life; touch left; ls; exit 3");
+    script(&lab, "flaky", "echo life; ls; touch left; exit 3");
     script(&lab, "other", "echo begins; exec sleep 600");
     for (strategy, others) in [("one-for-one", 1), ("one-for-all", 3)] {
         let head = format!("[group]\nrestart = \"{strategy}\"\nrestarts = 2\n");
         let file = plain(&lab, "again.toml", &head, &[("flaky", 1), ("other", 1)]);
         let said = lab.run(["group", "run", &file]);
         assert_eq!(said.code, Some(3), "{}", said.err);
-        assert_eq!(
-            said.out.matches("flaky.0: life\nflaky.0: left\n").count(),
-            3,
-            "each in its own directory: {}",
-            said.out
-        );
+        assert_eq!(said.out.matches("flaky.0: life").count(), 3, "{}", said.out);
+        assert!(!said.out.contains("left"), "each has a directory of its own: {}", said.out);
         let began = said.out.matches("other.0: begins").count();
         assert!((1..=others).contains(&began), "{strategy}: {}", said.out);
         assert_eq!(said.err.matches("it starts again").count(), 2, "{}", said.err);
@@ -218,4 +216,61 @@ fn the_loss_of_a_node_ends_the_group_and_is_named() {
     assert_eq!(said.code, Some(1), "{}", said.err);
     assert!(said.err.contains("because of `stay.1` on node n2: lost"), "{}", said.err);
     lab.until("nothing is left", || workers(&lab).is_empty());
+}
+
+#[test]
+fn groups_are_listed_and_ended_by_name_from_any_node() {
+    let lab = Lab::with_pool(2, 2);
+    script(&lab, "stay", "echo here >&2; exec sleep 600");
+    let file = plain(&lab, "stay.toml", "[group]\nname = \"lake\"\n", &[("stay", 3)]);
+    let launcher = lab.spawn(lab.mutirao(["group", "run", &file]));
+    let from_n2 = |args: &[&str]| lab.run(["--node", "n2"].iter().chain(args));
+    lab.until("all have written", || from_n2(&["group", "logs", "lake"]).out.matches(": here").count() == 3);
+    let row = &lab.rows(["group", "ls"])[0];
+    assert_eq!((&row["name"], &row["processes"], &row["home"]), (&"lake".into(), &3.into(), &"n1".into()));
+    let shown = from_n2(&["--output", "json", "group", "show", row["id"].as_str().unwrap()]).json();
+    assert_eq!(shown["workers"].as_array().unwrap().len(), 3);
+    assert!(from_n2(&["group", "kill", "sea"]).complaint().contains("no group `sea` runs"));
+    from_n2(&["group", "kill", "lake"]).well();
+    let said = launcher.wait();
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(
+        said.err.contains("the group `lake` has ended: ") && said.err.contains("ended by"),
+        "{}",
+        said.err
+    );
+    until_nothing_is_left(&lab, 4);
+}
+
+#[test]
+fn without_a_daemon_a_group_runs_on_this_machine() {
+    let lab = Lab::new();
+    script(&lab, "hello", "echo hello");
+    let file = plain(&lab, "hello.toml", "", &[("hello", 1)]);
+    assert_eq!(lab.run(["group", "run", &file]).well(), "hello.0: hello\n");
+}
+
+#[test]
+fn output_and_input_go_on_where_they_were_after_a_cut() {
+    let Some(hosts) = Hosts::new(2) else { return };
+    hosts.up_all(&[1, 1]);
+    let path = |name: &str| hosts.path(name).to_str().unwrap().to_owned();
+    std::fs::write(path("numbers"), "#!/bin/sh\nfor i in $(seq 1 300); do echo $i; sleep 0.02; done; cat\n")
+        .unwrap();
+    std::fs::set_permissions(path("numbers"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(path("file"), "P n2\nT numbers 1 0 0\nL numbers 0 . n2\n").unwrap();
+    std::fs::write(path("input"), "and more\n".repeat(20_000)).unwrap();
+    let mut command = hosts.command(1, Lab::binary());
+    command.args(["group", "run", &path("file"), "--stdin", "numbers.0", "--no-labels"]);
+    command.stdin(std::fs::File::open(path("input")).unwrap());
+    let launcher = hosts.spawn(command);
+    hosts.until("it runs", || hosts.rows(1, "ps").iter().any(|row| row["operation"] == "group_process"));
+    hosts.cut(2);
+    std::thread::sleep(Duration::from_secs(3));
+    hosts.heal(2);
+    let numbers: String = (1..=300).map(|i| format!("{i}\n")).collect();
+    let out = launcher.wait().well();
+    assert!(out.starts_with(&numbers), "{}", &out[..out.len().min(2000)]);
+    assert_eq!(&out[numbers.len()..], "and more\n".repeat(20_000));
+    hosts.until("all is free again", || (1..=2).all(|i| hosts.free_slots(i) == Some(1)));
 }

@@ -274,7 +274,7 @@ impl<'a> Launch<'a> {
     fn stop_on_signal(&mut self) -> Result<()> {
         let Some(signal) = self.signals.take() else { return Ok(()) };
         if self.signals.are_repeated() {
-            bail!("the group `{}` is left to end by itself", self.name);
+            bail!("told twice, the launcher did not wait for it");
         }
         self.tell(Input::Stop { why: format!("signal {signal} came") });
         Ok(())

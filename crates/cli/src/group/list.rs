@@ -1,4 +1,4 @@
-//! `mutirao group ls`, `show` and `kill`: groups that run anywhere in the pool.
+//! `mutirao group ls`, `show`, `logs` and `kill`: groups that run anywhere in the pool.
 
 use super::run::APP_PREFIX;
 use crate::args::Output;
@@ -48,17 +48,12 @@ pub fn list(pool: &Pool, output: Output) -> Result<()> {
 /// `mutirao group show`
 pub fn show(pool: &Pool, args: &GroupName, output: Output) -> Result<()> {
     let group = find(pool, &args.group)?;
-    let mut workers: Vec<WorkerRow> = ask(pool, Topic::Workers, None)?
-        .into_iter()
-        .filter_map(|row| if let Row::Worker(row) = row { Some(row) } else { None })
-        .filter(|row| row.app == group.app)
-        .collect();
-    workers.sort_by(|a, b| (&a.node, a.serial).cmp(&(&b.node, b.serial)));
+    let workers = workers(pool, &group)?;
     if output == Output::Json {
         let mut value = json_of(&group);
         let rows = workers.iter().map(|row| {
             json!({
-                "worker": format!("{}/{}", row.node, row.serial), "node": row.node, "pid": row.pid,
+                "worker": worker_name(row), "node": row.node, "pid": row.pid,
                 "slots": row.slots, "state": row.state, "held_ms": row.held_ms,
             })
         });
@@ -67,12 +62,23 @@ pub fn show(pool: &Pool, args: &GroupName, output: Output) -> Result<()> {
     }
     let rows: Vec<[String; 4]> = workers
         .iter()
-        .map(|row| {
-            let worker = format!("{}/{}", row.node, row.serial);
-            [worker, row.pid.to_string(), row.state.clone(), span(row.held_ms / 1000)]
-        })
+        .map(|row| [worker_name(row), row.pid.to_string(), row.state.clone(), span(row.held_ms / 1000)])
         .collect();
     put(&table(["WORKER", "PID", "STATE", "SINCE"], [false, true, false, true], &rows))
+}
+
+/// `mutirao group logs`
+pub fn logs(pool: &Pool, args: &GroupName) -> Result<()> {
+    let group = find(pool, &args.group)?;
+    for row in workers(pool, &group)? {
+        let worker = worker_name(&row);
+        for said in ask(pool, Topic::Stderr { worker: worker.clone() }, Some(row.node))? {
+            if let Row::Done { text, .. } = said {
+                put(&text.lines().map(|line| format!("{worker}: {line}\n")).collect::<String>())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `mutirao group kill`
@@ -101,6 +107,20 @@ fn find(pool: &Pool, wanted: &str) -> Result<AppRow> {
         }
         (None, _) => bail!("no group `{wanted}` runs in the pool; see `mutirao group ls`"),
     }
+}
+
+fn workers(pool: &Pool, group: &AppRow) -> Result<Vec<WorkerRow>> {
+    let rows = ask(pool, Topic::Workers, None)?.into_iter();
+    let mut workers: Vec<WorkerRow> = rows
+        .filter_map(|row| if let Row::Worker(row) = row { Some(row) } else { None })
+        .filter(|row| row.app == group.app)
+        .collect();
+    workers.sort_by(|a, b| (&a.node, a.serial).cmp(&(&b.node, b.serial)));
+    Ok(workers)
+}
+
+fn worker_name(row: &WorkerRow) -> String {
+    format!("{}/{}", row.node, row.serial)
 }
 
 fn name(row: &AppRow) -> &str {

@@ -53,6 +53,8 @@ pub enum GroupCommand {
     Ls,
     /// List the workers of a group
     Show(list::GroupName),
+    /// Print the last lines that the processes of a group have written to their standard errors
+    Logs(list::GroupName),
     /// End a group
     Kill(list::GroupName),
 }
@@ -64,6 +66,7 @@ pub fn run(cli: &Cli, command: &GroupCommand) -> Result<u8> {
         GroupCommand::Run(args) => return run::run(cli, args),
         GroupCommand::Ls => list::list(&crate::open(cli)?, cli.output)?,
         GroupCommand::Show(args) => list::show(&crate::open(cli)?, args, cli.output)?,
+        GroupCommand::Logs(args) => list::logs(&crate::open(cli)?, args)?,
         GroupCommand::Kill(args) => list::kill(&crate::open(cli)?, args)?,
     }
     Ok(0)

@@ -353,6 +353,8 @@ fn take(
             Ok(count) if count > 0 => {
                 bytes.truncate(count);
                 if stream == Stream::Error {
+                    // Its node keeps the last lines, for `mutirao logs`.
+                    let _ = std::io::stderr().write_all(&bytes);
                     last_words.extend(&bytes);
                     last_words.drain(..last_words.len().saturating_sub(TEXT_BYTES_MAX));
                 }

@@ -79,7 +79,7 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     let leases = places::lease_all(&pool, &application)?;
     let printer = Printer { labels: !args.no_labels, aside: cli.output == Output::Json };
     let mut launch = Launch::new(&pool, &application, &name, leases, printer, feed)?;
-    let outcome = launch.run()?;
+    let outcome = launch.run().with_context(|| format!("the group `{name}` has ended"))?;
     let ((wall, signal), rows) = (launch.spent(), launch.rows());
     drop(launch);
     // The slots are free when the outcome is told.
