@@ -17,11 +17,14 @@ use mutirao_group::master::{End, Input, Master, Outcome, Output, State};
 use mutirao_group::plan::{GroupId, ProcessPlan};
 use mutirao_group::{Application, wiring};
 use mutirao_wire::Tick;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+/// A pipe that failed is that of a lost process if news of the loss comes so soon after.
+const NEWS_DELAY: Duration = Duration::from_secs(2);
 
 /// A group that runs.
 pub struct Launch<'a> {
@@ -39,6 +42,8 @@ pub struct Launch<'a> {
     plans: Vec<ProcessPlan>,
     /// Pipes between processes, as they were opened last.
     pipes: Vec<u64>,
+    /// Why two processes are not joined, and when that is to be believed.
+    unjoined: Option<(Instant, String)>,
     /// How often the processes were joined.
     turn: u32,
     master: Master,
@@ -97,6 +102,7 @@ impl<'a> Launch<'a> {
             consoles: BTreeMap::new(),
             plans: Vec::new(),
             pipes: Vec::new(),
+            unjoined: None,
             turn: 0,
             master: Master::new(size, application.settings.restart, &mut orders),
             orders,
@@ -120,6 +126,7 @@ impl<'a> Launch<'a> {
             }
             self.take_ends()?;
             self.feed()?;
+            self.judge_pipes();
         }
     }
 
@@ -175,6 +182,7 @@ impl<'a> Launch<'a> {
         for pipe in std::mem::take(&mut self.pipes) {
             self.pool.close_pipe(pipe)?;
         }
+        self.unjoined = None;
         let group = GroupId(self.pool.app().0);
         let (plans, pipes) = wiring::plan(self.application, group, self.name, None, self.turn);
         self.turn += 1;
@@ -301,10 +309,20 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// A pipe between processes cannot be, although both may live: nothing they do would come to an end.
+    /// A pipe between processes is no more. If that is because a process is lost, news of it is on its way, and is
+    /// the better reason.
     fn pipe_failed(&mut self, event: PipeEvent) {
-        let PipeEvent::Failed { number, text } = event else { return };
-        if self.pipes.contains(&number) && self.is_whole() {
+        if let PipeEvent::Failed { number, text } = event
+            && self.pipes.contains(&number)
+        {
+            self.unjoined.get_or_insert((Instant::now() + NEWS_DELAY, text));
+        }
+    }
+
+    /// Ends the group if two processes that live cannot be joined: nothing they do would come to an end.
+    fn judge_pipes(&mut self) {
+        let Some((_, text)) = self.unjoined.take_if(|(due, _)| *due <= Instant::now()) else { return };
+        if self.is_whole() {
             self.tell(Input::Stop { why: format!("two of its processes cannot be joined: {text}") });
         }
     }
@@ -414,7 +432,9 @@ impl<'a> Launch<'a> {
                 let wants_room = !seat.console.unwritten().is_empty();
                 fds.extend(seat.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(wants_room))));
             }
-            match poll(&mut fds, None) {
+            let left = self.unjoined.as_ref().map(|(due, _)| due.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut fds, left.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).context("cannot wait for the processes"),
             }

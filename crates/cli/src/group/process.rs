@@ -282,7 +282,8 @@ impl Running {
     fn sleep(&mut self) -> Result<()> {
         let has_news = !self.console.unwritten().is_empty();
         if self.pipe.as_mut().is_some_and(|pipe| pipe.arm(has_news)) {
-            return Ok(self.disarm());
+            self.disarm();
+            return Ok(());
         }
         let line = self.line.fd();
         let ended = self.live.ended();
