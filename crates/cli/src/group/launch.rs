@@ -2,7 +2,7 @@
 //! they write.
 
 use super::pipe::Pipe;
-use super::places;
+use super::places::{self, Terms};
 use super::print::{Begun, Printer};
 use super::process::{NOT_STARTED, Start, write_all};
 use super::report::Row;
@@ -31,6 +31,8 @@ pub struct Launch<'a> {
     pool: &'a Pool,
     application: &'a Application,
     name: &'a str,
+    /// On which further leases are asked for.
+    terms: Terms,
     printer: Printer,
     feed: Option<Feed>,
     signals: Signals,
@@ -74,6 +76,7 @@ impl<'a> Launch<'a> {
         application: &'a Application,
         name: &'a str,
         leases: Vec<LeaseKey>,
+        terms: Terms,
         printer: Printer,
         feed: Option<Feed>,
     ) -> Result<Launch<'a>> {
@@ -94,6 +97,7 @@ impl<'a> Launch<'a> {
             pool,
             application,
             name,
+            terms,
             printer,
             feed,
             signals: Signals::listen()?,
@@ -267,7 +271,7 @@ impl<'a> Launch<'a> {
     }
 
     fn lease(&mut self, rank: u32) {
-        match places::lease_one(self.pool, self.application, rank) {
+        match places::lease_one(self.pool, self.application, rank, self.terms) {
             Ok(lease) => {
                 let seat = &mut self.seats[rank as usize];
                 (seat.lease, seat.node) = (lease, node_of(self.pool, lease));

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use mutirao::raw::{Lease, LeaseKey, Pool, Request};
 use mutirao_group::Application;
+use mutirao_wire::wait::Wait;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What processes have in common that are asked for together: station, slots, memory.
@@ -28,28 +29,43 @@ pub fn reach(pool: &Pool, application: &Application) -> Result<()> {
     Ok(())
 }
 
+/// How leases are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// How the request waits, if it does.
+    pub wait: Option<Wait>,
+    /// When they end at the latest.
+    pub limit_s: Option<u32>,
+}
+
 /// A lease for each process, or for none: by rank.
-pub fn lease_all(pool: &Pool, application: &Application) -> Result<Vec<LeaseKey>> {
+pub fn lease_all(pool: &Pool, application: &Application, terms: Terms) -> Result<Vec<LeaseKey>> {
     let ranks: Vec<u32> = (0..application.processes.len() as u32).collect();
-    lease(pool, application, &ranks)
+    lease(pool, application, &ranks, terms)
 }
 
-/// A lease for one process.
-pub fn lease_one(pool: &Pool, application: &Application, rank: u32) -> Result<LeaseKey> {
-    lease(pool, application, &[rank])?.pop().context("there is no such process")
+/// A lease for one process, if there is one now.
+pub fn lease_one(pool: &Pool, application: &Application, rank: u32, terms: Terms) -> Result<LeaseKey> {
+    let terms = Terms { wait: None, ..terms };
+    lease(pool, application, &[rank], terms)?.pop().context("there is no such process")
 }
 
-fn lease(pool: &Pool, application: &Application, ranks: &[u32]) -> Result<Vec<LeaseKey>> {
+fn lease(pool: &Pool, application: &Application, ranks: &[u32], terms: Terms) -> Result<Vec<LeaseKey>> {
     let mut kinds: BTreeMap<Kind<'_>, Vec<u32>> = BTreeMap::new();
     for rank in ranks {
         let process = &application.processes[*rank as usize];
         let kind = (process.station.as_deref(), process.slots, process.memory_mib);
         kinds.entry(kind).or_default().push(*rank);
     }
+    // Two groups that each hold what the other waits for would wait for ever.
+    ensure!(
+        terms.wait.is_none() || kinds.len() == 1,
+        "only a group whose processes all ask for the same can wait: same station or none, same slots and memory"
+    );
     let mut leases = BTreeMap::new();
     // Stations first: what has a place of its own leaves the others the choice of what remains.
     for (kind, ranks) in kinds.into_iter().rev() {
-        match lease_kind(pool, kind, ranks.len() as u32) {
+        match lease_kind(pool, kind, ranks.len() as u32, terms) {
             Ok(keys) => leases.extend(ranks.into_iter().zip(keys)),
             Err(error) => {
                 let held: Vec<LeaseKey> = leases.into_values().collect();
@@ -62,9 +78,16 @@ fn lease(pool: &Pool, application: &Application, ranks: &[u32]) -> Result<Vec<Le
     Ok(ranks.iter().filter_map(|rank| leases.get(rank).copied()).collect())
 }
 
-fn lease_kind(pool: &Pool, (station, slots, memory_mib): Kind<'_>, count: u32) -> Result<Vec<LeaseKey>> {
+fn lease_kind(
+    pool: &Pool,
+    (station, slots, memory_mib): Kind<'_>,
+    count: u32,
+    terms: Terms,
+) -> Result<Vec<LeaseKey>> {
     let mut request = Request::slots(count).cores(slots).memory_mib(memory_mib).all_or_none();
     request.below = station.map(str::to_owned);
+    request.wait = terms.wait;
+    request.bundle.limit_s = terms.limit_s;
     let wanted = || match station {
         Some(station) => format!("station `{station}` has no room for {count} of the processes"),
         None => format!("the pool has no room for {count} of the processes"),

@@ -3,11 +3,12 @@
 use super::bring::Luggage;
 use super::file::File;
 use super::launch::Launch;
-use super::places;
+use super::places::{self, Terms};
 use super::print::Printer;
 use super::report::Ending;
 use super::stdin::Feed;
 use crate::args::{Cli, Output};
+use crate::queue::WaitArgs;
 use anyhow::{Context, Result};
 use clap::Args;
 use mutirao::raw::{Options, Pool, Private, Slots};
@@ -30,6 +31,7 @@ write goes to standard error.
 Examples:
   mutirao group run mandel.app
   mutirao group run mandel.app --stdin xmandel.0 < points
+  mutirao group run mandel.toml --wait=2h        when there is room for all processes
   mutirao group run sums.toml -- 1000000         further arguments for the first program")]
 pub struct RunArgs {
     /// The application file
@@ -47,6 +49,9 @@ pub struct RunArgs {
     /// Leave out the table of how each process ended
     #[arg(long, short)]
     pub quiet: bool,
+    /// How it waits
+    #[command(flatten)]
+    pub waiting: WaitArgs,
     /// Further arguments for the instances of the first program of the file
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub arguments: Vec<String>,
@@ -76,9 +81,10 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
         ..Options::default()
     })?;
     places::reach(&pool, &application)?;
-    let leases = places::lease_all(&pool, &application)?;
+    let terms = Terms { wait: args.waiting.wait(), limit_s: args.waiting.limit_s() };
+    let leases = places::lease_all(&pool, &application, terms)?;
     let printer = Printer { labels: !args.no_labels, aside: cli.output == Output::Json };
-    let mut launch = Launch::new(&pool, &application, &name, leases, printer, feed)?;
+    let mut launch = Launch::new(&pool, &application, &name, leases, terms, printer, feed)?;
     let outcome = launch.run().with_context(|| format!("the group `{name}` has ended"))?;
     let ((wall, signal), rows) = (launch.spent(), launch.rows());
     drop(launch);
