@@ -21,7 +21,7 @@
 //! How many channels a program has follows from the channels.
 
 use crate::draft::{Draft, End, Named, Place, Program, Restart, Strategy, Wire};
-use crate::limits::{PORTS_MAX, PROCESSES_MAX, RESTARTS, RESTARTS_WITHIN_S};
+use crate::limits::{ENDS_MAX, PORTS_MAX, PROCESSES_MAX, RESTARTS, RESTARTS_WITHIN_S};
 use crate::plan::Mode;
 use crate::problem::{At, Mistake, shown};
 use core::fmt;
@@ -141,7 +141,7 @@ pub(crate) fn read(text: &str) -> Draft {
             return draft;
         }
     };
-    let mut reader = Reader { text, draft, ports: BTreeMap::new() };
+    let mut reader = Reader { text, draft, ports: BTreeMap::new(), ends: 0 };
     reader.group(&document.group);
     // As they stand in the file: ranks follow that order.
     let mut programs: Vec<_> = document.program.iter().collect();
@@ -168,6 +168,8 @@ struct Reader<'a> {
     draft: Draft,
     /// Input and output channels of each program, by the highest number that a channel names.
     ports: BTreeMap<String, (u32, u32)>,
+    /// Ends of channels so far.
+    ends: usize,
 }
 
 impl Reader<'_> {
@@ -201,6 +203,9 @@ impl Reader<'_> {
             let word = instances.to_string();
             let what = "instances";
             return self.draft.wrong(self.at(count), Mistake::Number { word, what, most: PROCESSES_MAX });
+        }
+        if self.draft.places.len() + instances as usize > PROCESSES_MAX as usize {
+            return self.draft.wrong(at, Mistake::TooMany { what: "processes" });
         }
         let (inputs, outputs) = self.ports.get(name).copied().unwrap_or_default();
         self.draft.programs.push(Program { at, name: name.clone(), instances, inputs, outputs });
@@ -242,8 +247,12 @@ impl Reader<'_> {
         let at = self.at(channel);
         let table = channel.get_ref();
         let before = self.draft.problems.len();
+        if self.ends > ENDS_MAX {
+            return self.draft.wrong(at, Mistake::TooMany { what: "channels" });
+        }
         let outputs = self.ends(&table.from, counts);
         let inputs = self.ends(&table.to, counts);
+        self.ends += inputs.len() + outputs.len();
         for (ends, is_input) in [(&inputs, true), (&outputs, false)] {
             // Of an instance that is not there nothing follows.
             let there =

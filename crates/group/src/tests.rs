@@ -218,6 +218,17 @@ fn the_toml_form_tells_places_too() {
 }
 
 #[test]
+fn more_than_can_be_is_refused_before_it_takes_memory() {
+    let program = |i| format!("[program.p{i}]\nexecutable = \"x\"\ninstances = 1000\n");
+    let channel = "[[channel]]\nfrom = \"p0.0:0\"\nto = \"p1.*:0\"\n";
+    let text: String = (0..3).map(program).chain((0..30).map(|_| channel.to_owned())).collect();
+    let told = mistakes(&text);
+    assert!(told.iter().any(|told| told.starts_with("line 4, column 10: too many processes")), "{told:#?}");
+    assert!(told.iter().any(|told| told.contains("too many channels")), "{told:#?}");
+    assert!(mistakes(&" ".repeat(crate::limits::FILE_BYTES_MAX + 1))[0].contains("too many bytes"));
+}
+
+#[test]
 fn drawings_show_the_wiring() {
     let application = read(MANDEL);
     assert_eq!(
