@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use mutirao::raw::{Options, Pool, Private, Slots};
 use mutirao_group::Application;
+use mutirao_wire::limits::NAME_BYTES_MAX;
 use std::path::PathBuf;
 
 /// What the names of applications begin with that are groups.
@@ -73,7 +74,7 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     let name = args.name.clone().or(application.settings.name.clone()).unwrap_or_else(|| file.name());
     mutirao::raw::init(crate::operations())?;
     let pool = Pool::open(Options {
-        name: Some(format!("{APP_PREFIX}{name}")),
+        name: Some(app_name(&name)),
         node: cli.node.clone(),
         slots: Slots::ByHand,
         private: if application.stations.is_empty() { Private::IfNeeded } else { Private::Never },
@@ -93,6 +94,13 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     let ending = Ending { group: name, outcome, signal, wall, rows };
     ending.tell(cli.output, args.quiet)?;
     Ok(ending.code())
+}
+
+/// Under which name others see a group.
+fn app_name(group: &str) -> String {
+    let mut name = format!("{APP_PREFIX}{group}");
+    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+    name
 }
 
 fn add_arguments(application: &mut Application, arguments: &[String]) {
