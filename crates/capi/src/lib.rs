@@ -1,4 +1,4 @@
-//! libmutirao: the C interface. `include/mutirao.h` says what each function does; here stands only how.
+//! libmutirao: the C interface. `include/mutirao.h` and `include/spd.h` say what each function does; here stands only how.
 //!
 //! The modules named as in the header hold the functions that C calls. They check and translate, and are the only
 //! ones with `unsafe` code; what they stand on is safe.
@@ -24,6 +24,8 @@ mod lending;
 #[allow(unsafe_code)]
 mod operation;
 mod pool;
+#[allow(unsafe_code)]
+mod spd;
 
 #[cfg(test)]
 #[allow(unsafe_code)]

@@ -38,6 +38,7 @@
 extern crate self as mutirao;
 
 mod error;
+pub mod group;
 mod operation;
 mod pipe;
 mod pool;

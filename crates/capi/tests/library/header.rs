@@ -7,7 +7,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 fn header() -> String {
-    fs::read_to_string(root().join("crates/capi/include/mutirao.h")).unwrap()
+    text_of("mutirao.h")
+}
+
+fn text_of(header: &str) -> String {
+    fs::read_to_string(root().join("crates/capi/include").join(header)).unwrap()
 }
 
 /// Compiles a text; what the compiler says against it.
@@ -40,14 +44,26 @@ const USE: &str = "#include <mutirao.h>\n#include <mutirao.h>\n\
         return (int)(options.size + request.size + call.size);\n\
     }\n";
 
+/// Uses all of `spd.h`, as the sources have it.
+const USE_SPD: &str = "#include <spd.h>\n#include <spd.h>\n\
+    int main(void)\n\
+    {\n\
+        msg_type m = {0, 0};\n\
+        if (open_spd() != 0 || sendc(0, &m) != 0 || a_sendc(1, &m) == SPD_EMODE) return spd_error()[0];\n\
+        if (receivec(0, &m) != 0 || a_receivec(1, &m) == SPD_EMPTY) return 1;\n\
+        return close_spd();\n\
+    }\n";
+
 #[test]
 fn it_compiles_as_c_and_as_cpp_without_a_warning() {
     for standard in ["-std=c99", "-std=c11"] {
         assert_eq!(complaints(cc(), "c", standard, USE), "", "{standard}");
+        assert_eq!(complaints(cc(), "c", standard, USE_SPD), "", "{standard}");
     }
     let cxx = || Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
     for standard in ["-std=c++11", "-std=c++17"] {
         assert_eq!(complaints(cxx(), "c++", standard, USE), "", "{standard}");
+        assert_eq!(complaints(cxx(), "c++", standard, USE_SPD), "", "{standard}");
     }
 }
 
@@ -57,9 +73,8 @@ fn a_wrong_use_is_noticed() {
     assert!(complaints(cc(), "c", "-std=c11", &wrong).contains("mutirao_close"));
 }
 
-/// The functions that the header declares: names before a parenthesis, outside comments and macros.
-fn declared() -> BTreeSet<String> {
-    let mut text = header();
+/// The functions that a header declares: names before a parenthesis, outside comments and macros.
+fn declared(mut text: String) -> BTreeSet<String> {
     while let Some(start) = text.find("/*") {
         let end = text[start..].find("*/").expect("a comment ends") + start + 2;
         text.replace_range(start..end, "");
@@ -69,7 +84,7 @@ fn declared() -> BTreeSet<String> {
     for line in lines {
         for (place, _) in line.match_indices('(') {
             let name = line[..place].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
-            if name.starts_with("mutirao_") {
+            if !name.is_empty() && line.starts_with(|c: char| c.is_ascii_lowercase()) {
                 names.insert(name.to_owned());
             }
         }
@@ -88,7 +103,9 @@ fn the_shared_library_exports_what_the_header_declares_and_nothing_else() {
     let text = String::from_utf8(output.stdout).unwrap();
     let exported: BTreeSet<String> =
         text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-    assert_eq!(exported, declared());
+    let mut both = declared(header());
+    both.extend(declared(text_of("spd.h")));
+    assert_eq!(exported, both);
     assert!(exported.contains("mutirao_call_start_many"));
 }
 

@@ -1,0 +1,326 @@
+//! The channels of this process, each with the pipes of its lanes.
+
+use super::Error;
+use super::conduit::{Conduit, Gone};
+use super::error::{other_word, word};
+use mutirao_group::channel::{Body, Fault, Inlet, Outlet, PipeId, Reading};
+use mutirao_group::plan::{Peer, PortPlan, ProcessPlan, Shape};
+
+/// Memory for a message is set aside as it comes, at first so much: its announced length is the sender's word.
+const RESERVE_BYTES: usize = 1024 * 1024;
+
+/// The bytes of a message on its way out.
+#[derive(Debug)]
+pub(super) enum Stored {
+    /// Whoever waits for it to be received has them.
+    Lent(u64),
+    /// They are here.
+    Kept(Vec<u8>),
+}
+
+impl Body for Stored {
+    fn length(&self) -> u64 {
+        match self {
+            Stored::Lent(length) => *length,
+            Stored::Kept(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// What one lane goes over.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    pub(super) conduit: Option<Conduit>,
+    /// Its end was announced: what it still holds is read, nothing more is written.
+    pub(super) is_dying: bool,
+    /// There was no room for all that was to be written.
+    pub(super) is_full: bool,
+}
+
+impl Way {
+    /// Puts a new pipe in its place.
+    pub(super) fn open(&mut self, conduit: Conduit) {
+        *self = Way { conduit: Some(conduit), is_dying: false, is_full: false };
+    }
+}
+
+/// An output channel.
+#[derive(Debug)]
+pub(super) struct OutPort {
+    pub(super) outlet: Outlet<Stored>,
+    pub(super) ways: Vec<Way>,
+    pub(super) common: Common,
+}
+
+/// An input channel.
+#[derive(Debug)]
+pub(super) struct InPort {
+    pub(super) inlet: Inlet,
+    pub(super) ways: Vec<Way>,
+    /// The messages that are arriving, by lane.
+    pub(super) bodies: Vec<Vec<u8>>,
+    pub(super) common: Common,
+}
+
+/// What every channel has.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// For people.
+    pub(super) name: String,
+    peers: Vec<String>,
+    pub(super) pipes: Vec<u64>,
+    /// A call uses it.
+    pub(super) is_busy: bool,
+    /// The helper sleeps on its pipes.
+    pub(super) is_watched: bool,
+    /// What a ring's other side did to it.
+    damaged: Option<(usize, String)>,
+}
+
+/// A place for the bytes of one message, given by whoever receives.
+#[derive(Debug)]
+pub(super) struct Sink<'a> {
+    pub(super) out: &'a mut [u8],
+    /// The lane whose message goes there.
+    pub(super) lane: Option<usize>,
+}
+
+fn pipe_ids(plan: &ProcessPlan, peers: &[Peer]) -> Vec<PipeId> {
+    peers.iter().map(|peer| PipeId { group: plan.group, number: peer.pipe }).collect()
+}
+
+impl Common {
+    fn new(name: String, peers: &[Peer]) -> Common {
+        Common {
+            name,
+            peers: peers.iter().map(|peer| format!("{}.{}", peer.program, peer.instance)).collect(),
+            pipes: peers.iter().map(|peer| peer.pipe).collect(),
+            is_busy: false,
+            is_watched: false,
+            damaged: None,
+        }
+    }
+
+    fn peer(&self, lane: usize) -> String {
+        self.peers.get(lane).cloned().unwrap_or_default()
+    }
+
+    /// A fault with names in it.
+    #[cold]
+    pub(super) fn named(&self, fault: Fault) -> Error {
+        let channel = self.name.clone();
+        match fault {
+            Fault::Mixed { lane, here } => {
+                Error::Mixed { channel, here: word(here), there: other_word(here), peer: self.peer(lane) }
+            }
+            Fault::MixedHere { here } => Error::MixedHere { channel, here: word(here) },
+            Fault::Nonsense { lane, why } => Error::Nonsense { channel, peer: self.peer(lane), why },
+            Fault::Ended => Error::Ended { channel },
+            Fault::Failed { lane, text } => match &self.damaged {
+                Some((at, text)) if *at == lane => {
+                    Error::Damaged { channel, peer: self.peer(lane), text: text.clone() }
+                }
+                _ => Error::PeerLost { channel, peer: self.peer(lane), text },
+            },
+        }
+    }
+}
+
+impl OutPort {
+    pub(super) fn new(plan: &ProcessPlan, name: String, port: &PortPlan, stored_bytes_max: u64) -> OutPort {
+        let is_asked = port.shape == Shape::OneToMany;
+        OutPort {
+            outlet: Outlet::new(&pipe_ids(plan, &port.peers), is_asked, port.mode, stored_bytes_max),
+            ways: port.peers.iter().map(|_| Way::default()).collect(),
+            common: Common::new(name, &port.peers),
+        }
+    }
+
+    /// Reads and writes what can be read and written now. `lent` is the message of the caller, if it has one.
+    pub(super) fn pump(&mut self, lent: Option<&[u8]>) {
+        for lane in 0..self.ways.len() {
+            if self.ways[lane].conduit.is_none() {
+                continue;
+            }
+            match self.pump_lane(lane, lent) {
+                Ok(()) => {}
+                Err(gone) => {
+                    self.ways[lane].conduit = None;
+                    match gone {
+                        Gone::Ended => self.outlet.broken(lane),
+                        Gone::Corrupt(text) => {
+                            self.common.damaged = Some((lane, text.clone()));
+                            self.outlet.failed(lane, text);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn pump_lane(&mut self, lane: usize, lent: Option<&[u8]>) -> Result<(), Gone> {
+        let way = &mut self.ways[lane];
+        let Some(conduit) = &mut way.conduit else { return Ok(()) };
+        loop {
+            let count = conduit.read(self.outlet.head_room(lane))?;
+            if count == 0 {
+                break;
+            }
+            if self.outlet.head_filled(lane, count).is_err() {
+                break;
+            }
+        }
+        if way.is_dying {
+            return Err(Gone::Ended);
+        }
+        way.is_full = false;
+        while let Some(out) = self.outlet.next(lane) {
+            let body = match out.body {
+                None => &[],
+                Some((Stored::Kept(bytes), from)) => &bytes[from as usize..],
+                Some((Stored::Lent(_), from)) => match lent {
+                    Some(bytes) => &bytes[from as usize..],
+                    // Its sender will come for it.
+                    None => break,
+                },
+            };
+            let all = out.head.len() + body.len();
+            let count = conduit.write(out.head, body)?;
+            self.outlet.wrote(lane, count as u64);
+            if count < all {
+                way.is_full = true;
+                break;
+            }
+        }
+        conduit.flush()
+    }
+}
+
+impl InPort {
+    pub(super) fn new(plan: &ProcessPlan, name: String, port: &PortPlan) -> InPort {
+        let must_ask = port.shape == Shape::OneToMany;
+        InPort {
+            inlet: Inlet::new(&pipe_ids(plan, &port.peers), must_ask, port.mode),
+            ways: port.peers.iter().map(|_| Way::default()).collect(),
+            bodies: port.peers.iter().map(|_| Vec::new()).collect(),
+            common: Common::new(name, &port.peers),
+        }
+    }
+
+    /// Reads and writes what can be read and written now. A message that fits goes to `sink` as it comes.
+    pub(super) fn pump(&mut self, sink: &mut Option<Sink<'_>>) {
+        for lane in 0..self.ways.len() {
+            if self.ways[lane].conduit.is_none() {
+                continue;
+            }
+            let result = self.read_lane(lane, sink).and_then(|()| self.write_lane(lane));
+            if let Err(gone) = result {
+                self.lose(lane, gone);
+                if let Some(sink) = sink {
+                    sink.lane.take_if(|taken| *taken == lane);
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, lane: usize, gone: Gone) {
+        self.ways[lane].conduit = None;
+        match gone {
+            Gone::Ended => self.inlet.broken(lane),
+            Gone::Corrupt(text) => {
+                self.common.damaged = Some((lane, text.clone()));
+                self.inlet.failed(lane, text);
+            }
+        }
+    }
+
+    #[inline]
+    fn read_lane(&mut self, lane: usize, sink: &mut Option<Sink<'_>>) -> Result<(), Gone> {
+        if let Err(Fault::Nonsense { .. }) = self.inlet.check() {
+            return Ok(());
+        }
+        let way = &mut self.ways[lane];
+        let Some(conduit) = &mut way.conduit else { return Ok(()) };
+        loop {
+            match self.inlet.reading(lane) {
+                Reading::Head => {
+                    let count = conduit.read(self.inlet.head_room(lane))?;
+                    if count == 0 {
+                        self.inlet.settle(lane);
+                        return if way.is_dying { Err(Gone::Ended) } else { Ok(()) };
+                    }
+                    if self.inlet.head_filled(lane, count).is_err() {
+                        return Ok(());
+                    }
+                }
+                Reading::Body { got, length } => {
+                    if got == 0
+                        && let Some(sink) = sink
+                        && sink.lane.is_none_or(|taken| taken == lane)
+                    {
+                        sink.lane = (length <= sink.out.len() as u64).then_some(lane);
+                    }
+                    let count = match sink {
+                        Some(sink) if sink.lane == Some(lane) => {
+                            conduit.read(&mut sink.out[got as usize..length as usize])?
+                        }
+                        _ => {
+                            let body = &mut self.bodies[lane];
+                            let left = usize::try_from(length - got).unwrap_or(usize::MAX);
+                            if got == 0 {
+                                body.clear();
+                                body.reserve(left.min(RESERVE_BYTES));
+                            }
+                            conduit.read_to(body, left)?
+                        }
+                    };
+                    if count == 0 {
+                        return if way.is_dying { Err(Gone::Ended) } else { Ok(()) };
+                    }
+                    self.inlet.body_came(lane, count as u64);
+                }
+                Reading::Whole { length } => {
+                    if length == 0 {
+                        self.bodies[lane].clear();
+                    }
+                    return Ok(());
+                }
+                Reading::Nothing => return Ok(()),
+            }
+        }
+    }
+
+    #[inline]
+    fn write_lane(&mut self, lane: usize) -> Result<(), Gone> {
+        let way = &mut self.ways[lane];
+        let Some(conduit) = &mut way.conduit else { return Ok(()) };
+        if way.is_dying {
+            return Ok(());
+        }
+        way.is_full = false;
+        while let Some(bytes) = self.inlet.next(lane) {
+            let all = bytes.len();
+            let count = conduit.write(bytes, &[])?;
+            self.inlet.wrote(lane, count);
+            if count < all {
+                way.is_full = true;
+                break;
+            }
+        }
+        conduit.flush()
+    }
+
+    /// The program takes the message of a lane; its sender hears of it unless more has come already.
+    #[inline]
+    pub(super) fn take(&mut self, lane: usize) {
+        self.inlet.take(lane);
+        let is_last = self.ways[lane].conduit.as_mut().is_none_or(Conduit::is_drained);
+        if is_last {
+            self.inlet.settle(lane);
+        }
+        if let Err(gone) = self.write_lane(lane) {
+            self.lose(lane, gone);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! A process's place in its group, and its channels as bytes.
+
+use super::Error;
+use super::calls;
+use super::line::Line;
+use super::port::{InPort, OutPort};
+use super::shared::Shared;
+use mutirao_group::plan::{GROUP_ENV, Mode, Peer, PortPlan, ProcessPlan, Shape};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The group this process belongs to, and its place in it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mutirao::group::Error> {
+/// use mutirao::group::Group;
+///
+/// let group = Group::open()?;
+/// let tasks = group.receiver::<u64>(0)?;
+/// let results = group.sender::<u64>(0)?;
+/// while let Ok(task) = tasks.receive() {
+///     results.post(&(task * task))?;
+/// }
+/// group.close()
+/// # }
+/// ```
+///
+/// It can be used by many threads at once; calls on one channel wait for each other. Messages that are stored leave
+/// while the program does something else: a thread of the library sees to that, where it is needed.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub(super) shared: Arc<Shared>,
+    pub(super) plan: Arc<ProcessPlan>,
+}
+
+/// An output channel, as bytes.
+#[derive(Debug, Clone)]
+pub struct Output {
+    shared: Arc<Shared>,
+    index: usize,
+    name: String,
+}
+
+/// An input channel, as bytes.
+#[derive(Debug, Clone)]
+pub struct Input {
+    shared: Arc<Shared>,
+    pub(super) index: usize,
+    name: String,
+}
+
+static IS_OPEN: AtomicBool = AtomicBool::new(false);
+
+impl Group {
+    /// Takes this process's place in its group. Once in a process, which `mutirao group run` has started.
+    pub fn open() -> Result<Group, Error> {
+        let value = std::env::var(GROUP_ENV).map_err(|_| Error::NoGroup)?;
+        if IS_OPEN.swap(true, Ordering::Relaxed) {
+            return Err(Error::OpenedTwice);
+        }
+        let fd = value.parse().ok().and_then(|fd| crate::sys::inherited(fd).ok());
+        let wrong = || Error::Protocol(format!("{GROUP_ENV} is {value:?}, which is no open descriptor"));
+        Group::join(fd.ok_or_else(wrong)?)
+    }
+
+    /// The same over a socket that is there already. For tests and benchmarks.
+    #[doc(hidden)]
+    pub fn join(fd: OwnedFd) -> Result<Group, Error> {
+        let (line, plan) = Line::begin(fd)?;
+        let process = format!("{}.{}", plan.program, plan.instance);
+        let named = |direction: &str, number: usize| format!("{direction} channel {number} of {process}");
+        let outputs = plan.outputs.iter().enumerate();
+        let mut outs: Vec<OutPort> = outputs
+            .map(|(number, port)| OutPort::new(&plan, named("output", number), port, plan.stored_bytes_max))
+            .collect();
+        let inputs = plan.inputs.iter().enumerate();
+        let mut ins: Vec<InPort> =
+            inputs.map(|(number, port)| InPort::new(&plan, named("input", number), port)).collect();
+        for (power, step) in plan.collectives.iter().enumerate() {
+            let name = format!("the collectives of {process}, step {power}");
+            let port = |edge: mutirao_group::plan::Edge| PortPlan {
+                mode: Some(Mode::Async),
+                one: true,
+                shape: Shape::OneToOne,
+                peers: vec![Peer {
+                    pipe: edge.pipe,
+                    program: "rank".into(),
+                    instance: edge.rank,
+                    port: 0,
+                    rank: edge.rank,
+                }],
+            };
+            outs.push(OutPort::new(&plan, name.clone(), &port(step.to), u64::MAX));
+            ins.push(InPort::new(&plan, name, &port(step.from)));
+        }
+        let shared = Shared::new(plan.name.clone(), line, outs, ins)?;
+        Ok(Group { shared, plan: Arc::new(plan) })
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+
+    /// The program this process is an instance of.
+    pub fn program(&self) -> &str {
+        &self.plan.program
+    }
+
+    /// Which instance of it.
+    pub fn instance(&self) -> u32 {
+        self.plan.instance
+    }
+
+    /// Its number among all processes of the group.
+    pub fn rank(&self) -> u32 {
+        self.plan.rank
+    }
+
+    /// Processes of the group.
+    pub fn size(&self) -> u32 {
+        self.plan.size
+    }
+
+    /// How many input channels this process has.
+    pub fn inputs(&self) -> usize {
+        self.plan.inputs.len()
+    }
+
+    /// How many output channels this process has.
+    pub fn outputs(&self) -> usize {
+        self.plan.outputs.len()
+    }
+
+    /// An output channel, by its number in the application file.
+    pub fn output(&self, number: u32) -> Result<Output, Error> {
+        self.check("output", number, self.plan.outputs.len())?;
+        Ok(self.output_at(number as usize))
+    }
+
+    /// An input channel, by its number in the application file.
+    pub fn input(&self, number: u32) -> Result<Input, Error> {
+        self.check("input", number, self.plan.inputs.len())?;
+        Ok(self.input_at(number as usize))
+    }
+
+    pub(super) fn output_at(&self, index: usize) -> Output {
+        let name = self.shared.lock().outs[index].common.name.clone();
+        Output { shared: self.shared.clone(), index, name }
+    }
+
+    pub(super) fn input_at(&self, index: usize) -> Input {
+        let name = self.shared.lock().ins[index].common.name.clone();
+        Input { shared: self.shared.clone(), index, name }
+    }
+
+    fn check(&self, direction: &'static str, number: u32, count: usize) -> Result<(), Error> {
+        if (number as usize) < count {
+            return Ok(());
+        }
+        let process = format!("{}.{}", self.plan.program, self.plan.instance);
+        Err(Error::NoChannel { process, direction, number, count })
+    }
+
+    /// Waits until one of several input channels has a message, at most for `timeout`; its place among them. Where
+    /// a channel has several receivers, a message that was asked for meanwhile is this process's.
+    pub fn select(&self, inputs: &[&Input], timeout: Option<Duration>) -> Result<Option<usize>, Error> {
+        let indexes: Vec<usize> = inputs.iter().map(|input| input.index).collect();
+        calls::select(&self.shared, &indexes, timeout)
+    }
+
+    /// Leaves the group: waits until all that is stored was received, then tells the other ends that no more comes.
+    /// After an error messages may be lost. Whoever does not call it may lose what was stored last.
+    pub fn close(self) -> Result<(), Error> {
+        calls::close(&self.shared)
+    }
+}
+
+impl Output {
+    /// Sends a message and waits until it is received.
+    pub fn send(&self, message: &[u8]) -> Result<(), Error> {
+        calls::send(&self.shared, self.index, message, None).map(drop)
+    }
+
+    /// The same, but at most for `timeout`. After [`Error::TimedOut`] the message is on its way all the same and
+    /// will be received in its turn.
+    pub fn send_timeout(&self, message: &[u8], timeout: Duration) -> Result<(), Error> {
+        self.in_time(calls::send(&self.shared, self.index, message, Some(timeout))?)
+    }
+
+    /// Stores a message until it is received, and returns. Waits only when as much is stored as may be.
+    pub fn post(&self, message: impl Into<Vec<u8>>) -> Result<(), Error> {
+        calls::post(&self.shared, self.index, message.into(), None).map(drop)
+    }
+
+    /// The same without waiting: [`Error::Full`] when as much is stored as may be.
+    pub fn try_post(&self, message: impl Into<Vec<u8>>) -> Result<(), Error> {
+        if calls::post(&self.shared, self.index, message.into(), Some(Duration::ZERO))? {
+            return Ok(());
+        }
+        let (messages, bytes) = self.stored();
+        Err(Error::Full { channel: self.name.clone(), messages, bytes })
+    }
+
+    /// The same, waiting for room at most for `timeout`. After [`Error::TimedOut`] nothing was stored.
+    pub fn post_timeout(&self, message: impl Into<Vec<u8>>, timeout: Duration) -> Result<(), Error> {
+        self.in_time(calls::post(&self.shared, self.index, message.into(), Some(timeout))?)
+    }
+
+    /// Messages that were sent and not received as far as is known here, and what storing them takes, bytes.
+    pub fn stored(&self) -> (usize, u64) {
+        calls::stored(&self.shared, self.index)
+    }
+
+    fn in_time(&self, is_done: bool) -> Result<(), Error> {
+        if is_done { Ok(()) } else { Err(Error::TimedOut { channel: self.name.clone() }) }
+    }
+}
+
+impl Input {
+    /// Receives the next message, waiting for it. [`Error::Ended`] when none can come any more.
+    pub fn receive(&self) -> Result<Vec<u8>, Error> {
+        let received = calls::receive(&self.shared, self.index, None, None)?;
+        received.ok_or_else(|| self.timed_out())
+    }
+
+    /// The same, waiting at most for `timeout`.
+    pub fn receive_timeout(&self, timeout: Duration) -> Result<Vec<u8>, Error> {
+        let received = calls::receive(&self.shared, self.index, None, Some(timeout))?;
+        received.ok_or_else(|| self.timed_out())
+    }
+
+    /// The next message, if one is there.
+    pub fn try_receive(&self) -> Result<Option<Vec<u8>>, Error> {
+        calls::receive(&self.shared, self.index, None, Some(Duration::ZERO))
+    }
+
+    /// Receives the next message into `room`; its length. [`Error::TooLong`] if it does not fit: then it stays.
+    /// A message is copied once at most on this side.
+    pub fn receive_into(&self, room: &mut [u8]) -> Result<usize, Error> {
+        let received = calls::receive_into(&self.shared, self.index, None, room, None)?;
+        received.ok_or_else(|| self.timed_out())
+    }
+
+    /// For bindings to other languages: in this mode only, `None` if there is nothing in time, into `room` if that
+    /// is given.
+    #[doc(hidden)]
+    pub fn receive_as(
+        &self,
+        mode: Option<Mode>,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        calls::receive(&self.shared, self.index, mode, timeout)
+    }
+
+    /// See [`receive_as`](Self::receive_as).
+    #[doc(hidden)]
+    pub fn receive_into_as(
+        &self,
+        room: &mut [u8],
+        mode: Option<Mode>,
+        timeout: Option<Duration>,
+    ) -> Result<Option<usize>, Error> {
+        calls::receive_into(&self.shared, self.index, mode, room, timeout)
+    }
+
+    fn timed_out(&self) -> Error {
+        Error::TimedOut { channel: self.name.clone() }
+    }
+}

@@ -1,0 +1,449 @@
+//! What the threads of a process share, and how they wait.
+//!
+//! A call claims its channels, moves their bytes itself, and waits for more: spinning while that pays, then asleep.
+//! While the program does something else, one helper thread looks after the output channels that need it:
+//! messages that have not left yet, and receivers that ask.
+
+use super::Error;
+use super::conduit::Handle;
+use super::line::{Line, LineEvent};
+use super::port::{InPort, OutPort, Way};
+use mutirao_ring::{Bell, Ringer, SpinBoard, Spinner};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// One channel of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Port {
+    Out(usize),
+    In(usize),
+}
+
+/// What a step of a call has come to.
+#[derive(Debug)]
+pub(super) enum Step<R> {
+    Done(R),
+    /// Look again when something has changed.
+    Wait,
+    /// There is nothing, and the time is over.
+    GiveUp,
+}
+
+/// Wakes one sleeping thread.
+#[derive(Debug)]
+struct Alarm {
+    bell: Bell,
+    ringer: Ringer,
+}
+
+impl Alarm {
+    fn ring(&self) {
+        // It fails only if nobody can hear it, and this side holds the end that hears.
+        let _ = self.ringer.ring();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    group: String,
+    line: Line,
+    pub(super) outs: Vec<OutPort>,
+    pub(super) ins: Vec<InPort>,
+    /// Where each pipe belongs: the channel and its lane.
+    routes: HashMap<u64, (Port, usize)>,
+    spinner: Spinner,
+    sleepers: Vec<Arc<Alarm>>,
+    spare_alarms: Vec<Arc<Alarm>>,
+    /// Threads that wait for a channel that another uses.
+    queued: usize,
+    has_helper: bool,
+    helper_alarm: Option<Arc<Alarm>>,
+    is_over: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    freed: Condvar,
+}
+
+type Guard<'a> = MutexGuard<'a, Inner>;
+
+impl Shared {
+    pub(super) fn new(
+        group: String,
+        line: Line,
+        outs: Vec<OutPort>,
+        ins: Vec<InPort>,
+    ) -> Result<Arc<Shared>, Error> {
+        let mut routes = HashMap::new();
+        for (index, port) in outs.iter().enumerate() {
+            let lanes = port.common.pipes.iter().enumerate();
+            routes.extend(lanes.map(|(lane, pipe)| (*pipe, (Port::Out(index), lane))));
+        }
+        for (index, port) in ins.iter().enumerate() {
+            let lanes = port.common.pipes.iter().enumerate();
+            routes.extend(lanes.map(|(lane, pipe)| (*pipe, (Port::In(index), lane))));
+        }
+        let inner = Inner {
+            group,
+            line,
+            outs,
+            ins,
+            routes,
+            spinner: spinner(),
+            sleepers: Vec::new(),
+            spare_alarms: Vec::new(),
+            queued: 0,
+            has_helper: false,
+            helper_alarm: None,
+            is_over: false,
+        };
+        let shared = Arc::new(Shared { inner: Mutex::new(inner), freed: Condvar::new() });
+        // Receivers may ask before the program has done anything.
+        let mut inner = shared.lock();
+        // What came with the plan rings no more.
+        inner.hear()?;
+        if inner.outs.iter().any(|port| port.outlet.has_duties()) {
+            shared.start_helper(&mut inner);
+        }
+        drop(inner);
+        Ok(shared)
+    }
+
+    /// A panic elsewhere leaves nothing half done that matters: each step is whole.
+    pub(super) fn lock(&self) -> Guard<'_> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims channels, and repeats `step` whenever something may have changed until it is done. `step` is told
+    /// whether the time is over; it may then still wait for an answer that is sure to come.
+    pub(super) fn drive<R>(
+        self: &Arc<Self>,
+        ports: &[Port],
+        deadline: Option<Instant>,
+        mut step: impl FnMut(&mut Inner, bool) -> Result<Step<R>, Error>,
+    ) -> Result<Option<R>, Error> {
+        let mut inner = self.lock();
+        while inner.is_any_busy(ports) {
+            inner.queued += 1;
+            inner = match deadline {
+                None => self.freed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.freed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            inner.queued -= 1;
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) && inner.is_any_busy(ports) {
+                return Ok(None);
+            }
+        }
+        inner.set_busy(ports, true);
+        let mut is_late = false;
+        let result = loop {
+            match step(&mut inner, is_late) {
+                Ok(Step::Done(result)) => break Ok(Some(result)),
+                Ok(Step::GiveUp) => break Ok(None),
+                Ok(Step::Wait) => {}
+                Err(error) => break Err(error),
+            }
+            if !is_late && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                is_late = true;
+                continue;
+            }
+            let began = Instant::now();
+            if inner.spin(ports) {
+                continue;
+            }
+            let until = deadline.filter(|_| !is_late);
+            let (guard, slept) = self.sleep(inner, ports, until, false);
+            inner = guard;
+            inner.spinner.note(began.elapsed());
+            if let Err(error) = slept {
+                break Err(error);
+            }
+        };
+        inner.set_busy(ports, false);
+        self.leave(&mut inner, ports);
+        result
+    }
+
+    /// Sees to it that nothing is left lying while the program does something else.
+    #[inline]
+    fn leave(self: &Arc<Self>, inner: &mut Inner, ports: &[Port]) {
+        if inner.queued > 0 {
+            self.freed.notify_all();
+        }
+        for port in ports {
+            let Port::Out(index) = *port else { continue };
+            let port = &mut inner.outs[index];
+            if !port.outlet.has_duties() || inner.is_over {
+                continue;
+            }
+            // The helper that sleeps on the same pipes is to be woken by them again.
+            while port.common.is_watched && arm(&mut port.ways) {
+                port.pump(None);
+            }
+            if !port.common.is_watched {
+                if !inner.has_helper {
+                    self.start_helper(inner);
+                } else if let Some(alarm) = &inner.helper_alarm {
+                    alarm.ring();
+                }
+            }
+        }
+    }
+
+    fn start_helper(self: &Arc<Self>, inner: &mut Inner) {
+        let shared = self.clone();
+        let start = || std::thread::Builder::new().name("mutirao-group".into()).spawn(move || shared.help());
+        // Without it messages leave whenever the program calls.
+        inner.has_helper = crate::sys::without_signals(start).is_ok();
+    }
+
+    fn help(self: Arc<Self>) {
+        let mut inner = self.lock();
+        while !inner.is_over && !inner.line.is_lost() {
+            let is_due = |port: &OutPort| port.outlet.has_duties() && !port.common.is_busy;
+            let due: Vec<Port> =
+                (0..inner.outs.len()).filter(|index| is_due(&inner.outs[*index])).map(Port::Out).collect();
+            for port in &due {
+                if let Port::Out(index) = port {
+                    inner.outs[*index].pump(None);
+                    inner.outs[*index].common.is_watched = true;
+                }
+            }
+            let (guard, slept) = self.sleep(inner, &due, None, true);
+            inner = guard;
+            inner.outs.iter_mut().for_each(|port| port.common.is_watched = false);
+            if slept.is_err() {
+                break;
+            }
+        }
+        inner.has_helper = false;
+    }
+
+    /// Sleeps until something comes over the pipes of these channels or the line, somebody rings, or it is time.
+    fn sleep<'a>(
+        &'a self,
+        mut inner: Guard<'a>,
+        ports: &[Port],
+        until: Option<Instant>,
+        is_helper: bool,
+    ) -> (Guard<'a>, Result<(), Error>) {
+        if let Err(error) = inner.check_line() {
+            return (inner, Err(error));
+        }
+        if ports.iter().any(|port| arm(inner.ways(*port))) {
+            return (inner, Ok(()));
+        }
+        let alarm = match inner.alarm() {
+            Ok(alarm) => alarm,
+            Err(error) => return (inner, Err(error)),
+        };
+        let (line, mut pipes) = (inner.line.shared_fd(), Vec::new());
+        for port in ports {
+            for (lane, way) in inner.ways(*port).iter().enumerate() {
+                pipes
+                    .extend(way.conduit.as_ref().map(|conduit| (*port, lane, conduit.handle(), way.is_full)));
+            }
+        }
+        inner.sleepers.push(alarm.clone());
+        if is_helper {
+            inner.helper_alarm = Some(alarm.clone());
+        }
+        drop(inner);
+        let woken = poll_all(&line, &alarm, &pipes, until);
+        let mut inner = self.lock();
+        if is_helper {
+            inner.helper_alarm = None;
+        }
+        inner.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &alarm));
+        for (port, _, handle, _) in &pipes {
+            // What a call of the program waits for is not the helper's to hear.
+            if let Handle::Bell(bell) = handle
+                && !(is_helper && inner.is_busy(*port))
+            {
+                let _ = bell.drain();
+            }
+        }
+        let _ = alarm.bell.drain();
+        inner.spare_alarms.push(alarm);
+        for port in ports {
+            if !(is_helper && inner.is_busy(*port)) {
+                inner.ways(*port).iter_mut().filter_map(|way| way.conduit.as_mut()).for_each(|c| c.disarm());
+            }
+        }
+        let heard = match woken {
+            Ok(true) => inner.hear(),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        (inner, heard)
+    }
+
+    /// The program is done with its group.
+    pub(super) fn end(&self) {
+        let mut inner = self.lock();
+        inner.is_over = true;
+        inner.ring_all();
+    }
+}
+
+/// Asks all pipes to wake whoever sleeps; true if something is to be done already.
+fn arm(ways: &mut [Way]) -> bool {
+    let mut is_ready = false;
+    for way in ways {
+        let (wants_room, is_dying) = (way.is_full, way.is_dying);
+        is_ready |= way.conduit.as_mut().is_some_and(|conduit| conduit.arm(wants_room) || is_dying);
+    }
+    is_ready
+}
+
+/// Sleeps; whether the line has something to say.
+fn poll_all(
+    line: &OwnedFd,
+    alarm: &Alarm,
+    pipes: &[(Port, usize, Handle, bool)],
+    until: Option<Instant>,
+) -> Result<bool, Error> {
+    let mut fds = vec![PollFd::new(line, PollFlags::IN), PollFd::new(&alarm.bell, PollFlags::IN)];
+    for (_, _, handle, is_full) in pipes {
+        let room = matches!(handle, Handle::Socket(_)) && *is_full;
+        let flags = if room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        fds.push(PollFd::from_borrowed_fd(handle.as_fd(), flags));
+    }
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    // A time too long for the kernel's clock is as good as none.
+    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => Ok(!fds[0].revents().is_empty()),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(Error::system("wait for channels")(errno)),
+    }
+}
+
+/// One for this process alone: which processes of the machine spin is not known here.
+fn spinner() -> Spinner {
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let seat = SpinBoard::create(cores).ok().and_then(|board| Arc::new(board).seat(0));
+    seat.map_or_else(Spinner::asleep, Spinner::new)
+}
+
+impl Inner {
+    fn ways(&mut self, port: Port) -> &mut [Way] {
+        match port {
+            Port::Out(index) => &mut self.outs[index].ways,
+            Port::In(index) => &mut self.ins[index].ways,
+        }
+    }
+
+    fn is_busy(&self, port: Port) -> bool {
+        match port {
+            Port::Out(index) => self.outs[index].common.is_busy,
+            Port::In(index) => self.ins[index].common.is_busy,
+        }
+    }
+
+    #[inline]
+    fn is_any_busy(&self, ports: &[Port]) -> bool {
+        ports.iter().any(|port| self.is_busy(*port))
+    }
+
+    #[inline]
+    fn set_busy(&mut self, ports: &[Port], is_busy: bool) {
+        for port in ports {
+            match *port {
+                Port::Out(index) => self.outs[index].common.is_busy = is_busy,
+                Port::In(index) => self.ins[index].common.is_busy = is_busy,
+            }
+        }
+    }
+
+    /// Spins if that pays; whether something is to be done.
+    #[inline]
+    fn spin(&mut self, ports: &[Port]) -> bool {
+        let mut spinner = std::mem::replace(&mut self.spinner, Spinner::asleep());
+        let is_ready = spinner.spin(|| {
+            Ok(ports.iter().any(|port| {
+                self.ways(*port).iter_mut().any(|way| {
+                    let wants_room = way.is_full;
+                    way.conduit.as_mut().is_some_and(|conduit| conduit.is_ready(wants_room))
+                })
+            }))
+        });
+        self.spinner = spinner;
+        is_ready.unwrap_or(false)
+    }
+
+    fn alarm(&mut self) -> Result<Arc<Alarm>, Error> {
+        if let Some(alarm) = self.spare_alarms.pop() {
+            return Ok(alarm);
+        }
+        let failed = |error: mutirao_ring::Error| Error::System {
+            what: "make something to be woken by",
+            source: std::io::Error::other(error.to_string()),
+        };
+        let (bell, ringer) = Bell::pair().map_err(failed)?;
+        Ok(Arc::new(Alarm { bell, ringer }))
+    }
+
+    fn ring_all(&self) {
+        self.sleepers.iter().for_each(|sleeper| sleeper.ring());
+    }
+
+    fn check_line(&self) -> Result<(), Error> {
+        if self.line.is_lost() { Err(Error::GroupLost { group: self.group.clone() }) } else { Ok(()) }
+    }
+
+    /// Takes in what has happened to pipes.
+    pub(super) fn hear(&mut self) -> Result<(), Error> {
+        let events = self.line.hear()?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        for event in events {
+            match event {
+                LineEvent::Opened { pipe, conduit } => self.opened(pipe, conduit),
+                LineEvent::Broken { pipe } => {
+                    if let Some((port, lane)) = self.routes.get(&pipe).copied() {
+                        self.ways(port)[lane].is_dying = true;
+                    }
+                }
+                LineEvent::Failed { pipe, text } => self.failed(pipe, text),
+                LineEvent::Lost => {}
+            }
+        }
+        self.ring_all();
+        Ok(())
+    }
+
+    fn opened(&mut self, pipe: u64, conduit: Result<super::conduit::Conduit, String>) {
+        let Some((port, lane)) = self.routes.get(&pipe).copied() else { return };
+        let conduit = match conduit {
+            Ok(conduit) => conduit,
+            Err(text) => return self.failed(pipe, text),
+        };
+        self.ways(port)[lane].open(conduit);
+        match port {
+            Port::Out(index) => {
+                self.outs[index].common.is_watched = false;
+                self.outs[index].outlet.opened(lane);
+            }
+            Port::In(index) => self.ins[index].inlet.opened(lane),
+        }
+    }
+
+    fn failed(&mut self, pipe: u64, text: String) {
+        let Some((port, lane)) = self.routes.get(&pipe).copied() else { return };
+        self.ways(port)[lane] = Way::default();
+        match port {
+            Port::Out(index) => self.outs[index].outlet.failed(lane, text),
+            Port::In(index) => self.ins[index].inlet.failed(lane, text),
+        }
+    }
+}
