@@ -3,7 +3,7 @@
 //! All of it lies in namespaces that only processes of the test keep alive, so nothing of it outlives the test
 //! and nothing is seen outside. An ordinary user needs user namespaces for it.
 
-use super::{Lab, Running, Said};
+use super::{Flow, Lab, Running, Said};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,11 @@ impl Hosts {
     /// Starts a command in the background.
     pub fn spawn(&self, command: Command) -> Running {
         self.lab.spawn(command)
+    }
+
+    /// Has calls made on machine `i`, as [`Lab::flow`] does.
+    pub fn flow(&self, i: usize, operation: &str, span_ms: u64, slots: u32) -> Flow {
+        self.lab.flow_by(self.command(i, Lab::program()), operation, span_ms, slots)
     }
 
     /// Runs `mutirao` on machine `i`.

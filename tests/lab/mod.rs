@@ -7,10 +7,12 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest wait for something that ought to happen at once. Generous: machines are busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for something that ought to happen at once. Generous: machines are busy, and it is to tell a
+/// hang from slowness only. How long things take is measured by the benchmarks.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A state directory, a runtime directory and scratch room.
 pub struct Lab {
@@ -163,6 +165,21 @@ impl Lab {
         Running { child: Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()) }
     }
 
+    /// Has calls made at a node until the test has seen enough of them; with `slots`, that many are held for the
+    /// whole time.
+    pub fn flow(&self, node: &str, operation: &str, span_ms: u64, slots: u32) -> Flow {
+        let mut command = self.command(Lab::program());
+        command.env("MUTIRAO_NODE", node);
+        self.flow_by(command, operation, span_ms, slots)
+    }
+
+    fn flow_by(&self, mut command: Command, operation: &str, span_ms: u64, slots: u32) -> Flow {
+        static FLOWS: AtomicU32 = AtomicU32::new(0);
+        let stop = self.path(&format!("stop{}", FLOWS.fetch_add(1, Ordering::Relaxed)));
+        command.args(["flow", operation]).arg(&stop).args([span_ms.to_string(), slots.to_string()]);
+        Flow { calls: self.spawn(command), stop }
+    }
+
     /// Another machine: a home and a runtime directory of its own.
     pub fn machine(&mut self, name: &str) -> Machine {
         let base = self.directory.path().join(name);
@@ -286,6 +303,40 @@ fn print_logs(home: &Path) {
 pub struct Machine {
     pub home: PathBuf,
     pub runtime: PathBuf,
+}
+
+/// Calls that go on and on.
+pub struct Flow {
+    calls: Running,
+    stop: PathBuf,
+}
+
+impl Flow {
+    /// Makes no more, waits for those under way, and says what came of all.
+    #[track_caller]
+    pub fn end(self) -> Value {
+        std::fs::write(&self.stop, "").unwrap();
+        self.calls.wait().json()
+    }
+
+    /// The same, where each call has to give its result.
+    #[track_caller]
+    pub fn end_well(self) -> Value {
+        let said = self.end();
+        assert_eq!(said["results"], said["calls"], "{said}");
+        assert_eq!((&said["wrong"], &said["failures"]), (&0.into(), &serde_json::json!({})), "{said}");
+        said
+    }
+
+    /// Kills the program that makes them.
+    pub fn kill(self) {
+        self.calls.kill();
+    }
+}
+
+/// Workers of `node` that are in the middle of a call.
+pub fn busy(workers: &[Value], node: &str) -> usize {
+    workers.iter().filter(|row| row["node"] == node && row["operation"].is_string()).count()
 }
 
 /// A process in the background; killed when dropped.

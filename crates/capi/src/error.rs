@@ -59,10 +59,12 @@ impl From<LibraryError> for Error {
         use LibraryError as E;
         let code = match &error {
             E::NoNode { .. }
+            | E::NotRunning { .. }
             | E::SeveralNodes { .. }
             | E::Connect { .. }
             | E::Impostor { .. }
-            | E::Embedded { .. } => Code::NoNode,
+            | E::Embedded { .. }
+            | E::NoPrivateNode { .. } => Code::NoNode,
             E::Refused(_) => Code::Refused,
             E::PluginRefused(_) | E::PluginFile { .. } | E::PluginFiles(_) => Code::Plugin,
             E::NodeLost { .. } => Code::NodeLost,

@@ -2,6 +2,7 @@
 
 use crate::args::Output;
 use crate::charter;
+use crate::known::Known;
 use crate::list::ask;
 use crate::output::{put, table, utc};
 use anyhow::{Context, Result, bail};
@@ -83,12 +84,16 @@ pub fn run(pool: &Pool, command: &AdminCommand, output: Output) -> Result<()> {
 }
 
 fn admit(pool: &Pool, who: &[String], slots: u32, until_unix_s: Option<u64>) -> Result<()> {
+    let known = Known::look(pool, &Charter::parse_known(&charter::in_force(pool)?.text)?)?;
     let mut changes = Vec::new();
     for text in who {
         let who = pool.who(text)?;
         match &who {
             Who::App(app) => eprintln!("application {}: {slots} slots", &app.to_string()[..8]),
-            Who::User(name) | Who::Node(name) => eprintln!("user {name}: {slots} slots"),
+            Who::User(name) | Who::Node(name) => {
+                eprintln!("user {name}: {slots} slots");
+                known.user(name).into_iter().for_each(|note| eprintln!("mutirao: {note}"));
+            }
         }
         changes.push(CharterChange::Admit { who, slots, until_unix_s });
     }

@@ -2,6 +2,7 @@
 
 use crate::args::Output;
 use crate::diff::diff;
+use crate::known::{Known, is_id};
 use crate::list::ask;
 use crate::output::{put, utc};
 use anyhow::{Context, Result, bail};
@@ -18,7 +19,7 @@ use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 /// How long a change may take to reach all nodes before those that lack it are named.
-const SPREAD: Duration = Duration::from_secs(5);
+const SPREAD: Duration = Duration::from_secs(15);
 /// How often a small change is made again when another administrator's came in between.
 const TRIES: u32 = 3;
 
@@ -297,6 +298,22 @@ fn revoke(pool: &Pool, args: &RevokeArgs) -> Result<()> {
         None if args.who.contains('@') => vec![revoke(user)],
         None => vec![revoke(node), revoke(user)],
     };
+    if !is_id(&args.who) {
+        let known = Known::look(pool, &Charter::parse_known(&in_force(pool)?.text)?)?;
+        let (node, user) = (known.node(&args.who), known.user(&args.who));
+        let note = match args.only {
+            Some(As::Node) => node,
+            Some(As::User) => user,
+            None if args.who.contains('@') => user,
+            None => node.zip(user).map(|_| {
+                format!(
+                    "neither a node nor a user `{}` is seen in the pool now; the name is denied all the same",
+                    args.who
+                )
+            }),
+        };
+        note.into_iter().for_each(|note| eprintln!("mutirao: {note}"));
+    }
     change(pool, &changes)
 }
 

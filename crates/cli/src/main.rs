@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod group;
 mod hosts;
+mod known;
 mod lending;
 mod list;
 mod membership;

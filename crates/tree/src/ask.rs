@@ -148,9 +148,15 @@ impl Core {
         }
     }
 
-    fn send_rows(&self, id: AskId, rows: Vec<Row>, more: bool, missing: u32, out: &mut Vec<Output>) {
+    fn send_rows(&mut self, id: AskId, rows: Vec<Row>, more: bool, missing: u32, out: &mut Vec<Output>) {
         match self.questions.asked.get(&id).map(|asked| asked.from) {
-            Some(Some(to)) => self.send_tree(to, Answer { id, rows, more, missing }, out),
+            Some(Some(to)) => {
+                if self.place.is_parent(to) {
+                    // Whoever reads the answer may ask for what it shows: let the way there know of it first.
+                    self.tell_summary(true, out);
+                }
+                self.send_tree(to, Answer { id, rows, more, missing }, out);
+            }
             Some(None) => out.push(Output::Rows { number: id.number, rows, more, missing }),
             None => {}
         }

@@ -1,5 +1,6 @@
 //! The machine the daemon and the simulator talk to: hands each input to the part it concerns.
 
+use crate::again::Again;
 use crate::ask::Questions;
 use crate::attach::Place;
 use crate::balance::Balance;
@@ -31,6 +32,7 @@ pub(crate) enum Timer {
     Summary,
     Balance,
     Search(RequestId),
+    Again(RequestId),
     Question(AskId),
     Lease(u64),
     Held(LeaseId),
@@ -54,6 +56,7 @@ pub struct Core {
     pub(crate) upward: Upward,
     pub(crate) balance: Balance,
     pub(crate) searches: Searches,
+    pub(crate) again: Again,
     pub(crate) questions: Questions,
     pub(crate) lend: Lend,
     pub(crate) home: Home,
@@ -88,6 +91,7 @@ impl Core {
             upward: Upward::default(),
             balance: Balance::default(),
             searches: Searches::default(),
+            again: Again::default(),
             questions: Questions::default(),
             lend: Lend::new(capacity, policy, verify),
             home: Home::default(),
@@ -342,6 +346,7 @@ impl Core {
                 Timer::Balance => self.balance_time(out),
                 Timer::Summary => self.upward.touched = true,
                 Timer::Search(request) => self.search_time(request, out),
+                Timer::Again(request) => self.again_time(request, out),
                 Timer::Question(id) => self.question_time(id, out),
                 Timer::Lease(serial) => self.lease_time(serial, out),
                 Timer::Held(lease) => self.held_time(lease, out),
@@ -363,6 +368,7 @@ impl Core {
         self.touched = BTreeSet::new();
         self.place.rest();
         self.searches.rest();
+        self.again.rest();
         self.questions.rest();
         self.lend.rest();
         self.home.rest();
@@ -385,7 +391,7 @@ impl Core {
     fn settle(&mut self, out: &mut Vec<Output>) {
         self.mind_queue(out);
         self.tell_lineage(out);
-        self.tell_summary(out);
+        self.tell_summary(false, out);
         for id in core::mem::take(&mut self.touched) {
             if self.links.contains_key(&id) && !self.needs(id) {
                 out.push(Output::Idle(id));

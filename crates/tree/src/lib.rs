@@ -6,6 +6,7 @@
 //! draws no random numbers.
 #![forbid(unsafe_code)]
 
+mod again;
 mod ask;
 mod attach;
 mod balance;

@@ -90,6 +90,17 @@ struct Edge {
 }
 
 impl Job {
+    /// What would have to be asked to have it done once more.
+    fn asked(&self, now: Tick) -> Asked {
+        Asked {
+            request: self.request,
+            want: self.want.clone(),
+            at_least: self.at_least,
+            asker: self.asker.clone(),
+            budget: self.deadline - now,
+        }
+    }
+
     fn note(&mut self, mut note: Note) {
         match &mut note.hindrance {
             Hindrance::AwaitsApproval | Hindrance::ComesBack { .. } => {}
@@ -123,7 +134,7 @@ impl Job {
 impl Core {
     pub(crate) fn request(&mut self, asked: Asked, wait: Option<(Wait, u64)>, out: &mut Vec<Output>) {
         let request = asked.request;
-        if self.waits_for(request) {
+        if self.waits_for(request) || self.is_sought_again(request) {
             return;
         }
         if let Some(job) = self.searches.jobs.get(&request) {
@@ -174,7 +185,13 @@ impl Core {
         true
     }
 
-    fn found(&self, request: RequestId, grants: Vec<Grant>, notes: Vec<Note>, out: &mut Vec<Output>) {
+    pub(crate) fn found(
+        &self,
+        request: RequestId,
+        grants: Vec<Grant>,
+        notes: Vec<Note>,
+        out: &mut Vec<Output>,
+    ) {
         let found = grants.len() as u32;
         self.tell_found(request, grants, notes, found, None, out);
     }
@@ -575,8 +592,8 @@ impl Core {
                 }
                 if waits.is_some() && !enough {
                     self.wait_goes_on(request, found, job.notes.clone(), out);
-                } else {
-                    let name = waits.unwrap_or(request);
+                } else if enough || !self.search_again(job.asked(self.now)) {
+                    let name = waits.or_else(|| self.again_over(request)).unwrap_or(request);
                     self.tell_found(name, job.grants.clone(), job.notes.clone(), found, None, out);
                     self.take_grants(request.app, &job.grants, job.asker.plugin.is_none(), out);
                     self.wait_served(request, &job.grants, out);
@@ -625,7 +642,7 @@ impl Core {
     }
 
     pub(crate) fn cancel_request(&mut self, request: RequestId, out: &mut Vec<Output>) {
-        if self.wait_cancelled(request, out) {
+        if self.wait_cancelled(request, out) || self.again_cancelled(request, out) {
             return;
         }
         let Some(job) = self.searches.jobs.get(&request).filter(|job| job.from.is_none()) else { return };
@@ -659,6 +676,7 @@ impl Core {
 
     pub(crate) fn cancel_requests_of(&mut self, app: AppId, out: &mut Vec<Output>) {
         self.waits_of_cancelled(app, out);
+        self.agains_of_cancelled(app, out);
         let theirs: Vec<RequestId> = (self.searches.jobs.iter())
             .filter(|(request, job)| request.app == app && job.from.is_none())
             .map(|(request, _)| *request)

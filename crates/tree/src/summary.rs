@@ -241,9 +241,9 @@ impl Core {
         }
     }
 
-    /// Tells the parent, at once if it believed that nothing was free.
-    pub(crate) fn tell_summary(&mut self, out: &mut Vec<Output>) {
-        if !core::mem::take(&mut self.upward.touched) {
+    /// Tells the parent: `now`, or soon; at once if it believed that nothing was free.
+    pub(crate) fn tell_summary(&mut self, now: bool, out: &mut Vec<Output>) {
+        if !core::mem::take(&mut self.upward.touched) && !(now && self.upward.due.is_some()) {
             return;
         }
         let Some(parent) = self.place.parent.as_ref().map(|parent| parent.id) else { return };
@@ -253,7 +253,7 @@ impl Core {
             self.upward.due = None;
             return;
         }
-        let at_once = told.is_none_or(|told| told.slots_free == 0 && summary.slots_free > 0);
+        let at_once = now || told.is_none_or(|told| told.slots_free == 0 && summary.slots_free > 0);
         let due = *self.upward.due.get_or_insert(self.now + self.settings.coalesce);
         if at_once || due <= self.now {
             self.upward = Upward { touched: false, owed: false, told: Some(summary.clone()), due: None };

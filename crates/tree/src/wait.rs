@@ -15,7 +15,7 @@ const UNLIMITED_S: u32 = 600;
 /// First and longest pause after a search in vain although enough was kept.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// Attempts of one request are told apart above the bits that its application uses.
-const ATTEMPT_SHIFT: u32 = 16;
+pub(crate) const ATTEMPT_SHIFT: u32 = 16;
 
 /// The requests that wait and are at home here.
 #[derive(Default)]

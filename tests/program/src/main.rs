@@ -1,7 +1,7 @@
 //! A program whose operations misbehave in every way that the whole-system tests need.
 //!
 //! `test-program calls OPERATION COUNT ARGUMENT [SLOTS]` makes COUNT calls and prints what came of them as
-//! JSON; `one OPERATION ARGUMENT...` makes one and prints its result; `stay` holds slots until standard
+//! JSON; `flow OPERATION STOP ARGUMENT SLOTS` makes calls until the file STOP is there, and does the same; `one OPERATION ARGUMENT...` makes one and prints its result; `stay` holds slots until standard
 //! input closes, `await` too, but asks again until it has them; `insert USER SLOTS` lets
 //! somebody in; `storm MILLISECONDS [by-hand]` has many threads use the pool at random;
 //! `ledger STOP PORT FIRST` makes calls numbered from FIRST on until the file STOP is there, whose executions
@@ -16,9 +16,13 @@ mod storm;
 use mutirao::{CallErrorKind, Error, Options, Pool, Slots};
 use operations::{Done, attempt, echo, end, sleep, sleep_once, spin, talk};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
+
+/// Calls that a flow has under way.
+const FLOW: usize = 16;
 
 fn main() {
     mutirao::init();
@@ -28,6 +32,9 @@ fn main() {
         ["calls", operation, count, argument] => calls(operation, number(count), number(argument), 0),
         ["calls", operation, count, argument, slots] => {
             calls(operation, number(count), number(argument), number(slots) as u32)
+        }
+        ["flow", operation, stop, argument, slots] => {
+            flow(operation, Path::new(stop), number(argument), number(slots) as u32)
         }
         ["one", "end", how] => one(|pool| pool.call(end, how.to_owned()).wait().map(Value::from)),
         ["one", "attempt", what, on] => one(|pool| {
@@ -101,51 +108,89 @@ fn limited(pool: &Pool, limit_ms: u64) -> Result<Value, Error> {
     Ok(json!({"number": done.number}))
 }
 
-/// Makes the calls; tells how many results came, from how many workers, and which went wrong how.
+/// Makes so many calls at once; tells what came of them.
 fn calls(operation: &str, count: u64, argument: u64, slots: u32) -> Result<Value, Error> {
     let pool = open(slots)?;
     eprintln!("open");
-    let handles: Vec<mutirao::Call<Done>> = (0..count)
-        .map(|i| match operation {
-            "sleep" => pool.call(sleep, (i, argument)),
-            "sleep_once" => pool.call(sleep_once, (i, argument)),
-            "spin" => pool.call(spin, (i, argument)),
-            other => {
-                eprintln!("{other} is not an operation with a number");
-                std::process::exit(2);
-            }
-        })
-        .collect();
-    let mut results = 0;
-    let mut wrong = 0;
-    let mut workers: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+    let handles: Vec<_> = (0..count).map(|i| submit(&pool, operation, i, argument)).collect();
+    let mut came = Came::default();
     for (i, call) in handles.into_iter().enumerate() {
+        came.note(i as u64, call)?;
+    }
+    Ok(came.told(&pool))
+}
+
+/// Has some calls under way until the file `stop` is there; tells what came of all.
+fn flow(operation: &str, stop: &Path, argument: u64, slots: u32) -> Result<Value, Error> {
+    let pool = open(slots)?;
+    let mut handles = VecDeque::new();
+    let (mut came, mut next) = (Came::default(), 0);
+    loop {
+        while handles.len() < FLOW && !stop.exists() {
+            handles.push_back((next, submit(&pool, operation, next, argument)));
+            next += 1;
+        }
+        let Some((number, call)) = handles.pop_front() else { break };
+        came.note(number, call)?;
+    }
+    Ok(came.told(&pool))
+}
+
+fn submit(pool: &Pool, operation: &str, number: u64, argument: u64) -> mutirao::Call<Done> {
+    match operation {
+        "sleep" => pool.call(sleep, (number, argument)),
+        "sleep_once" => pool.call(sleep_once, (number, argument)),
+        "spin" => pool.call(spin, (number, argument)),
+        other => {
+            eprintln!("{other} is not an operation with a number");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// How many results came, from how many workers, and which went wrong how.
+#[derive(Default)]
+struct Came {
+    calls: u64,
+    results: u64,
+    wrong: u64,
+    workers: BTreeMap<u32, u64>,
+    failures: BTreeMap<String, u64>,
+}
+
+impl Came {
+    fn note(&mut self, number: u64, call: mutirao::Call<Done>) -> Result<(), Error> {
+        self.calls += 1;
         match call.wait() {
             Ok(done) => {
-                results += 1;
-                wrong += u64::from(done.number != i as u64);
-                *workers.entry(done.pid).or_default() += 1;
+                self.results += 1;
+                self.wrong += u64::from(done.number != number);
+                *self.workers.entry(done.pid).or_default() += 1;
             }
             Err(Error::Call(error)) => {
                 let kind = match error.kind {
                     CallErrorKind::OutcomeUnknown => "outcome unknown".to_owned(),
                     kind => format!("{kind:?}: {}", error.text),
                 };
-                *failures.entry(kind).or_default() += 1;
+                *self.failures.entry(kind).or_default() += 1;
             }
             Err(error) => return Err(error),
         }
+        Ok(())
     }
-    let nodes: BTreeMap<String, u64> = pool.leases().iter().fold(BTreeMap::new(), |mut nodes, lease| {
-        *nodes.entry(lease.lender.name.clone()).or_default() += lease.finished;
-        nodes
-    });
-    let notes: Vec<String> = pool.raw().notes().iter().map(mutirao::raw::note_text).collect();
-    Ok(json!({
-        "results": results, "wrong": wrong, "workers": workers.values().collect::<Vec<_>>(),
-        "nodes": nodes, "failures": failures, "notes": notes,
-    }))
+
+    fn told(self, pool: &Pool) -> Value {
+        let nodes: BTreeMap<String, u64> = pool.leases().iter().fold(BTreeMap::new(), |mut nodes, lease| {
+            *nodes.entry(lease.lender.name.clone()).or_default() += lease.finished;
+            nodes
+        });
+        let notes: Vec<String> = pool.raw().notes().iter().map(mutirao::raw::note_text).collect();
+        json!({
+            "calls": self.calls, "results": self.results, "wrong": self.wrong,
+            "workers": self.workers.values().collect::<Vec<_>>(),
+            "nodes": nodes, "failures": self.failures, "notes": notes,
+        })
+    }
 }
 
 /// Holds slots until standard input closes.

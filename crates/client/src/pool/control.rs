@@ -207,10 +207,8 @@ impl Core {
             }
             LeaseChange::WorkerEnded { code, cause } => self.local_worker_ended(now, handle, code, cause),
             LeaseChange::Ended(end) => {
-                let lost = !matches!(
-                    end,
-                    LeaseEnd::Released | LeaseEnd::LimitReached | LeaseEnd::Reclaimed | LeaseEnd::Leaving
-                );
+                // A lender that says why is alive: whatever ran there has not taken it along.
+                let lost = matches!(end, LeaseEnd::LenderLost | LeaseEnd::Unknown);
                 let text = end_text(&end);
                 self.elastic.lease_failed(now, &lease.info.lender.name, &end, &text);
                 self.lease_ended(now, handle, lost, text);

@@ -31,6 +31,11 @@ impl Surroundings {
         }
     }
 
+    /// Whether a certain node, or one of a certain pool, is meant.
+    pub(super) fn names_one(&self) -> bool {
+        self.node.is_some() || self.pool.is_some()
+    }
+
     /// Where sockets are looked for, for people.
     pub(super) fn described(&self) -> String {
         let mut text = format!("no socket answers below {}", self.runtime.display());

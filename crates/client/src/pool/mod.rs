@@ -31,6 +31,7 @@ use self::elastic::Elastic;
 use self::find::{Found, Surroundings};
 use self::link::Link;
 use self::offer::Offer;
+use self::private::PrivateNode;
 use crate::socket::Socket;
 use crate::{Error, operation, sys};
 use mutirao_schedule::hold;
@@ -42,7 +43,6 @@ use mutirao_wire::query::{NodeRow, Question, Row, Topic};
 use mutirao_wire::{AppId, CallId, PoolId};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Poll, Waker};
@@ -89,7 +89,7 @@ pub(crate) struct Handle {
     operations: Option<Vec<Operation>>,
     next_question: AtomicU32,
     /// A private node, if one was started.
-    private: Option<Child>,
+    private: Option<PrivateNode>,
 }
 
 impl Handle {
@@ -129,7 +129,7 @@ impl Drop for Handle {
         }
         self.shared.close(Dead::Closed);
         // A private node ends when its client does; nobody needs to wait for that, but its end is to be collected.
-        if let Some(mut child) = self.private.take() {
+        if let Some(PrivateNode { mut child, .. }) = self.private.take() {
             let thread = std::thread::Builder::new().name("mutirao-end".into());
             let _ = sys::without_signals(|| thread.spawn(move || child.wait()));
         }
@@ -160,9 +160,12 @@ impl Pool {
             None if options.private == Private::Never => {
                 return Err(Error::NoNode { looked: around.described() });
             }
+            None if options.private == Private::IfNeeded && around.names_one() => {
+                return Err(Error::NotRunning { looked: around.described() });
+            }
             None => {
-                let (fd, child) = private::start(&around.described())?;
-                (fd, None, Some(child))
+                let (fd, node) = private::start(&around.described())?;
+                (fd, None, Some(node))
             }
         };
         let slots = options.slots.limited_by(|name| std::env::var(name).ok())?;
@@ -177,7 +180,14 @@ impl Pool {
         handle.shared.wait_control(Instant::now().checked_add(GREETING), answered);
         let mut core = handle.shared.lock();
         if let Some(dead) = &core.dead {
-            return Err(dead.error());
+            return Err(match (&handle.private, dead) {
+                (Some(PrivateNode { program, .. }), Dead::Lost { reason, .. } | Dead::Protocol(reason))
+                    if core.link.welcome.is_none() =>
+                {
+                    Error::NoPrivateNode { program: program.clone(), reason: reason.clone() }
+                }
+                _ => dead.error(),
+            });
         }
         if !answered(&mut core) {
             let waited_ms = GREETING.as_millis() as u64;

@@ -11,22 +11,26 @@ use std::process::{Child, Command, Stdio};
 /// The program that is daemon, worker host and command line in one.
 const PROGRAM: &str = "mutirao";
 
+/// A program started as a private node.
+pub(super) struct PrivateNode {
+    pub(super) program: PathBuf,
+    pub(super) child: Child,
+}
+
 /// Starts it; the socket is its only client, and it ends when that closes. `looked` says for an error where a
 /// running node was looked for.
-pub(super) fn start(looked: &str) -> Result<(OwnedFd, Child), Error> {
+pub(super) fn start(looked: &str) -> Result<(OwnedFd, PrivateNode), Error> {
     let Some(program) = program() else { return Err(Error::NoNode { looked: looked.into() }) };
     let (mine, its) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::system("make a socket pair"))?;
     // As its standard input the socket reaches that process only, whatever other threads start meanwhile.
     // A group of its own keeps it alive while this program handles an interrupt from the terminal.
-    let child = Command::new(&program)
-        .arg("embedded")
-        .stdin(its)
-        .stdout(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map_err(|source| Error::Embedded { program, source })?;
-    Ok((mine, child))
+    let child =
+        Command::new(&program).arg("embedded").stdin(its).stdout(Stdio::null()).process_group(0).spawn();
+    match child {
+        Ok(child) => Ok((mine, PrivateNode { program, child })),
+        Err(source) => Err(Error::Embedded { program, source }),
+    }
 }
 
 /// MUTIRAO_BIN, else beside this library or program (or in `bin` next to that directory, or one above as cargo

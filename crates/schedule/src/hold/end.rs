@@ -3,7 +3,7 @@ use super::{Hold, is_worker_end};
 use crate::watch::Watch;
 use mutirao_wire::{CallId, Tick};
 
-/// A repeatable call that was lost with its lender so often is not tried again: it may be the cause.
+/// A repeatable call that was lost so often with the lender that ran it is not tried again: it may be the cause.
 const LOSSES_MAX: u8 = 3;
 
 impl Hold {
@@ -58,6 +58,12 @@ impl Hold {
         } else {
             lease.sent.len() - usize::from(in_part.is_some())
         };
+        // The worker takes calls in order: which it was at the ring says, or it was the first, as far as is known.
+        let at_work = if lease.local {
+            running
+        } else {
+            lease.sent.iter().map(|sent| sent.call).find(|call| self.calls.get(*call).is_some())
+        };
         let mut may_have_run = lease.take_all();
         let not_started = may_have_run.split_off(started);
         for call in core::mem::take(&mut lease.bound) {
@@ -65,7 +71,7 @@ impl Hold {
         }
         self.not_started(now, place, not_started, out);
         for call in may_have_run.into_iter().rev() {
-            self.lost(now, place, call, lost, out);
+            self.lost(now, place, call, lost && at_work == Some(call), out);
         }
     }
 
@@ -81,14 +87,14 @@ impl Hold {
         }
     }
 
-    /// The call was sent to a lease that is no more.
-    pub(super) fn lost(&mut self, now: Tick, place: u32, call: CallId, lost: bool, out: &mut Vec<Output>) {
+    /// The call was sent to a lease that is no more; `suspect`: it may be why.
+    pub(super) fn lost(&mut self, now: Tick, place: u32, call: CallId, suspect: bool, out: &mut Vec<Output>) {
         let Some(known) = self.calls.get_mut(call) else { return };
         known.forget_copy(place);
         if !known.is_waiting() {
             return;
         }
-        known.losses += u8::from(lost);
+        known.losses += u8::from(suspect);
         if known.call.repeatable && known.call.only.is_none() && known.losses < LOSSES_MAX {
             self.wait_again(now, call, out);
         } else {

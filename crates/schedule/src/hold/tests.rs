@@ -284,6 +284,29 @@ fn what_a_lost_lease_had_runs_again_only_if_it_may() {
 }
 
 #[test]
+fn only_what_was_at_work_when_its_lender_was_lost_is_suspected() {
+    // Known as short, so that one is queued behind the other.
+    let mut bench = Bench::new(false, &[100]);
+    bench.submit_many(50, &call());
+    bench.run(FOR_EVER);
+    let short = Call { repeatable: true, ..call() };
+    let (first, behind) = (bench.submit(short.clone()), bench.submit(short));
+    let mut end = |lost: bool| {
+        bench.place();
+        assert!(bench.hold.wants(first) && bench.hold.wants(behind));
+        assert_eq!(bench.hold.backlog().waiting, 0, "both were sent");
+        bench.tell(Input::LeaseEnded { handle: Handle(0), running: None, lost });
+        bench.tell(Input::LeaseAdded { handle: Handle(0), local: false });
+        bench.tell(Input::LeaseReady { handle: Handle(0), room: 0 });
+    };
+    // A lease that merely ends makes nothing suspicious.
+    (0..5).for_each(|_| end(false));
+    (0..3).for_each(|_| end(true));
+    assert_eq!(bench.outcomes.get(&first), Some(&Some(Outcome::Unknown)));
+    assert!(bench.hold.wants(behind));
+}
+
+#[test]
 fn a_large_argument_is_cut_to_the_window() {
     let mut bench = Bench::new(false, &[10]);
     let large = bench.submit(Call { bytes: 3 << 20, ..call() });

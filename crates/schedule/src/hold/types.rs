@@ -114,8 +114,8 @@ pub enum Input {
         handle: Handle,
         /// For a local lease, what the ring names as running; then all others did not start.
         running: Option<CallId>,
-        /// Whether the lender or the way to it was lost, not merely the lease given back or taken back. A
-        /// repeatable call runs again after either, but only so often after a loss, since it may be the cause.
+        /// Whether the lender or the way to it was lost, not merely the lease ended. A repeatable call runs again
+        /// after either, but only so often if it was at work when its lender was lost: it may be the cause.
         lost: bool,
     },
     /// Place nothing more on this lease; [`Output::Retired`] tells when it may be given back. Said again, the
