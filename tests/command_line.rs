@@ -47,14 +47,17 @@ fn four_nodes_form_the_tree_that_a_file_draws() {
 #[test]
 fn a_pool_on_this_machine_that_is_started_again_is_left_alone_and_completed() {
     let lab = Lab::with_pool(2, 1);
-    let pids = [lab.pid("n1"), lab.pid("n2")];
+    let pid = lab.pid("n1");
     let said = lab.run(["up", "--local", "2", "--slots", "3"]);
     assert!(said.err.contains("`n2` runs already") && said.err.contains("down --all"), "{}", said.err);
     said.well();
-    lab.run(["up", "--local", "3", "--slots", "1"]).well();
-    lab.until("the third is there too", || lab.nodes().len() == 3);
-    assert_eq!([lab.pid("n1"), lab.pid("n2")], pids);
-    assert_eq!(lab.free_slots(), 3);
+    assert_eq!(lab.free_slots(), 2, "they are as they were started");
+    lab.kill("n2");
+    let said = lab.run(["up", "--local", "2", "--slots", "3"]);
+    assert!(said.err.contains("`n1` runs already") && said.err.contains("`n2` is up"), "{}", said.err);
+    said.well();
+    lab.until("the other is there again", || lab.nodes().len() == 2 && lab.free_slots() == 4);
+    assert_eq!(lab.pid("n1"), pid);
 }
 
 #[test]
@@ -146,11 +149,8 @@ fn another_machine_joins_and_a_stranger_does_not() {
     });
 
     // Whoever has no administrator's key changes nothing of the tree, not even as an owner of one of its nodes.
-    for order in [["tree", "remove", "n1", ""], ["tree", "move", "n1", "b"], ["tree", "move", "b", "n1"]] {
-        let words = order.iter().copied().filter(|word| !word.is_empty());
-        let complaint = lab.run_at(&other, words).complaint();
-        assert!(complaint.contains("signed by an administrator"), "{order:?}: {complaint}");
-    }
+    let complaint = lab.run_at(&other, ["tree", "remove", "n1"]).complaint();
+    assert!(complaint.contains("signed by an administrator"), "{complaint}");
     assert_eq!(lab.nodes().len(), 2);
 
     let stranger = lab.machine("c");

@@ -140,6 +140,8 @@ fn a_node_whose_parent_died_finds_its_way_back() {
     let calls = hosts.flow(1, "sleep", 40, 2);
     hosts.until("n3 works", || busy(&hosts.rows(1, "ps"), "n3") == 1);
     calls.end_well();
-    hosts.up(2, 1, Some(3));
-    hosts.until("n2 is back, elsewhere", || parent(1, "n2") == Some("n3".into()));
+    hosts.up(2, 1, Some(1));
+    hosts.until("n2 is back, and n3 below it, where it was told to be", || {
+        parent(1, "n2") == Some("n1".into()) && parent(1, "n3") == Some("n2".into())
+    });
 }

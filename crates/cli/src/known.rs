@@ -2,6 +2,7 @@
 //! be mistyped: so it is said, and taken all the same.
 
 use crate::list::{ask, node_rows};
+use crate::membership::home;
 use anyhow::Result;
 use mutirao::raw::Pool;
 use mutirao_trust::Charter;
@@ -23,7 +24,8 @@ impl Known {
             _ => None,
         });
         let listed = charter.admitted.users.keys().chain(charter.deny.users.keys()).cloned();
-        Ok(Known { nodes, users: theirs.chain(listed).chain([pool.user()]).collect() })
+        let kept = home()?.users()?.into_iter().map(|name| name.as_str().to_owned());
+        Ok(Known { nodes, users: theirs.chain(listed).chain(kept).collect() })
     }
 
     /// What is to be said of a user who has not been seen.

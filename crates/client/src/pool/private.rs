@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 const PROGRAM: &str = "mutirao";
 
 /// A program started as a private node.
+#[derive(Debug)]
 pub(super) struct PrivateNode {
     pub(super) program: PathBuf,
     pub(super) child: Child,
