@@ -70,6 +70,16 @@ fn cancel_last(world: &mut World, index: usize, app: AppId) {
     world.give_back(index, app, leases);
 }
 
+/// Nobody waits for slots any longer.
+pub(crate) fn lose_patience(world: &mut World) {
+    for index in world.up() {
+        let waiting: Vec<_> = world.nodes[index].core().waiting().collect();
+        for request in waiting {
+            world.input(index, Input::CancelRequest(request));
+        }
+    }
+}
+
 /// Once a pool has settled: whatever is free and lent to strangers is found from any node.
 pub(crate) fn all_slots_can_be_had(world: &mut World) -> Result<(), String> {
     let lends = |world: &World, index: usize, home: usize| {

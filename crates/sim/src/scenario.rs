@@ -8,6 +8,7 @@ use crate::{load, nemesis};
 use core::time::Duration;
 use mutirao_tree::{Accept, Input, Settings};
 use mutirao_wire::Tick;
+use mutirao_wire::limits::SEARCH;
 
 /// By when a pool must have settled after the last fault. The longest pause before a node tries to join
 /// again is five seconds, and a lease lapses after at most ten and the margin of three.
@@ -105,6 +106,12 @@ impl Plan {
             && self.slowest_message() <= Duration::from_millis(6)
     }
 
+    /// Whether a search that has to cross the whole pool, up and down, can be over in its time. Where not, a
+    /// gang as large as the pool may wait for ever.
+    fn searches_in_time(&self) -> bool {
+        self.slowest_message() * 24 <= SEARCH
+    }
+
     /// The one command that runs this plan again.
     pub fn replay(&self) -> String {
         format!("MUTIRAO_SEED={} cargo test -p mutirao-sim --test faults", self.seed)
@@ -129,7 +136,7 @@ pub fn run_faults(plan: &Plan) -> Result<World, String> {
             load::work(&mut world, sequence);
         }
     }
-    quiet(&mut world)?;
+    quiet(plan, &mut world)?;
     if plan.searches_everywhere() {
         load::all_slots_can_be_had(&mut world)?;
     }
@@ -170,7 +177,7 @@ fn found(plan: &Plan, world: &mut World) {
 }
 
 /// The faults stop. All shall find one another, whatever they were told to join meanwhile, and settle.
-fn quiet(world: &mut World) -> Result<(), String> {
+fn quiet(plan: &Plan, world: &mut World) -> Result<(), String> {
     world.mend();
     let first = world.nodes[0].me.clone();
     for index in 0..world.nodes.len() {
@@ -185,6 +192,9 @@ fn quiet(world: &mut World) -> Result<(), String> {
     let by = world.now() + QUIET_BY;
     let mut settled = Duration::ZERO;
     while world.now() < by {
+        if !plan.searches_in_time() {
+            load::lose_patience(world);
+        }
         world.run(Duration::from_secs(1));
         settled = match world.check_quiet() {
             Ok(()) => settled + Duration::from_secs(1),
