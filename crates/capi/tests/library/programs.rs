@@ -4,7 +4,7 @@ use crate::support::{Linking, Scene, compile, node, root, succeed};
 use std::path::Path;
 use std::time::Duration;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(180);
 
 /// Compiles and runs one of the examples; what it prints.
 fn example(name: &str, linking: Linking, arguments: &[&str]) -> String {
