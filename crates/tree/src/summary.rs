@@ -243,7 +243,8 @@ impl Core {
 
     /// Tells the parent: `now`, or soon; at once if it believed that nothing was free.
     pub(crate) fn tell_summary(&mut self, now: bool, out: &mut Vec<Output>) {
-        if !core::mem::take(&mut self.upward.touched) && !(now && self.upward.due.is_some()) {
+        let touched = core::mem::take(&mut self.upward.touched);
+        if !touched && (!now || self.upward.due.is_none()) {
             return;
         }
         let Some(parent) = self.place.parent.as_ref().map(|parent| parent.id) else { return };
