@@ -25,10 +25,6 @@ fn run(lab: &Lab, args: &[&str]) -> Said {
     lab.spawn(command(lab, args)).wait()
 }
 
-fn signal(pid: i32, signal: rustix::process::Signal) {
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
-}
-
 fn sum(map: &Value) -> u64 {
     map.as_object().unwrap().values().filter_map(Value::as_u64).sum()
 }

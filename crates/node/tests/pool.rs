@@ -9,7 +9,7 @@ use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{GiveBack, HeldLease, LeaseChange, LocalMessage};
 use mutirao_wire::query::{Row, Topic};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 #[ignore = "run by other tests, as a process of its own"]
