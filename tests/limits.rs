@@ -308,6 +308,7 @@ fn hello(app: u128) -> ClientHello {
         epoch: Epoch(0),
         leases: Vec::new(),
         plugin: None,
+        as_user: false,
     }
 }
 

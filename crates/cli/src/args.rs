@@ -110,6 +110,8 @@ Examples:
     /// Who may allocate, where that is for administrators to say
     #[command(subcommand)]
     Admin(crate::admin::AdminCommand),
+    /// Run a command for each of many arguments, as GNU parallel does
+    Map(crate::map::MapArgs),
     /// Call one operation of a program
     Call(CallArgs),
     /// Groups of processes joined by channels
@@ -147,7 +149,11 @@ Examples:
     Remote,
     /// Serve one program as a private node (started by the library)
     #[command(hide = true)]
-    Embedded,
+    Embedded {
+        /// Slots to lend, if not one a core
+        #[arg(long)]
+        slots: Option<u16>,
+    },
     /// The other end of a floor that is being measured (started by `bench`)
     #[command(hide = true)]
     FloorPeer {
@@ -604,6 +610,13 @@ pub enum BenchCommand {
         /// Children of each node
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
         fan_out: u16,
+    },
+    /// Many small tasks: commands and operations that do nothing
+    #[command(after_help = "Example: mutirao bench bag --output json")]
+    Bag {
+        /// Tasks of each kind
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+        tasks: u64,
     },
     /// Growing: from asking for a slot to the first result computed on it
     #[command(after_help = "Example: mutirao bench grow --output json")]

@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod call;
 mod charter;
+mod commands;
 mod diff;
 mod doctor;
 mod group;
@@ -14,6 +15,7 @@ mod hosts;
 mod known;
 mod lending;
 mod list;
+mod map;
 mod membership;
 mod orders;
 mod output;
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
 
 /// What this program offers when it makes itself a plugin; a worker has the same.
 pub(crate) fn operations() -> Vec<mutirao::raw::OperationEntry> {
-    bench::operations().into_iter().chain([group::operation()]).collect()
+    bench::operations().into_iter().chain([group::operation(), commands::operation()]).collect()
 }
 
 /// Whoever read our output has seen enough.
@@ -100,6 +102,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Plugin(command) => plugin(cli, command)?,
         Command::Charter(command) => charter::run(&open(cli)?, command, output)?,
         Command::Admin(command) => admin::run(&open(cli)?, command, output)?,
+        Command::Map(args) => return map::run(cli, args),
         Command::Call(args) => return call::run(cli, args),
         Command::Group(command) => return group::run(cli, command),
         Command::Bench(command) => bench(cli, command)?,
@@ -110,7 +113,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Man => man()?,
         Command::Worker => mutirao_confine::worker_main(),
         Command::Remote => hosts::agent::obey()?,
-        Command::Embedded => up::embedded()?,
+        Command::Embedded { slots } => up::embedded(*slots)?,
         Command::FloorPeer { carrier, place, home } => bench::floor_peer(carrier, place, home)?,
     }
     Ok(0)
@@ -163,6 +166,7 @@ fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
         BenchCommand::Alloc { nodes, rounds, fan_out, full } => {
             bench::alloc(cli.output, *nodes, *rounds, *fan_out, *full)
         }
+        BenchCommand::Bag { tasks } => bench::bag(cli.output, *tasks),
         BenchCommand::Grow { rounds } => bench::grow(cli.output, *rounds),
         BenchCommand::Idle { seconds } => bench::idle(cli.output, *seconds),
         BenchCommand::Heal { nodes, rounds, fan_out } => bench::heal(cli.output, *nodes, *rounds, *fan_out),

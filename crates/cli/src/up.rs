@@ -432,7 +432,7 @@ fn has_ended(process: &impl AsFd) -> Result<bool> {
 }
 
 /// `mutirao embedded`: a private node for the one program at the other end of standard input.
-pub fn embedded() -> Result<()> {
+pub fn embedded(slots: Option<u16>) -> Result<()> {
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let directory = tempfile::Builder::new()
         .prefix("mutirao-private-")
@@ -440,5 +440,6 @@ pub fn embedded() -> Result<()> {
         .context("cannot make a directory for the private node among the temporary files")?;
     let mut options = Options::embedded(directory.path(), socket);
     options.signals = true;
+    options.slots = slots;
     Ok(Node::start(options)?.run()?)
 }

@@ -8,7 +8,7 @@ pub use crate::pool::{
     ForeignProgram, Lease, LeaseKey, LeaseState, Options, PipeEnd, PipeEvent, Pool, Private, Request, Slots,
     note_text,
 };
-pub use crate::worker::{init, line};
+pub use crate::worker::{init, line, retire};
 pub use mutirao_ring as ring;
 pub use mutirao_wire as wire;
 pub use mutirao_wire::local::{Leave, Resize, Size};

@@ -50,6 +50,9 @@ pub(crate) fn restrict(plan: &Plan, abi: u8) -> Result<(), Error> {
     rules = allow(rules, &plan.executable, read)?;
     rules = allow(rules, &plan.plugin_dir, read)?;
     rules = allow(rules, &plan.work_dir, work)?;
+    for path in plan.writable.iter().filter(|path| path.exists()) {
+        rules = allow(rules, path, work)?;
+    }
     for path in &plan.library_dirs {
         rules = allow(rules, path, read)?;
     }

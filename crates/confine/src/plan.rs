@@ -30,6 +30,8 @@ pub struct Plan {
     pub work_dir: PathBuf,
     /// What else it may read and execute, files or directories. Those that do not exist are skipped.
     pub readable: Vec<PathBuf>,
+    /// Directories beside its own in which it may read, write and execute. Those that do not exist are skipped.
+    pub writable: Vec<PathBuf>,
     /// Variables beside the fixed ones, which they may not replace.
     pub environment: Vec<(String, String)>,
     /// Limits kept by the kernel.
@@ -40,6 +42,9 @@ pub struct Plan {
     /// signal to the group reaches them all. A template that gives each of its workers a group of its
     /// own says no here, and each worker calls [`crate::lock_group`].
     pub lock_group: bool,
+    /// Whether anything is taken away from it at all. A plugin of the machine's own user who wants it so keeps
+    /// all that the node has; limits hold all the same.
+    pub confined: bool,
     /// Below this level it is not started.
     pub minimum: Level,
     /// The process that must still be the parent, checked once the kernel has promised to end the
@@ -65,10 +70,12 @@ impl Plan {
             library_dirs: Vec::new(),
             work_dir: work_dir.into(),
             readable: default_readable(),
+            writable: Vec::new(),
             environment: Vec::new(),
             limits: Limits::default(),
             network: false,
             lock_group: true,
+            confined: true,
             minimum: Level::None,
             node_pid: std::process::id(),
             landlock_abi_max: None,
@@ -104,12 +111,13 @@ impl Plan {
         let refuse =
             |what, value: &dyn std::fmt::Debug| Err(Error::PlanRefused { what, value: format!("{value:?}") });
         let paths = [&self.executable, &self.plugin_dir, &self.work_dir];
-        for path in paths.into_iter().chain(&self.library_dirs).chain(&self.readable) {
+        for path in paths.into_iter().chain(&self.library_dirs).chain(&self.readable).chain(&self.writable) {
             if !path.is_absolute() {
                 return refuse("paths must be absolute", path);
             }
         }
-        for path in [&self.plugin_dir, &self.work_dir].into_iter().chain(&self.readable) {
+        for path in [&self.plugin_dir, &self.work_dir].into_iter().chain(&self.readable).chain(&self.writable)
+        {
             if std::fs::canonicalize(path).is_ok_and(|real| real == Path::new("/")) {
                 return refuse("the whole file system cannot be allowed", path);
             }
@@ -205,6 +213,8 @@ pub fn default_readable() -> Vec<PathBuf> {
         "/proc/loadavg",
         "/proc/uptime",
         "/proc/version",
+        // Whether the system had to kill for want of memory.
+        "/proc/vmstat",
         "/proc/filesystems",
         "/proc/sys/vm/overcommit_memory",
         "/proc/sys/vm/max_map_count",

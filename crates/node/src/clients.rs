@@ -47,6 +47,8 @@ pub(crate) struct Client {
     pub token_made: Tick,
     pub offer: Offer,
     pub seat: Option<u32>,
+    /// Its workers here are to act as its user, who is the node's.
+    pub as_user: bool,
     pub since: Tick,
     next_handle: u32,
     leases: HashMap<u32, Held>,
@@ -95,6 +97,7 @@ impl Client {
             token_made: now,
             offer: Offer::None,
             seat: None,
+            as_user: false,
             since: now,
             next_handle: 0,
             leases: HashMap::new(),

@@ -88,6 +88,8 @@ pub struct Assignment {
     pub home: NodeRef,
     /// Whether that is this node: the worker is then reached through a ring, without a stream.
     pub local: bool,
+    /// Whether the worker may act as the node's own user, whose program it serves: only if `local`.
+    pub as_user: bool,
 }
 
 /// What a part wants of the others. Carried out in the same turn, in order.

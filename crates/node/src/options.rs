@@ -176,8 +176,52 @@ pub struct Config {
     pub confinement: Option<String>,
     /// What each worker gets.
     pub worker: WorkerConfig,
+    /// Which files workers may touch beside their own.
+    pub files: FilesConfig,
     /// When to lend, and how to take back.
     pub lend: LendConfig,
+}
+
+/// `[files]` in the configuration: which files workers may touch beside their own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilesConfig {
+    /// Whether workers that serve a program of the node's own user on this very machine act as that user where
+    /// the program asks for it, as `mutirao map` does: they are not confined then.
+    pub own: bool,
+    /// Directories in which all workers, whoever they serve, may read and write: a shared file system.
+    pub shared: Vec<PathBuf>,
+}
+
+impl Default for FilesConfig {
+    fn default() -> FilesConfig {
+        FilesConfig { own: true, shared: Vec::new() }
+    }
+}
+
+impl FilesConfig {
+    /// The shared directories as they really lie; `Err` says which of them cannot be one. `private` are the
+    /// directories of the node.
+    pub(crate) fn shared_directories(&self, private: &[&Path]) -> Result<Vec<PathBuf>, String> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let check = |shared: &PathBuf| {
+            let refuse = |why: &str| Err(format!("`files.shared` has {}, which {why}", shared.display()));
+            let there = real(shared);
+            if !shared.is_absolute() || shared.to_str().is_none_or(|text| text.contains(':')) {
+                return refuse("is not the absolute path of a directory, in UTF-8 and without colons");
+            }
+            if there == Path::new("/") {
+                return refuse("is everything");
+            }
+            let holds =
+                |private: &&Path| real(private).starts_with(&there) || there.starts_with(real(private));
+            match private.iter().find(|private| holds(private)) {
+                Some(_) => refuse("holds files of this node, such as its keys, or lies among them"),
+                None => Ok(there),
+            }
+        };
+        self.shared.iter().map(check).collect()
+    }
 }
 
 /// `[worker]` in the configuration: limits of each worker, and what it may reach.
@@ -261,6 +305,7 @@ impl Default for Config {
             max_links: 4096,
             confinement: None,
             worker: WorkerConfig::default(),
+            files: FilesConfig::default(),
             lend: LendConfig::default(),
         }
     }
@@ -315,6 +360,26 @@ mod tests {
         assert_eq!(JoinTarget::parse("[::1]:7700"), JoinTarget::Place("[::1]:7700".into()));
         assert_eq!(JoinTarget::parse("ruby"), JoinTarget::Name("ruby".into()));
         assert_eq!(JoinTarget::parse("ruby:http"), JoinTarget::Name("ruby:http".into()));
+    }
+
+    #[test]
+    fn a_shared_directory_holds_nothing_of_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let (state, data) = (base.join("home/state"), base.join("data"));
+        std::fs::create_dir_all(&state).unwrap();
+        std::fs::create_dir_all(&data).unwrap();
+        let shared = |path: &Path| {
+            let files = FilesConfig { shared: vec![path.to_owned()], ..FilesConfig::default() };
+            files.shared_directories(&[&state])
+        };
+        assert_eq!(shared(&data), Ok(vec![data.clone()]));
+        std::os::unix::fs::symlink(&base, base.join("link")).unwrap();
+        for path in [&base, &base.join("home"), &state, &state.join("nodes"), &base.join("link")] {
+            assert!(shared(path).unwrap_err().contains("of this node"), "{}", path.display());
+        }
+        assert!(shared(Path::new("/")).is_err() && shared(Path::new("data")).is_err());
+        assert!(shared(Path::new("/a:b")).is_err());
     }
 
     #[test]

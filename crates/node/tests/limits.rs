@@ -121,6 +121,7 @@ fn who_waits_while_descriptors_are_short_is_let_in_when_there_are_some() {
         epoch: Epoch(0),
         leases: Vec::new(),
         plugin: None,
+        as_user: false,
     };
     let mut bytes = Vec::new();
     LocalMessage::from(hello).put(&mut bytes);

@@ -25,6 +25,9 @@ pub struct ClientHello {
     pub leases: Vec<HeldLease>,
     /// Whether the program will run operations: it then offers its plugin next.
     pub plugin: Option<PluginId>,
+    /// Whether its workers on this very machine are to act as its user, with nothing kept from them. Only the
+    /// node's own user gets that, and only where the owner's configuration lets it.
+    pub as_user: bool,
 }
 
 /// A lease a returning program says it holds.

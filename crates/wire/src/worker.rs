@@ -15,6 +15,13 @@ pub const WORKER_ENV: &str = "MUTIRAO_WORKER_FD";
 /// The environment variable that tells a worker how many threads it may keep busy.
 pub const SLOTS_ENV: &str = "MUTIRAO_SLOTS";
 
+/// The environment variable that tells a worker what of its machine's files it may touch: `own`, all that its
+/// user may; `shared=`, with directories between colons, what lies below these; `playpen`, its own directory.
+pub const PLACE_ENV: &str = "MUTIRAO_PLACE";
+
+/// The value of [`PLACE_ENV`] for a worker that acts as its user.
+pub const PLACE_OWN: &str = "own";
+
 /// The environment variable that tells a worker which instances of a named resource are its own:
 /// `MUTIRAO_RESOURCE_GPU` for `gpu`. What is no letter or digit becomes `_`.
 pub fn resource_variable(resource: &str) -> String {

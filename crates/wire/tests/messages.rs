@@ -157,7 +157,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     };
     let held = HeldLease { handle: Handle(1), serial: 3, lender: node(2) };
     sample!(LocalMessage:
-        ClientHello { protocol: (1, 1), app: AppId(5), name: "demo".into(), epoch: Epoch(0), leases: vec![held], plugin: None },
+        ClientHello { protocol: (1, 1), app: AppId(5), name: "demo".into(), epoch: Epoch(0), leases: vec![held], plugin: None, as_user: true },
         ClientWelcome { protocol: 1, node: node(1), pool: Some(PoolId([4; 32])), user: "ana@node1".into(), spinner: 2 },
         ClientRefused { text: "no".into() },
         OfferPlugin { name: "demo".into(), version: String::new(), operations: vec![], files: vec!["demo".into()] },

@@ -1,6 +1,7 @@
 //! `mutirao bench`: figures of this machine, each beside a floor taken in the same run.
 
 mod alloc;
+mod bag;
 mod calls;
 mod floor;
 mod floor_tree;
@@ -10,6 +11,7 @@ mod idle;
 mod pool;
 
 pub use alloc::alloc;
+pub use bag::bag;
 pub use calls::{call, operations};
 pub use floor::peer as floor_peer;
 pub use grow::grow;

@@ -43,6 +43,7 @@ pub(super) struct Link {
     name: String,
     epoch: Epoch,
     offer: Option<Offer>,
+    as_user: bool,
     pub(super) welcome: Option<ClientWelcome>,
     /// What became of the offer.
     pub(super) plugin: Option<Result<PluginId, String>>,
@@ -55,6 +56,7 @@ impl Link {
         app: AppId,
         name: String,
         offer: Option<Offer>,
+        as_user: bool,
     ) -> Link {
         Link {
             socket,
@@ -64,6 +66,7 @@ impl Link {
             name,
             epoch: Epoch(0),
             offer,
+            as_user,
             welcome: None,
             plugin: None,
         }
@@ -99,6 +102,7 @@ impl Link {
             epoch: self.epoch,
             leases,
             plugin: self.plugin.as_ref().and_then(|plugin| plugin.as_ref().ok()).copied(),
+            as_user: self.as_user,
         };
         LocalMessage::from(hello).put(self.socket.out());
         if let Some(offer) = &self.offer {

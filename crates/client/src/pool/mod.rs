@@ -164,12 +164,12 @@ impl Pool {
                 return Err(Error::NotRunning { looked: around.described() });
             }
             None => {
-                let (fd, node) = private::start(&around.described())?;
+                let (fd, node) = private::start(&around.described(), options.private_slots)?;
                 (fd, None, Some(node))
             }
         };
         let slots = options.slots.limited_by(|name| std::env::var(name).ok())?;
-        let mut link = Link::new(Socket::new(fd), path, random_app()?, name, offer);
+        let mut link = Link::new(Socket::new(fd), path, random_app()?, name, offer, options.as_user);
         link.greet(Vec::new())?;
         let shared = Shared::new(Core::new(link, Elastic::new(slots)))?;
         // From here on dropping the handle closes everything.

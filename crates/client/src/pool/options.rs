@@ -27,6 +27,11 @@ pub struct Options {
     pub libraries: Vec<PathBuf>,
     /// Who asks for slots.
     pub slots: Slots,
+    /// Slots of a private node, should one be started; by default one a core.
+    pub private_slots: Option<u16>,
+    /// Let workers on this very machine act as the user who runs this program: they are not confined, and touch
+    /// whatever files the user may. The owner of the node can forbid it; workers elsewhere are never so.
+    pub as_user: bool,
 }
 
 /// When a private node is started, which uses this machine's cores and ends with the program.

@@ -19,15 +19,20 @@ pub(super) struct PrivateNode {
 }
 
 /// Starts it; the socket is its only client, and it ends when that closes. `looked` says for an error where a
-/// running node was looked for.
-pub(super) fn start(looked: &str) -> Result<(OwnedFd, PrivateNode), Error> {
+/// running node was looked for; `slots` is what it lends, if not one a core.
+pub(super) fn start(looked: &str, slots: Option<u16>) -> Result<(OwnedFd, PrivateNode), Error> {
     let Some(program) = program() else { return Err(Error::NoNode { looked: looked.into() }) };
     let (mine, its) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::system("make a socket pair"))?;
     // As its standard input the socket reaches that process only, whatever other threads start meanwhile.
     // A group of its own keeps it alive while this program handles an interrupt from the terminal.
-    let child =
-        Command::new(&program).arg("embedded").stdin(its).stdout(Stdio::null()).process_group(0).spawn();
+    let child = Command::new(&program)
+        .arg("embedded")
+        .args(slots.map(|slots| format!("--slots={slots}")))
+        .stdin(its)
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn();
     match child {
         Ok(child) => Ok((mine, PrivateNode { program, child })),
         Err(source) => Err(Error::Embedded { program, source }),

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::operation::{OperationEntry, register};
 use crate::sys;
 use mutirao_wire::worker::WORKER_ENV;
+use std::sync::atomic::Ordering;
 
 /// Makes the operations of this program known. Call it once, as the first statement of `main`, before any
 /// thread is started.
@@ -32,6 +33,12 @@ pub fn init(operations: Vec<OperationEntry>) -> Result<(), Error> {
             Err(why) => give_up(&why),
         },
     }
+}
+
+/// Lets this worker end when the call that runs now has been answered: another takes its place, and whatever
+/// its calls have left running is ended with it. Without effect outside a worker.
+pub fn retire() {
+    serve::RETIRES.store(true, Ordering::Relaxed);
 }
 
 /// Ends a worker or template with a text that its node shows to the caller.

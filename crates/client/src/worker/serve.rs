@@ -9,6 +9,7 @@ use mutirao_wire::stream::{CallExtent, failure, failure_header, result_header};
 use mutirao_wire::{CallId, Handle};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Results are shown to the caller at the latest when so many are ready,
@@ -23,6 +24,9 @@ const READ_BYTES: usize = DATA_BODY_MAX + HEADER_BYTES;
 const DIRECT_MIN: usize = 8 * 1024;
 /// Memory of an argument that is kept for the next.
 const KEPT_MAX: usize = 1024 * 1024;
+
+/// Set by an operation: this call is the worker's last.
+pub(super) static RETIRES: AtomicBool = AtomicBool::new(false);
 
 /// What a worker is given.
 pub(super) struct Worker {
@@ -53,7 +57,7 @@ struct Server<'a> {
 
 /// Why the loop ends.
 enum Stop {
-    /// The caller is gone.
+    /// The caller is gone, or an operation has retired the worker.
     Gone,
     /// The caller breaks the protocol, or the system fails.
     Broken(String),
@@ -271,6 +275,10 @@ impl Server<'_> {
         result.shrink_to(DATA_BODY_MAX);
         self.result = result;
         self.answered(ended);
+        if RETIRES.load(Ordering::Relaxed) {
+            self.show()?;
+            return Err(Stop::Gone);
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::socket::{Received, Socket};
 use crate::sys::{self, Side};
 use mutirao_ring::{Bell, Ringer, SpinBoard, Spinner, WorkerEnd};
 use mutirao_wire::limits::PROTOCOL;
-use mutirao_wire::worker::{Exited, Fork, Forked, WorkerHello, WorkerMessage};
+use mutirao_wire::worker::{Exited, Fork, Forked, PLACE_ENV, PLACE_OWN, WorkerHello, WorkerMessage};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -158,9 +158,12 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
         return Ok(Outcome::Ended);
     }
     rustix::process::setpgid(None, None).map_err(failed("make a process group"))?;
-    // So that the node's kill reaches all that operations start. Where the kernel knows no filters this fails;
+    // So that the node's kill reaches all that operations start. What acts as its user may do what the user's
+    // shell may. Where the kernel knows no filters this fails;
     // whether programs run at all there was for the node's owner to say before the template began.
-    let _ = mutirao_confine::lock_group();
+    if !fork.environment.iter().any(|(name, value)| name == PLACE_ENV && value == PLACE_OWN) {
+        let _ = mutirao_confine::lock_group();
+    }
     let [memory, call_bell, reply_bell, board, stderr, line] =
         <[OwnedFd; FORK_FDS]>::try_from(fds).map_err(|_| "a descriptor is missing".to_owned())?;
     rustix::stdio::dup2_stderr(&stderr).map_err(failed("redirect standard error"))?;

@@ -132,6 +132,13 @@ impl Daemon {
 
     fn lease_begins(&mut self, record: LeaseRecord) {
         let serial = record.serial;
+        let local = record.asker.home.id == self.ctx.me.id;
+        let client = self.clients.by_app(record.asker.app).and_then(|conn| self.clients.get(conn));
+        // Whoever claims to be at home here gets nothing by it: only what that program itself has offered runs
+        // unconfined, and only that program can call it.
+        let its_own =
+            client.is_some_and(|client| client.as_user && client.plugin() == record.asker.plugin.as_ref());
+        let as_user = local && its_own;
         let assignment = Assignment {
             serial,
             app: record.asker.app,
@@ -141,7 +148,8 @@ impl Daemon {
             bundle: record.bundle,
             instances: record.instances,
             plugin: record.asker.plugin,
-            local: record.asker.home.id == self.ctx.me.id,
+            local,
+            as_user,
             home: record.asker.home,
         };
         self.lender.begin(&mut self.ctx, &mut self.plugins, assignment);

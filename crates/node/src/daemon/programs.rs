@@ -82,6 +82,7 @@ impl Daemon {
             format!("{}@{}", sys::user_name(uid), ctx.me.name)
         };
         let mut client = Client::new(hello.app, hello.name, user, pid, hello.epoch, ctx.now);
+        client.as_user = hello.as_user && same_user;
         if let Some(identity) = self.user.as_ref().filter(|_| same_user) {
             client.token = authority::sign_token(identity, hello.app, ctx.me.id).unwrap_or_default();
         }

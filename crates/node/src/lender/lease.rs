@@ -53,7 +53,12 @@ impl Lease {
     /// The template that its workers come from; `None` for bare slots.
     pub fn key(&self) -> Option<Key> {
         let plugin = self.given.plugin.as_ref()?.id;
-        Some(Key { plugin, app: self.given.app, memory_mib: self.given.bundle.memory_mib })
+        Some(Key {
+            plugin,
+            app: self.given.app,
+            memory_mib: self.given.bundle.memory_mib,
+            as_user: self.given.as_user,
+        })
     }
 
     /// What tells its worker, in the environment, what it holds.

@@ -42,7 +42,7 @@ use mutirao_wire::lease::{LeaseEnd, WorkerState};
 use mutirao_wire::limits::TEXT_BYTES_MAX;
 use mutirao_wire::query::{Confinement, Row, WorkerRow};
 use mutirao_wire::stream::failure;
-use mutirao_wire::worker::{Exited, Fork, Forked, WorkerMessage};
+use mutirao_wire::worker::{Exited, Fork, Forked, PLACE_ENV, PLACE_OWN, WorkerMessage};
 use mutirao_wire::{AppId, CallId, PluginId, Tick};
 use process::{Claim, Process};
 use seats::Seats;
@@ -95,6 +95,10 @@ pub struct Lender {
     report: Report,
     minimum: Level,
     oom: OomWatch,
+    /// Where all workers may read and write.
+    shared: Vec<PathBuf>,
+    /// Whether workers may act as the node's own user.
+    own: bool,
     /// Where templates have their directories.
     directory: PathBuf,
     leases: HashMap<u64, Lease>,
@@ -139,12 +143,26 @@ impl Lender {
                 return Err(Error::Config { path: ctx.paths.state.join("node.toml"), reason });
             }
         };
+        let state = &ctx.paths.state;
+        // The keys of the pool's other nodes and users on this machine lie two directories above.
+        let state =
+            state.ancestors().nth(2).filter(|base| state.starts_with(base.join("nodes"))).unwrap_or(state);
+        let private = [state, &ctx.paths.cache, &ctx.paths.spool, &ctx.paths.runtime];
+        let shared = ctx
+            .config
+            .files
+            .shared_directories(&private)
+            .map_err(|reason| Error::Config { path: ctx.paths.state.join("node.toml"), reason })?;
+        // An owner who demands some confinement means all workers.
+        let own = ctx.config.files.own && minimum == Level::None;
         Ok(Lender {
             starter,
             seats,
             report: mutirao_confine::probe(),
             minimum,
             oom: OomWatch::new(),
+            shared,
+            own,
             directory: ctx.paths.spool.join("work"),
             leases: HashMap::new(),
             templates: HashMap::new(),
@@ -185,8 +203,9 @@ impl Lender {
 
     /// A lease begins. Its worker is made when the plugin is here; news follow as `Action::Worker`.
     /// For one without a plugin nothing is started and nothing reported.
-    pub fn begin(&mut self, ctx: &mut Context, plugins: &mut Plugins, assignment: Assignment) {
+    pub fn begin(&mut self, ctx: &mut Context, plugins: &mut Plugins, mut assignment: Assignment) {
         let serial = assignment.serial;
+        assignment.as_user &= self.own;
         self.gone.remove(&assignment.app);
         let (plugin, user, home) =
             (assignment.plugin.clone(), assignment.user.clone(), assignment.home.clone());
@@ -621,6 +640,14 @@ impl Lender {
         plan.limits.memory_bytes = memory_mib.map(|memory_mib| u64::from(memory_mib) << 20);
         plan.limits.open_files = limits.files.or(plan.limits.open_files);
         plan.limits.processes = limits.processes.or(plan.limits.processes);
+        plan.writable = self.shared.clone();
+        if key.as_user {
+            plan.confined = false;
+            // Those that protect an owner from others are not for the owner's own commands.
+            plan.limits.file_bytes = None;
+            plan.limits.open_files = limits.files;
+            plan.limits.processes = limits.processes;
+        }
         self.starter.start(number, plan)?;
         let template = Template {
             key,
@@ -841,7 +868,8 @@ impl Lender {
         let Some(of) = self.templates.get(&template) else { return };
         let (directory, app, slots, local) =
             (of.directory.join(number.to_string()), lease.given.app, lease.given.slots, lease.given.local);
-        let environment = lease.environment();
+        let mut environment = lease.environment();
+        environment.extend(self.place(lease.given.as_user));
         let equipped = self.equip(&directory, local.then_some(app));
         let Equipment { ring, stderr, line, descriptors } = match equipped {
             Ok(equipment) => equipment,
@@ -884,6 +912,17 @@ impl Lender {
             tracing::warn!("a template cannot be reached and is ended: {error}");
             self.end_template(template);
         }
+    }
+
+    /// What tells a worker which files it may touch beside its own.
+    fn place(&self, as_user: bool) -> Option<(String, String)> {
+        let shared: Vec<String> = self.shared.iter().map(|path| path.display().to_string()).collect();
+        let place = match (as_user, shared.is_empty()) {
+            (true, _) => PLACE_OWN.to_owned(),
+            (false, false) => format!("shared={}", shared.join(":")),
+            (false, true) => return None,
+        };
+        Some((PLACE_ENV.to_owned(), place))
     }
 
     fn equip(

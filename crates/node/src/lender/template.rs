@@ -30,6 +30,8 @@ pub struct Key {
     pub app: AppId,
     /// The memory limit, MiB; 0 for none.
     pub memory_mib: u32,
+    /// Whether they act as the node's own user, and are not confined.
+    pub as_user: bool,
 }
 
 /// How far a template is.

@@ -220,6 +220,7 @@ impl Program {
             epoch: Epoch(epoch),
             leases,
             plugin: None,
+            as_user: false,
         };
         let node = NodeRef {
             id: mutirao_wire::NodeId([0; 32]),
