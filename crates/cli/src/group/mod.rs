@@ -5,6 +5,7 @@ mod check;
 mod file;
 mod launch;
 mod list;
+mod needs;
 mod pipe;
 mod places;
 mod print;
