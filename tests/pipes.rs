@@ -96,7 +96,7 @@ fn a_pipe_goes_on_after_a_cut() {
     let Some(hosts) = Hosts::new(3) else { return };
     hosts.up_all(&[1, 1, 1]);
     let mut command = hosts.command(1, Lab::program());
-    command.args(["pipes", "numbers", "n2", "n3", "400", "20"]);
+    command.args(["pipes", "numbers", "n2", "n3", "300", "50"]);
     let program = hosts.spawn(command);
     hosts.until("both ends work", || {
         let busy = |row: &&Value| row["operation"].is_string();
@@ -106,7 +106,7 @@ fn a_pipe_goes_on_after_a_cut() {
     std::thread::sleep(Duration::from_secs(3));
     hosts.heal(3);
     let said = program.wait().json();
-    assert_eq!(said["far"]["taken"], 40_000, "{said}");
+    assert_eq!(said["far"]["taken"], 30_000, "{said}");
     assert!(said["near"]["opened"].as_u64() >= Some(2), "the pipe was opened anew: {said}");
 }
 

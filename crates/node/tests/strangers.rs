@@ -5,10 +5,13 @@ mod common;
 
 use common::{PATIENCE, Pool, Program, Running};
 use mutirao_trust::{Admit, Home, Identity, Name, Role, server_name};
-use mutirao_wire::frame::Decoder;
+use mutirao_wire::frame::{Decoder, Header, put_frame};
 use mutirao_wire::limits::{CONTROL_BODY_MAX, PROTOCOL};
 use mutirao_wire::link::{Hello, LinkMessage, Purpose, RefuseReason, Welcome};
-use mutirao_wire::{Incarnation, NodeRef};
+use mutirao_wire::pipe::{
+    BindPipe, JoinPipe, PipeBinding, PipeNews, PipeOrder, PipePlace, PipeState, PipeUnbound, pipe_header,
+};
+use mutirao_wire::{AppId, Epoch, Handle, Incarnation, NodeRef};
 use rustls::{ClientConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -54,6 +57,21 @@ impl Stranger {
             let mut bytes = [0; 4096];
             let count = self.stream.read(&mut bytes).unwrap();
             assert!(count > 0, "neither welcomed nor told why not");
+            self.decoder.push(&bytes[..count]);
+        }
+    }
+
+    /// The next frame that `read` makes something of.
+    fn hear<M>(&mut self, read: impl Fn(&Header, &[u8]) -> Option<M>) -> M {
+        loop {
+            while let Some((header, body)) = self.decoder.next_frame().unwrap() {
+                if let Some(message) = read(&header, body) {
+                    return message;
+                }
+            }
+            let mut bytes = [0; 4096];
+            let count = self.stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "cut off");
             self.decoder.push(&bytes[..count]);
         }
     }
@@ -145,4 +163,38 @@ fn a_node_that_breaks_the_protocol_is_cut_off_and_others_are_not() {
         assert!(early.is_cut_off());
     }
     assert_eq!(Program::connect(&a.socket, 1).nodes().len(), 2);
+}
+
+#[test]
+fn a_pipe_that_no_home_has_announced_is_refused_by_name() {
+    let pool = Pool::new();
+    let a = pool.start("a", 1, &[]);
+    let x = node(&pool, "x");
+    let mut data = Stranger::dial(&pool, &x, &a);
+    data.hello.purpose = Purpose::Data;
+    data.greet().unwrap();
+    let (app, number, handle) = (AppId(7), 1, Handle(1));
+    let (from, to) = (PipePlace::Lease(1), PipePlace::Lease(1));
+    let mut bytes = Vec::new();
+    PipeBinding::from(BindPipe { handle, app, number, from, to, plain: true }).put(&mut bytes);
+    // What it says under a handle that means nothing goes nowhere.
+    put_frame(&mut bytes, pipe_header(handle, 5), b"hello");
+    data.stream.write_all(&bytes).unwrap();
+    let answer = data.hear(|header, body| PipeBinding::read(header, body).ok());
+    assert_eq!(answer, PipeUnbound { handle, unknown: true }.into());
+
+    // Nor can it announce one to a lease of which it is not the home.
+    let mut control = Stranger::dial(&pool, &x, &a);
+    control.greet().unwrap();
+    let me = control.hello.node.clone();
+    let join = JoinPipe { app, epoch: Epoch(0), number, serial: 1, node: me, other: from };
+    let mut bytes = Vec::new();
+    PipeOrder::from(join).put(&mut bytes);
+    control.stream.write_all(&bytes).unwrap();
+    let answer = control.hear(|header, body| PipeOrder::read(header, body).ok());
+    let PipeOrder::PipeNews(PipeNews { number: 1, state: PipeState::Failed(why), .. }) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(why.contains("not known"), "{why}");
+    assert_eq!(Program::connect(&a.socket, 1).nodes().len(), 1);
 }

@@ -219,3 +219,20 @@ proptest! {
         let _ = Charter::parse_known(&text);
     }
 }
+
+#[test]
+fn links_are_trusted_by_names_or_when_both_ends_are_in_one_network() {
+    let text = "[trusted]\npairs = [[\"a\", \"b\"]]\nsubnets = [\"10.1.0.0/16\", \"fd00::/8\"]\n";
+    let trusted = Charter::parse(text).unwrap().trusted;
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let covers = |names, one: &str, other: &str| trusted.covers(names, [ip(one), ip(other)]);
+    assert!(covers(["a", "b"], "192.0.2.1", "192.0.2.2"));
+    assert!(covers(["b", "a"], "192.0.2.1", "192.0.2.2"));
+    assert!(!covers(["a", "a"], "192.0.2.1", "192.0.2.2"));
+    assert!(covers(["c", "d"], "10.1.2.3", "10.1.255.1"));
+    assert!(covers(["c", "d"], "::ffff:10.1.2.3", "10.1.255.1"), "as a socket for both families says it");
+    assert!(!covers(["c", "d"], "10.1.2.3", "10.2.0.1"));
+    assert!(covers(["c", "d"], "fd12::1", "fd34::2"));
+    assert!(!covers(["c", "d"], "fd12::1", "10.1.0.1"));
+    assert!(!Charter::default().trusted.covers(["a", "b"], [ip("10.1.2.3"), ip("10.1.2.3")]));
+}

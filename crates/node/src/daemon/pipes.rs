@@ -270,7 +270,9 @@ impl Daemon {
             PipePlace::Lease(serial) => self.line(serial),
         };
         let Some(conn) = conn else { return };
-        put(&mut self.ctx, conn, message, fds);
+        if !put(&mut self.ctx, conn, message, fds) {
+            tracing::warn!(app = %app, "an end of a pipe cannot be told of it: its connection is closed");
+        }
         if at != PipePlace::Program && self.ctx.conns.queued(conn) > LINE_MAX {
             tracing::warn!("a worker does not listen on its line, which is closed");
             self.ctx.conns.close(conn);
@@ -299,9 +301,10 @@ impl Daemon {
     }
 }
 
-fn put(ctx: &mut Context, conn: ConnId, message: impl Into<PipeMessage>, fds: Vec<OwnedFd>) {
+/// False if the connection is closed.
+fn put(ctx: &mut Context, conn: ConnId, message: impl Into<PipeMessage>, fds: Vec<OwnedFd>) -> bool {
     let message = message.into();
-    ctx.conns.put_with_fds(conn, fds, |out| message.put(out));
+    ctx.conns.put_with_fds(conn, fds, |out| message.put(out))
 }
 
 fn put_binding(ctx: &mut Context, conn: ConnId, message: impl Into<PipeBinding>) {
