@@ -22,6 +22,7 @@ mod output;
 mod queue;
 mod service;
 mod sim;
+mod sim_bags;
 mod topology;
 mod units;
 mod up;

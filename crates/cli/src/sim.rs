@@ -1,9 +1,10 @@
 //! `mutirao sim`: tries a pool and a load in a simulation, before machines are asked.
 
 use crate::args::{Cli, Output};
+use crate::sim_bags::{self, BagsArgs};
 use crate::up::read_topology;
 use anyhow::{Result, anyhow, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 use mutirao_sim::{Allocator, Plan, Random, Served, Traffic, Trial, allocate_once, run_faults};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -17,14 +18,21 @@ const MIB_A_THOUSAND: usize = 9;
 
 /// Options of `sim`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   mutirao sim --nodes 205                        how such a pool forms, and what allocating costs
   mutirao sim --topology rooms.txt --latency 200 the tree of a file, links of 200 microseconds
   mutirao sim --nodes 1000 --slots 4 --load 95   programs that keep 95 % of the slots busy, and how a
                                                  central server and random probes would serve them
-  mutirao sim --nodes 40 --faults 100            100 runs with crashes, cuts and stalls")]
+  mutirao sim --nodes 40 --faults 100            100 runs with crashes, cuts and stalls
+  mutirao sim bags --by task-size                how long bags of tasks would take, by scheduler"
+)]
 pub struct SimArgs {
+    /// What else can be tried
+    #[command(subcommand)]
+    pub what: Option<What>,
     /// Nodes of the pool
     #[arg(long, value_name = "N", default_value_t = 205, conflicts_with = "topology",
           value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
@@ -72,8 +80,18 @@ pub struct SimArgs {
     pub seed: u64,
 }
 
+/// What `sim` tries besides pools.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Try schedulers of bags of tasks on drawn grids
+    Bags(BagsArgs),
+}
+
 /// Runs `mutirao sim`.
 pub fn run(cli: &Cli, args: &SimArgs) -> Result<()> {
+    if let Some(What::Bags(args)) = &args.what {
+        return sim_bags::run(cli.output, args);
+    }
     let trial = trial(args)?;
     if args.faults > 0 {
         return faults(cli.output, args, trial.parents.len());
@@ -245,7 +263,7 @@ fn faults(output: Output, args: &SimArgs, nodes: usize) -> Result<()> {
 }
 
 /// One row: an object a line, or text.
-fn print(output: Output, row: &Value, text: impl FnOnce() -> String) {
+pub(crate) fn print(output: Output, row: &Value, text: impl FnOnce() -> String) {
     match output {
         Output::Json if row.is_null() => {}
         Output::Json => println!("{row}"),

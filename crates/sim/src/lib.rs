@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+pub mod bags;
 mod charter;
 mod check;
 mod clock;

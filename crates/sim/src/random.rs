@@ -31,6 +31,11 @@ impl Random {
         self.below(100) < percent
     }
 
+    /// A number from 0 to below 1.
+    pub fn part(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// A time between the two, in microseconds' steps.
     pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let span = most.saturating_sub(least).as_micros() as usize;

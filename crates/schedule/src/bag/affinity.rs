@@ -12,8 +12,9 @@ const WINDOW: usize = 4096;
 /// where something they read is: first of those with the fewest attempts, then where most of it is
 /// (Santos-Neto, Cirne, Brasileiro, Lima 2004).
 ///
-/// A worker at a site that has nothing of what any waiting task reads does not stay idle: it gets the task
-/// that loses least by it, which is the one that has least elsewhere.
+/// A task that reads something which is at a site, but not at that of a free worker, waits for its site as
+/// long as no more such tasks wait than workers there could run it: bringing everything elsewhere would hardly be
+/// faster. Beyond that, the task that has least there goes elsewhere.
 #[derive(Debug)]
 pub struct StorageAffinity {
     /// Attempts of a task at once.
@@ -27,9 +28,12 @@ pub struct StorageAffinity {
     sites: BTreeMap<u32, Site>,
     /// Who reads a blob, of those that are weighed.
     readers: BTreeMap<BlobHash, BTreeSet<u64>>,
-    /// Waiting tasks by (priority, bytes of their inputs where most are, number).
-    by_loss: BTreeSet<(Reverse<i32>, u64, u64)>,
+    /// Waiting tasks of which nothing is anywhere.
+    homeless: BTreeSet<Loss>,
 }
+
+/// (priority, bytes of its inputs where most are, number).
+type Loss = (Reverse<i32>, u64, u64);
 
 /// A task, and its affinity with each site where that is positive.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ struct Weighed {
 struct Site {
     waiting: BTreeSet<(Reverse<i32>, Reverse<u64>, u64)>,
     running: BTreeSet<(usize, Reverse<u64>, u64)>,
+    /// Waiting tasks of whose inputs most is here.
+    homed: BTreeSet<Loss>,
 }
 
 impl StorageAffinity {
@@ -58,7 +64,7 @@ impl StorageAffinity {
             later: BTreeSet::new(),
             sites: BTreeMap::new(),
             readers: BTreeMap::new(),
-            by_loss: BTreeSet::new(),
+            homeless: BTreeSet::new(),
         }
     }
 
@@ -70,10 +76,16 @@ impl StorageAffinity {
             waiting.find_map(|&order| Some((order, floor.worker_at(number, order.2, level)?)))
         });
         let near = near.min().map(|((priority, _, task), worker)| (priority, Choice { task, worker }));
-        let far = self.by_loss.iter().find_map(|&(priority, _, task)| {
+        let away = |&(priority, bytes, task): &Loss| {
             let worker = free.iter().find_map(|&site| floor.worker_at(site, task, level))?;
-            Some((priority, Choice { task, worker }))
+            Some(((priority, bytes), Choice { task, worker }))
+        };
+        let crowded = self.sites.iter().filter_map(|(&number, site)| {
+            let too_many = |loss: &&Loss| site.homed.len() > floor.workers_for(loss.2, number);
+            site.homed.iter().filter(too_many).find_map(away)
         });
+        let far = crowded.chain(self.homeless.iter().find_map(away));
+        let far = far.min_by_key(|(loss, _)| *loss).map(|((priority, _), choice)| (priority, choice));
         let best = near.into_iter().chain(far).min_by_key(|(priority, _)| *priority);
         best.map(|(_, choice)| choice)
     }
@@ -95,8 +107,8 @@ impl StorageAffinity {
     fn enter(&mut self, floor: &Floor, task: u64) {
         let (Some(stage), Some(priority)) = (floor.stage(task), floor.priority(task)) else { return };
         if stage == Stage::Waiting && self.waiting >= WINDOW {
-            match self.by_loss.last() {
-                Some(&(lowest, _, other)) if lowest > Reverse(priority) => {
+            match self.least_urgent() {
+                Some((lowest, _, other)) if lowest > Reverse(priority) => {
                     self.leave(other);
                     self.later.insert((lowest, other));
                 }
@@ -145,6 +157,11 @@ impl StorageAffinity {
         }
     }
 
+    fn least_urgent(&self) -> Option<Loss> {
+        let losses = self.sites.values().map(|site| &site.homed).chain([&self.homeless]);
+        losses.filter_map(|losses| losses.last().copied()).max()
+    }
+
     fn index(&mut self, task: u64, weighed: &Weighed) {
         let priority = Reverse(weighed.priority);
         for (&number, &bytes) in &weighed.affinities {
@@ -156,12 +173,19 @@ impl StorageAffinity {
             }
         }
         if weighed.stage == Stage::Waiting {
-            self.by_loss.insert((priority, weighed.most(), task));
+            let (home, bytes) = weighed.home();
+            let site = home.and_then(|home| self.sites.get_mut(&home));
+            site.map_or(&mut self.homeless, |site| &mut site.homed).insert((priority, bytes, task));
         }
     }
 
     fn unindex(&mut self, task: u64, weighed: &Weighed) {
         let priority = Reverse(weighed.priority);
+        if weighed.stage == Stage::Waiting {
+            let (home, bytes) = weighed.home();
+            let site = home.and_then(|home| self.sites.get_mut(&home));
+            site.map_or(&mut self.homeless, |site| &mut site.homed).remove(&(priority, bytes, task));
+        }
         for (&number, &bytes) in &weighed.affinities {
             let Some(site) = self.sites.get_mut(&number) else { continue };
             match weighed.stage {
@@ -173,16 +197,14 @@ impl StorageAffinity {
                 self.sites.remove(&number);
             }
         }
-        if weighed.stage == Stage::Waiting {
-            self.by_loss.remove(&(priority, weighed.most(), task));
-        }
     }
 }
 
 impl Weighed {
-    /// Bytes of its inputs at the site where most of them are.
-    fn most(&self) -> u64 {
-        self.affinities.values().copied().max().unwrap_or(0)
+    /// The site where most of its inputs are, and how many bytes.
+    fn home(&self) -> (Option<u32>, u64) {
+        let most = self.affinities.iter().max_by_key(|(site, bytes)| (**bytes, Reverse(**site)));
+        most.map_or((None, 0), |(site, bytes)| (Some(*site), *bytes))
     }
 }
 
@@ -193,8 +215,7 @@ impl Policy for StorageAffinity {
 
     fn next(&mut self, _now: Tick, floor: &Floor) -> Option<Choice> {
         let (level, free) = floor.free_sites()?;
-        let first = self.first_phase(floor, level, &free).or_else(|| floor.first_in_turn());
-        first.or_else(|| self.second_phase(floor, &free))
+        self.first_phase(floor, level, &free).or_else(|| self.second_phase(floor, &free))
     }
 
     fn changed(&mut self, floor: &Floor, change: Change) {

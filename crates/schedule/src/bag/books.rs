@@ -16,7 +16,7 @@ impl Floor {
         if is_new {
             let kind = self.kinds.get_mut(kind);
             for (&number, worker) in &self.workers {
-                kind.fit.extend(worker.level(&kind.needs).map(|level| (level, worker.site, number)));
+                kind.enter(number, worker);
             }
         }
         self.tasks.insert(task, Known { kind, priority, votes: votes.max(1), inputs });
@@ -88,16 +88,14 @@ impl Floor {
     fn fit(&mut self, number: u64) {
         let Some(worker) = self.workers.get(&number) else { return };
         for kind in self.kinds.iter_mut() {
-            kind.fit.extend(worker.level(&kind.needs).map(|level| (level, worker.site, number)));
+            kind.enter(number, worker);
         }
     }
 
     fn unfit(&mut self, number: u64) {
         let Some(worker) = self.workers.get(&number) else { return };
         for kind in self.kinds.iter_mut() {
-            if let Some(level) = worker.level(&kind.needs) {
-                kind.fit.remove(&(level, worker.site, number));
-            }
+            kind.leave(number, worker);
         }
     }
 

@@ -163,6 +163,12 @@ impl Floor {
         self.kinds.iter().flat_map(|kind| kind.begun.iter().chain(&kind.fresh).map(|turn| turn.1))
     }
 
+    /// How many workers at a site could run a task of which nothing has run yet, were nothing else there.
+    pub fn workers_for(&self, task: u64, site: u32) -> usize {
+        let kind = self.kind_of(task).filter(|_| !self.live.contains_key(&task));
+        kind.and_then(|kind| self.kinds.get(kind).could.get(&site).copied()).unwrap_or(0)
+    }
+
     /// All workers and their sites.
     pub fn workers(&self) -> impl Iterator<Item = (u64, u32)> {
         self.workers.iter().map(|(number, worker)| (*number, worker.site))

@@ -1,4 +1,5 @@
 use super::Needs;
+use super::worker::Worker;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,31 @@ pub(super) struct Kind {
     pub(super) running: BTreeSet<(usize, u64, u64)>,
     /// (attempts that wait there, site, worker).
     pub(super) fit: BTreeSet<(u16, u32, u64)>,
+    /// How many workers at a site could take one if nothing else were there.
+    pub(super) could: BTreeMap<u32, usize>,
+}
+
+impl Kind {
+    /// Takes note of a worker.
+    pub(super) fn enter(&mut self, number: u64, worker: &Worker) {
+        self.fit.extend(worker.level(&self.needs).map(|level| (level, worker.site, number)));
+        if worker.could(&self.needs) {
+            *self.could.entry(worker.site).or_default() += 1;
+        }
+    }
+
+    /// Forgets a worker that has not changed since it was entered.
+    pub(super) fn leave(&mut self, number: u64, worker: &Worker) {
+        if let Some(level) = worker.level(&self.needs) {
+            self.fit.remove(&(level, worker.site, number));
+        }
+        if worker.could(&self.needs) {
+            match self.could.get_mut(&worker.site) {
+                Some(others) if *others > 1 => *others -= 1,
+                _ => drop(self.could.remove(&worker.site)),
+            }
+        }
+    }
 }
 
 /// All kinds of tasks there are. There are few in a sound bag: what happens to a worker costs a step for
@@ -46,6 +72,7 @@ impl Kinds {
             begun: BTreeSet::new(),
             running: BTreeSet::new(),
             fit: BTreeSet::new(),
+            could: BTreeMap::new(),
         };
         let number = self.unused.pop().unwrap_or(self.kinds.len() as u32);
         if number as usize == self.kinds.len() {

@@ -161,8 +161,8 @@ impl Counts {
         self.copies_slot_us as f64 / (self.useful_slot_us as f64).max(1.0)
     }
 
-    /// Bytes brought for needless copies, as a part of those brought for attempts with a result.
+    /// Bytes brought for needless copies, as a part of all that were brought.
     pub fn wasted_bytes(&self) -> f64 {
-        self.copies_bytes as f64 / (self.brought_bytes.saturating_sub(self.copies_bytes) as f64).max(1.0)
+        self.copies_bytes as f64 / (self.brought_bytes as f64).max(1.0)
     }
 }
