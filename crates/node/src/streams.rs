@@ -1,13 +1,13 @@
 //! Streams of leases that pass through this node as a home, and where those it lends are bound.
 //!
-//! A frame is passed on untouched but for its handle. What the program is told of its lease here is
-//! one story made of two: the core's (control link and worker) and that of the data connection.
+//! A frame is passed on untouched but for its handle. Whether it is, and what the program is told of its
+//! lease here, [`schedule::relay`](mutirao_schedule::relay) knows.
 
 use crate::conn::ConnId;
 use crate::context::{Context, put_stream_message};
+use mutirao_schedule::relay::{Output, Relay};
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
-use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{LeaseChange, LeaseNews, LocalMessage};
 use mutirao_wire::stream::{Bind, StreamMessage, Unbound};
 use mutirao_wire::{AppId, Epoch, Handle, LeaseId, NodeId, NodeRef, Tick};
@@ -15,16 +15,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 use zerocopy::byteorder::little_endian::U32;
 
-/// A binding that was refused, or a data connection that could not be had, is tried again after this.
-const AGAIN: Duration = Duration::from_millis(500);
 /// A `Bind` may overtake the confirmation of its lease, which takes the control connection.
 const EARLY: Duration = Duration::from_secs(2);
 /// Bindings that wait for their leases.
 const EARLY_MAX: usize = 4096;
-/// How long the end of a lease is held back for what its lender still has to say on the stream. A
-/// worker that does not say how it ended takes a second of this.
-const LAST_WORDS: Duration = Duration::from_millis(1500);
-
 /// One remote lease with workers that is held through this node.
 struct Stream {
     client: ConnId,
@@ -35,24 +29,7 @@ struct Stream {
     serial: u64,
     /// Where it is bound.
     wire: Option<(ConnId, Handle)>,
-    /// The control link stands.
-    linked: bool,
-    /// The worker is ready.
-    ready: bool,
-    /// The program knows that it may send.
-    told: bool,
-    /// The program knows that the way is broken.
-    broken: bool,
-    /// It was bound before: the lender then waits for `Resume`.
-    bound_before: bool,
-    /// It is bound anew and the program was not yet told `Restored`.
-    owes_restored: bool,
-    /// `Restored` told and not yet answered by `Resume`. All that comes before the last of these
-    /// `Resume`s was meant for a stream that is no more.
-    resumes_due: u32,
-    /// It has ended; the program is told when the lender closes the stream, or then.
-    ending: Option<(LeaseEnd, Tick)>,
-    retry: Option<Tick>,
+    relay: Relay,
 }
 
 /// A lease to be passed through.
@@ -92,24 +69,13 @@ impl Streams {
             handle,
             app,
             epoch,
-            lender: lender.clone(),
+            lender,
             serial: lease.serial,
             wire: None,
-            linked: !held,
-            ready: held,
-            told: held,
-            broken: held,
-            bound_before: held,
-            owes_restored: false,
-            resumes_due: 0,
-            ending: None,
-            retry: None,
+            relay: Relay::new(held),
         };
         self.streams.insert(lease, stream);
-        match ctx.peers.get(&lender.id).and_then(|peer| peer.data) {
-            Some(conn) => self.bind(ctx, lease, conn),
-            None => self.wanted.push(lender),
-        }
+        self.carry_out(ctx, lease, vec![Output::Bind]);
     }
 
     /// The lease is no longer held.
@@ -145,14 +111,14 @@ impl Streams {
             return;
         }
         stream.wire = Some((conn, handle));
-        stream.retry = None;
-        stream.owes_restored = core::mem::replace(&mut stream.bound_before, true);
+        let mut out = Vec::new();
+        stream.relay.bound(&mut out);
         // It may be left unread because of a program that was alone on it until now.
         ctx.conns.unpause(conn);
         let program = (stream.client, stream.handle.0);
         self.from_client.insert(program, (lease, (conn, handle.0)));
         self.from_lender.insert((conn, handle.0), program);
-        self.tell(ctx, lease);
+        self.carry_out(ctx, lease, out);
     }
 
     fn unbind(&mut self, ctx: &mut Context, lease: LeaseId) {
@@ -161,23 +127,26 @@ impl Streams {
             self.from_lender.remove(&(conn, handle.0));
             self.from_client.remove(&(stream.client, stream.handle.0));
         }
-        if stream.ending.is_some() {
-            return self.end(ctx, lease);
-        }
-        stream.owes_restored = false;
-        stream.retry = Some(ctx.now + AGAIN);
-        self.tell(ctx, lease);
+        let mut out = Vec::new();
+        stream.relay.unbound(ctx.now, &mut out);
+        self.carry_out(ctx, lease, out);
     }
 
-    /// Tells the program that the lease ended, now that nothing more comes of it.
-    fn end(&mut self, ctx: &mut Context, lease: LeaseId) {
-        if let Some(stream) = self.streams.get_mut(&lease)
-            && let Some((end, _)) = stream.ending.take()
-        {
-            put_news(ctx, stream, LeaseChange::Ended(end));
-            self.over.push(lease);
+    fn carry_out(&mut self, ctx: &mut Context, lease: LeaseId, outputs: Vec<Output>) {
+        for output in outputs {
+            let Some(stream) = self.streams.get(&lease) else { return };
+            match output {
+                Output::Tell(change) => put_news(ctx, stream, change),
+                Output::Bind => match ctx.peers.get(&stream.lender.id).and_then(|peer| peer.data) {
+                    Some(conn) => self.bind(ctx, lease, conn),
+                    None => self.wanted.push(stream.lender.clone()),
+                },
+                Output::Over => {
+                    self.over.push(lease);
+                    self.close(lease);
+                }
+            }
         }
-        self.close(lease);
     }
 
     /// The data connection this node dialled to `peer` stands.
@@ -190,7 +159,7 @@ impl Streams {
     /// It could not be had.
     pub(crate) fn data_failed(&mut self, now: Tick, peer: NodeId) {
         for stream in self.streams.values_mut().filter(|stream| stream.lender.id == peer) {
-            stream.retry = Some(now + AGAIN);
+            stream.relay.no_connection(now);
         }
     }
 
@@ -216,66 +185,17 @@ impl Streams {
 
     /// What the core says of a lease passed through here. `hurry`: there is no time for last words.
     pub(crate) fn news(&mut self, ctx: &mut Context, lease: LeaseId, change: LeaseChange, hurry: bool) {
-        let Some(stream) = self.streams.get_mut(&lease).filter(|stream| stream.ending.is_none()) else {
-            return;
-        };
-        match change {
-            LeaseChange::Ready if stream.told => put_news(ctx, stream, LeaseChange::Ready),
-            LeaseChange::Ready => stream.ready = true,
-            LeaseChange::Broken => stream.linked = false,
-            LeaseChange::Restored => stream.linked = true,
-            LeaseChange::Ended(end) => {
-                // Results that were ready, and which calls did not start, may still be on their way.
-                let unheard = matches!(
-                    end,
-                    LeaseEnd::LenderLost | LeaseEnd::Unknown | LeaseEnd::Unconfirmed | LeaseEnd::Released
-                );
-                let last_words = stream.wire.is_some() && stream.told && !unheard && !hurry;
-                stream.ending = Some((end, ctx.now + LAST_WORDS));
-                if !last_words {
-                    return self.end(ctx, lease);
-                }
-                if !core::mem::replace(&mut stream.broken, true) {
-                    put_news(ctx, stream, LeaseChange::Broken);
-                }
-                return;
-            }
-            other => put_news(ctx, stream, other),
-        }
-        self.tell(ctx, lease);
-    }
-
-    /// Tells the program what has changed for it, if anything.
-    fn tell(&mut self, ctx: &mut Context, lease: LeaseId) {
         let Some(stream) = self.streams.get_mut(&lease) else { return };
-        let open = stream.linked && stream.wire.is_some();
-        if stream.told && open == stream.broken {
-            stream.broken = !open;
-            if open {
-                stream.owes_restored = true;
-            } else {
-                put_news(ctx, stream, LeaseChange::Broken);
-            }
-        }
-        // Also to a program that was never told `Ready`: without its `Resume` the lender stays silent.
-        if open && core::mem::take(&mut stream.owes_restored) {
-            stream.resumes_due = stream.resumes_due.saturating_add(1);
-            put_news(ctx, stream, LeaseChange::Restored);
-        }
-        if open && stream.ready && !core::mem::replace(&mut stream.told, true) {
-            put_news(ctx, stream, LeaseChange::Ready);
-        }
+        let mut out = Vec::new();
+        stream.relay.news(ctx.now, change, hurry, &mut out);
+        self.carry_out(ctx, lease, out);
     }
 
-    /// Where a frame of the program goes now. One that was written before the program knew of the
-    /// present stream goes nowhere: the program will resume. `resume`: it is a `Resume`.
+    /// Where a frame of the program goes, if anywhere. `resume`: it is a `Resume`.
     fn way(&mut self, client: ConnId, handle: u32, resume: bool) -> Option<(ConnId, u32)> {
         let &(lease, to) = self.from_client.get(&(client, handle))?;
         let stream = self.streams.get_mut(&lease)?;
-        if resume {
-            stream.resumes_due = stream.resumes_due.saturating_sub(1);
-        }
-        (stream.resumes_due == 0 && !stream.owes_restored).then_some(to)
+        stream.relay.passes(resume).then_some(to)
     }
 
     /// A frame of a stream came from a program.
@@ -408,10 +328,7 @@ impl Streams {
 
     pub(crate) fn deadline(&self) -> Option<Tick> {
         let early = self.early.iter().map(|(until, ..)| *until);
-        let due = self.streams.values().filter_map(|stream| match &stream.ending {
-            Some((_, until)) => Some(*until),
-            None => stream.retry,
-        });
+        let due = self.streams.values().filter_map(|stream| stream.relay.deadline());
         early.chain(due).min()
     }
 
@@ -420,26 +337,12 @@ impl Streams {
         for (_, conn, _, bind) in self.early.extract_if(.., |(until, ..)| *until <= now) {
             refuse(ctx, conn, bind.handle);
         }
-        let silent = |stream: &Stream| stream.ending.as_ref().is_some_and(|(_, until)| *until <= now);
-        let silent = self.streams.iter().filter(|(_, stream)| silent(stream)).map(|(lease, _)| *lease);
-        for lease in silent.collect::<Vec<LeaseId>>() {
-            self.end(ctx, lease);
-        }
-        let due = self.streams.iter_mut().filter(|(_, stream)| stream.retry.is_some_and(|at| at <= now));
-        let due: Vec<LeaseId> = due
-            .map(|(lease, stream)| {
-                stream.retry = None;
-                *lease
-            })
-            .collect();
-        for lease in due {
-            let Some(stream) = self.streams.get(&lease).filter(|stream| stream.wire.is_none()) else {
-                continue;
-            };
-            match ctx.peers.get(&stream.lender.id).and_then(|peer| peer.data) {
-                Some(conn) => self.bind(ctx, lease, conn),
-                None => self.wanted.push(stream.lender.clone()),
-            }
+        let due = self.streams.iter().filter(|(_, s)| s.relay.deadline().is_some_and(|at| at <= now));
+        for lease in due.map(|(lease, _)| *lease).collect::<Vec<LeaseId>>() {
+            let Some(stream) = self.streams.get_mut(&lease) else { continue };
+            let mut out = Vec::new();
+            stream.relay.time(now, &mut out);
+            self.carry_out(ctx, lease, out);
         }
     }
 }
@@ -484,8 +387,10 @@ mod tests {
     use super::*;
     use crate::context::tests::{Other, context, node};
     use mio::Poll;
+    use mutirao_schedule::relay::LAST_WORDS;
     use mutirao_wire::CallId;
     use mutirao_wire::frame::put_frame;
+    use mutirao_wire::lease::LeaseEnd;
     use mutirao_wire::limits::DATA_BODY_MAX;
     use mutirao_wire::stream::{Resume, Resumed, WorkerEnded, credit_header, result_header};
 

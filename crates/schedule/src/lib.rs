@@ -2,8 +2,9 @@
 //!
 //! [`hold::Hold`] lives in the library: it knows an application's calls and leases and decides which call
 //! goes where. [`serve::Serve`] lives in the daemon, one for each lease whose home is another node: it
-//! stands between the stream and the worker. When the worker is on the caller's machine there is no
-//! `Serve`: library and worker share the ring.
+//! stands between the stream and the worker. [`relay::Relay`] lives in the home's daemon, one for each such
+//! lease: it knows whether the way between the two is open. When the worker is on the caller's machine there
+//! is neither: library and worker share the ring.
 //!
 //! [`bag::Scheduler`] decides which task of a bag runs where.
 //!
@@ -14,6 +15,7 @@ pub mod bag;
 mod body;
 pub mod hold;
 mod receipts;
+pub mod relay;
 pub mod serve;
 mod watch;
 
