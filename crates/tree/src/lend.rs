@@ -10,7 +10,7 @@ use crate::reclaim::Withheld;
 use crate::rules::{Admission, at_ceiling, not_admitted};
 use core::time::Duration;
 use mutirao_wire::lease::{
-    Confirm, Confirmed, LeaseEnd, PluginApproved, Release, Revoked, WorkerNews, WorkerState,
+    Confirm, Confirmed, LeaseEnd, PluginApproved, Reclaiming, Release, Revoked, WorkerNews, WorkerState,
 };
 use mutirao_wire::limits::{LABELS_MAX, RESOURCE_AMOUNT_MAX, RESOURCES_MAX};
 use mutirao_wire::node::{Asker, Bundle, Grant, Hindrance, Layout, Note, Want};
@@ -45,6 +45,8 @@ pub(crate) struct Lease {
     pub(crate) own: bool,
     /// Its home was asked to give it back; when it ends in any case.
     pub(crate) wanted_back: Option<Option<Tick>>,
+    /// How its worker did last.
+    worker: Option<WorkerState>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -309,7 +311,8 @@ impl Core {
             if !own {
                 self.lend.others += u32::from(slots);
             }
-            let lease = Lease { record, state: State::Granted { until }, own, wanted_back: None };
+            let lease =
+                Lease { record, state: State::Granted { until }, own, wanted_back: None, worker: None };
             self.lend.leases.insert(serial, lease);
             self.arm(until, Timer::Lease(serial));
             if let Some(limit_s) = want.bundle.limit_s {
@@ -459,7 +462,7 @@ impl Core {
 
     pub(crate) fn on_confirm(&mut self, from: NodeId, m: Confirm, out: &mut Vec<Output>) {
         let name = self.links.get(&from).map(|node| node.name.clone()).unwrap_or_default();
-        let mut refused = Vec::new();
+        let (mut refused, mut known) = (Vec::new(), Vec::new());
         for serial in m.serials {
             let lease = self.lend.leases.get_mut(&serial).filter(|lease| {
                 let asker = &lease.record.asker;
@@ -478,11 +481,26 @@ impl Core {
                     lease.record.epoch = m.epoch;
                     if fresh {
                         out.push(Output::Begin(lease.record.clone()));
+                    } else {
+                        known.push(serial);
                     }
                 }
             }
         }
         self.send_lease(from, Confirmed { app: m.app, refused }, out);
+        known.into_iter().for_each(|serial| self.tell_again(from, serial, out));
+    }
+
+    /// What was said of a lease while its home was out of reach was not heard.
+    fn tell_again(&self, home: NodeId, serial: u64, out: &mut Vec<Output>) {
+        let Some(lease) = self.lend.leases.get(&serial) else { return };
+        if let Some(state) = lease.worker.clone() {
+            self.send_lease(home, WorkerNews { serial, state }, out);
+        }
+        if let Some(until) = lease.wanted_back {
+            let grace_ms = until.map(|until| (until - self.now).as_millis().min(u32::MAX.into()) as u32);
+            self.send_lease(home, Reclaiming { serials: vec![serial], grace_ms }, out);
+        }
     }
 
     pub(crate) fn on_release(&mut self, from: NodeId, m: Release, out: &mut Vec<Output>) {
@@ -560,11 +578,12 @@ impl Core {
     }
 
     pub(crate) fn worker_news(&mut self, serial: u64, state: WorkerState, out: &mut Vec<Output>) {
-        let Some(lease) = self.lend.leases.get(&serial) else { return };
+        let Some(lease) = self.lend.leases.get_mut(&serial) else { return };
         let home = lease.record.asker.home.id;
         if lease.state == State::Ending {
             return;
         }
+        lease.worker = Some(state.clone());
         if home == self.me.id {
             self.home_worker_news(self.me.id, self.me.incarnation, serial, state, out);
         } else {

@@ -35,9 +35,13 @@ pub(crate) struct Queue {
 }
 
 /// A request that waits, as seen from one node on its way.
+#[derive(Clone)]
 pub(crate) struct Waiting {
     /// The child it came from; `None`: it is at home here.
     pub(crate) from: Option<NodeId>,
+    /// Children it came from before and that have not withdrawn it. Where its home has moved in the tree, an
+    /// old way may present it after the new one, and withdraw it again.
+    before: Vec<NodeId>,
     pub(crate) want: Want,
     pub(crate) need: u32,
     pub(crate) asker: Asker,
@@ -49,6 +53,7 @@ pub(crate) struct Waiting {
     role: Role,
 }
 
+#[derive(Clone)]
 enum Role {
     /// Decided about here.
     Arbiter {
@@ -63,6 +68,13 @@ enum Role {
     },
     /// Decided about above.
     Above,
+}
+
+impl Waiting {
+    /// The children it came from, the last one last.
+    fn ways(&self) -> Vec<NodeId> {
+        self.before.iter().copied().chain(self.from).collect()
+    }
 }
 
 impl Queue {
@@ -111,10 +123,13 @@ impl Core {
             return self.tell_turn(from, m.request, turn, out);
         }
         // It may come another way than before: the tree has changed below.
+        let mut before = self.queue.waiting.get(&m.request).map(Waiting::ways).unwrap_or_default();
+        before.retain(|child| Some(*child) != from);
         self.forget_waiting(m.request, 0, out);
         let user = user_of(&m.asker, self.lend.verified(&m.asker));
         let waiting = Waiting {
             from,
+            before,
             want: m.want,
             need: m.need.clamp(1, WANT_MAX),
             user: user.unwrap_or_else(|_| m.asker.local_user.clone()),
@@ -168,8 +183,24 @@ impl Core {
     }
 
     pub(crate) fn on_withdraw(&mut self, from: NodeId, m: Withdraw, out: &mut Vec<Output>) {
-        if self.queue.waiting.get(&m.request).is_some_and(|waiting| waiting.from == Some(from)) {
-            self.forget_waiting(m.request, m.slot_s, out);
+        let Some(waiting) = self.queue.waiting.get_mut(&m.request) else { return };
+        waiting.before.retain(|child| *child != from);
+        if waiting.from == Some(from) {
+            self.way_lost(m.request, m.slot_s, out);
+        }
+    }
+
+    /// The child that a request came from does not present it any more. Unless it was served, it waits on if it
+    /// came from another one, too.
+    fn way_lost(&mut self, request: RequestId, slot_s: u64, out: &mut Vec<Output>) {
+        let role = self.arbiter();
+        let other = self.queue.waiting.get_mut(&request).filter(|_| slot_s == 0).and_then(|waiting| {
+            let from = Some(waiting.before.pop()?);
+            Some(Waiting { from, role, ..waiting.clone() })
+        });
+        self.forget_waiting(request, slot_s, out);
+        if let Some(other) = other {
+            self.queue.waiting.insert(request, other);
         }
     }
 
@@ -235,8 +266,11 @@ impl Core {
             .map(|(request, _)| *request)
             .collect();
         self.keeps.forget_children(lost);
+        for waiting in self.queue.waiting.values_mut() {
+            waiting.before.retain(|child| !lost(child));
+        }
         for request in orphans {
-            self.forget_waiting(request, 0, out);
+            self.way_lost(request, 0, out);
         }
     }
 
@@ -368,5 +402,82 @@ impl Core {
                 self.tell_turn(from, request, if ready { Turn::Now } else { Turn::Later }, out);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::Core;
+    use crate::io::{Capacity, Input};
+    use crate::policy::{Policy, Verified};
+    use crate::settings::Settings;
+    use mutirao_wire::node::{Arch, Asker, NodeRef, Want};
+    use mutirao_wire::tree::{Attach, TreeMessage};
+    use mutirao_wire::wait::{Present, Withdraw};
+    use mutirao_wire::{AppId, Incarnation, NodeId, RequestId, Tick};
+
+    fn node(number: u8) -> NodeRef {
+        NodeRef {
+            id: NodeId([number; 32]),
+            incarnation: Incarnation(1),
+            name: format!("n{number}"),
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Found by the seed 1508 with calls: a home that had moved waited for ever.
+    #[test]
+    fn an_old_way_that_presents_after_the_new_one_and_withdraws_takes_nothing_along() {
+        let capacity = Capacity {
+            slots: 1,
+            memory_mib: 0,
+            resources: Vec::new(),
+            arch: Arch::Other,
+            libc: None,
+            labels: Vec::new(),
+        };
+        let verify = Box::new(|_: &Asker| Verified::Local);
+        let mut root = Core::new(node(1), Settings::default(), capacity, Policy::default(), verify);
+        for child in [2, 3] {
+            root.handle(Tick(1), Input::LinkUp(node(child)), &mut Vec::new());
+            let from = node(child).id;
+            let message = Attach { nonce: 1, size: 1, here: true }.into();
+            root.handle(Tick(1), Input::Tree { from, message }, &mut Vec::new());
+        }
+        let asker = Asker {
+            app: AppId(7),
+            app_name: "app".into(),
+            local_user: "user@n9".into(),
+            token: Vec::new(),
+            home: node(9),
+            plugin: None,
+        };
+        let request = RequestId { app: asker.app, sequence: 1, attempt: 0 };
+        let present = Present {
+            request,
+            want: Want::default(),
+            need: 1,
+            asker,
+            priority: 0,
+            born_unix_ms: 1,
+            waited_ms: 0,
+        };
+        let mut hear = |from: u8, message: TreeMessage| {
+            let from = node(from).id;
+            root.handle(Tick(1), Input::Tree { from, message }, &mut Vec::new());
+            root.queue.waiting.get(&request).map(|waiting| waiting.from)
+        };
+        let (old, new) = (2, 3);
+        assert_eq!(hear(new, present.clone().into()), Some(Some(node(new).id)));
+        assert_eq!(hear(old, present.clone().into()), Some(Some(node(old).id)));
+        assert_eq!(hear(old, Withdraw { request, slot_s: 0 }.into()), Some(Some(node(new).id)));
+        assert_eq!(hear(new, Withdraw { request, slot_s: 0 }.into()), None);
+        // The usual order of a move.
+        assert_eq!(hear(old, present.clone().into()), Some(Some(node(old).id)));
+        assert_eq!(hear(new, present.clone().into()), Some(Some(node(new).id)));
+        assert_eq!(hear(old, Withdraw { request, slot_s: 0 }.into()), Some(Some(node(new).id)));
+        // Served: over, whoever else presents it.
+        assert_eq!(hear(old, present.into()), Some(Some(node(old).id)));
+        assert_eq!(hear(old, Withdraw { request, slot_s: 9 }.into()), None);
     }
 }
