@@ -51,10 +51,20 @@ impl Watch {
         })
     }
 
+    /// Whether a worker that ends so was ended because of one of its calls.
+    pub(crate) fn is_order(code: u32) -> bool {
+        matches!(code, failure::CANCELLED | failure::TIME_LIMIT)
+    }
+
+    /// Whether the kill of `call` was asked for.
+    pub(crate) fn has_asked(watch: Option<Watch>, call: CallId) -> bool {
+        watch.is_some_and(|watch| watch.call == call && watch.asked)
+    }
+
     /// What the end of the worker means for `call` that it ran: our own kill, or else `code`.
     pub(crate) fn reason(watch: Option<Watch>, call: CallId, code: u32) -> u32 {
         match watch {
-            Some(watch) if watch.call == call && watch.asked => watch.code,
+            Some(watch) if Watch::has_asked(Some(watch), call) => watch.code,
             _ => code,
         }
     }

@@ -171,3 +171,26 @@ proptest! {
         prop_assert_eq!(lender.results(), vec![(CALL, None)]);
     }
 }
+
+/// Found by the seed 651 with calls: that call failed of a limit that it did not have.
+#[test]
+fn a_call_hit_instead_of_one_that_was_just_over_runs_again_or_fails_as_what_it_is() {
+    for repeatable in [true, false] {
+        let mut lender = Lender::new();
+        let extent = CallExtent { bytes: 0, limit_ms: 0 };
+        let header = call_header(LEASE, CALL, 0, extent, repeatable, 0, false);
+        lender.hear(Input::FromHome { header: &header, body: &[] });
+        let (running, code) = (Some(CALL), failure::TIME_LIMIT);
+        lender.hear(Input::WorkerGone { running, code, cause: "its time limit passed" });
+        let failures = lender.home.iter().filter(|(header, _)| header.has(flags::FAILED));
+        let failures: Vec<u32> = failures.map(|(header, _)| header.aux.get()).collect();
+        let ended = lender.home.iter().find_map(|(header, body)| match StreamMessage::read(header, body) {
+            Ok(StreamMessage::WorkerEnded(ended)) => Some(ended.not_started),
+            _ => None,
+        });
+        match repeatable {
+            true => assert_eq!((failures, ended), (vec![], Some(vec![CALL]))),
+            false => assert_eq!((failures, ended), (vec![failure::WORKER_ENDED], Some(vec![]))),
+        }
+    }
+}

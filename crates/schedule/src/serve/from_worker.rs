@@ -7,6 +7,9 @@ use mutirao_wire::limits::{CALL_BYTES_MAX, DATA_BODY_MAX, TEXT_BYTES_MAX};
 use mutirao_wire::stream::{StreamMessage, WorkerEnded, failure};
 use mutirao_wire::{CallId, Tick};
 
+/// Why a call failed whose worker was ended for the sake of another.
+const HIT_INSTEAD: &str = "its worker was ended because of the call before, which was over when that came";
+
 /// The worker does not keep to the protocol.
 struct Breach;
 
@@ -69,14 +72,23 @@ impl Serve {
         cause: &str,
         home: &mut Vec<u8>,
     ) {
+        let mut not_started = Vec::new();
         for _ in 0..self.started(running) {
-            if let Some(ran) = self.inside.pop_front() {
-                let code = Watch::reason(self.watch, ran.call, code);
-                self.answer(ran.call, ran.fate, Some(code), Body::from(shortened(cause).as_bytes()));
+            let Some(ran) = self.inside.pop_front() else { break };
+            let mut code = Watch::reason(self.watch, ran.call, code);
+            let mut cause = cause;
+            if Watch::is_order(code) && !Watch::has_asked(self.watch, ran.call) {
+                // The call that was to be ended was over just before, and this one was hit instead.
+                if ran.repeatable && ran.fate == Fate::Wanted {
+                    not_started.push(ran.call);
+                    continue;
+                }
+                (code, cause) = (failure::WORKER_ENDED, HIT_INSTEAD);
             }
+            self.answer(ran.call, ran.fate, Some(code), Body::from(shortened(cause).as_bytes()));
         }
-        let not_started = self.inside.drain(..).filter(|inside| inside.fate != Fate::Forgotten);
-        let not_started = not_started.map(|inside| inside.call).collect();
+        let rest = self.inside.drain(..).filter(|inside| inside.fate != Fate::Forgotten);
+        not_started.extend(rest.map(|inside| inside.call));
         self.without_worker();
         // What began to be written will be written whole to the next worker, if anybody still wants it.
         if let Some(begun) = self.queue.pop_front_if(|begun| begun.fate != Fate::Wanted) {

@@ -132,6 +132,7 @@ impl Queued {
 struct Inside {
     call: CallId,
     limit_ms: u32,
+    repeatable: bool,
     fate: Fate,
     /// It went in only in part, and never runs. The same call may be there again, whole.
     aborted: bool,
@@ -321,7 +322,13 @@ impl Serve {
         }
         self.written = 0;
         self.abort = Some(partial.call);
-        self.inside.push_back(Inside { call: partial.call, limit_ms: 0, fate, aborted: true });
+        self.inside.push_back(Inside {
+            call: partial.call,
+            limit_ms: 0,
+            repeatable: false,
+            fate,
+            aborted: true,
+        });
         None
     }
 
@@ -332,8 +339,13 @@ impl Serve {
 
     /// The worker has the whole call.
     fn went_in(&mut self, now: Tick, call: &Queued) {
-        let (call, limit_ms, fate) = (call.call, call.extent.limit_ms, call.fate);
-        self.inside.push_back(Inside { call, limit_ms, fate, aborted: false });
+        self.inside.push_back(Inside {
+            call: call.call,
+            limit_ms: call.extent.limit_ms,
+            repeatable: call.repeatable,
+            fate: call.fate,
+            aborted: false,
+        });
         if self.inside.len() == 1 {
             self.new_head(now);
         }
