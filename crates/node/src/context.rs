@@ -12,7 +12,7 @@ use mutirao_wire::pipe::PipeOrder;
 use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::tree::TreeMessage;
-use mutirao_wire::{AppId, Handle, NodeId, NodeRef, PluginId, Tick};
+use mutirao_wire::{AppId, Handle, Incarnation, NodeId, NodeRef, PluginId, Tick};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -156,6 +156,9 @@ pub(crate) struct Peer {
     pub control: Option<ConnId>,
     /// The data connection this node dialled, when up.
     pub data: Option<ConnId>,
+    /// With which life of the other that was made: leases of an earlier one are none of this one's, even if their
+    /// serials are the same.
+    pub data_life: Option<Incarnation>,
     /// The data connection the other dialled, when up.
     pub data_in: Option<ConnId>,
 }
@@ -333,7 +336,7 @@ pub(crate) mod tests {
     pub(crate) fn node(number: u8) -> NodeRef {
         NodeRef {
             id: NodeId([number; 32]),
-            incarnation: mutirao_wire::Incarnation(1),
+            incarnation: Incarnation(1),
             name: format!("n{number}"),
             addresses: Vec::new(),
         }

@@ -435,7 +435,11 @@ impl Links {
                 self.lost(ctx, old, "replaced by a newer connection");
             }
             let slot = ctx.peers.entry(id).or_default();
-            *(if dialled { &mut slot.data } else { &mut slot.data_in }) = Some(conn);
+            if dialled {
+                (slot.data, slot.data_life) = (Some(conn), Some(peer.incarnation));
+            } else {
+                slot.data_in = Some(conn);
+            }
             self.events.push(LinkEvent::DataUp { peer: id, conn, dialled });
             return;
         }

@@ -10,7 +10,7 @@ use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::local::{LeaseChange, LeaseNews, LocalMessage};
 use mutirao_wire::stream::{Bind, StreamMessage, Unbound};
-use mutirao_wire::{AppId, Epoch, Handle, LeaseId, NodeId, NodeRef, Tick};
+use mutirao_wire::{AppId, Epoch, Handle, Incarnation, LeaseId, NodeId, NodeRef, Tick};
 use std::collections::HashMap;
 use std::time::Duration;
 use zerocopy::byteorder::little_endian::U32;
@@ -137,8 +137,10 @@ impl Streams {
             let Some(stream) = self.streams.get(&lease) else { return };
             match output {
                 Output::Tell(change) => put_news(ctx, stream, change),
-                Output::Bind => match ctx.peers.get(&stream.lender.id).and_then(|peer| peer.data) {
-                    Some(conn) => self.bind(ctx, lease, conn),
+                Output::Bind => match data_of(ctx, stream.lender.id) {
+                    Some((conn, life)) if life == stream.lender.incarnation => self.bind(ctx, lease, conn),
+                    // The core will know of that other life in a moment.
+                    Some(_) => self.data_failed(ctx.now, stream.lender.id),
                     None => self.wanted.push(stream.lender.clone()),
                 },
                 Output::Over => {
@@ -151,7 +153,9 @@ impl Streams {
 
     /// The data connection this node dialled to `peer` stands.
     pub(crate) fn data_up(&mut self, ctx: &mut Context, peer: NodeId, conn: ConnId) {
-        for lease in self.of(peer, |stream| stream.wire.is_none()) {
+        let life = data_of(ctx, peer).map(|(_, life)| life);
+        let same = |stream: &Stream| Some(stream.lender.incarnation) == life;
+        for lease in self.of(peer, |stream| stream.wire.is_none() && same(stream)) {
             self.bind(ctx, lease, conn);
         }
     }
@@ -373,6 +377,12 @@ fn forward(ctx: &mut Context, to: (ConnId, u32), mut header: Header, body: &[u8]
     if ctx.conns.room(to.0) == 0 { Way::Full } else { Way::Open }
 }
 
+/// The data connection this node dialled to a lender, and in which life of it.
+fn data_of(ctx: &Context, lender: NodeId) -> Option<(ConnId, Incarnation)> {
+    let peer = ctx.peers.get(&lender)?;
+    Some((peer.data?, peer.data_life?))
+}
+
 fn refuse(ctx: &mut Context, conn: ConnId, handle: Handle) {
     ctx.conns.put_with(conn, |out| put_stream_message(out, Unbound { handle }.into(), handle));
 }
@@ -422,6 +432,9 @@ mod tests {
         }
 
         fn up(&mut self) {
+            let lender = node(1);
+            let peer = self.ctx.peers.entry(lender.id).or_default();
+            (peer.data, peer.data_life) = (Some(self.data), Some(lender.incarnation));
             self.streams.data_up(&mut self.ctx, node(1).id, self.data);
         }
 
@@ -496,6 +509,21 @@ mod tests {
         assert_eq!(changes(&mut program, &mut home.ctx), [LeaseChange::Restored]);
         home.news(lease, LeaseChange::Ready);
         assert_eq!(changes(&mut program, &mut home.ctx), [LeaseChange::Ready]);
+    }
+
+    #[test]
+    fn a_lease_of_an_earlier_life_of_its_lender_is_not_bound_in_a_later_one() {
+        let mut home = Home::new();
+        let (client, _program) = Other::connect(&mut home.ctx);
+        let lender = NodeRef { incarnation: Incarnation(0), ..node(1) };
+        let lease = LeaseId { lender: lender.id, incarnation: lender.incarnation, serial: 1 };
+        let (handle, app, epoch) = (Handle(1), AppId(1), Epoch(0));
+        home.streams
+            .open(&mut home.ctx, NewStream { client, handle, app, epoch, lender, lease, held: false });
+        home.up();
+        assert_eq!(home.at_lender(), (vec![], vec![]));
+        home.lease(client, 1);
+        assert_eq!(home.at_lender(), (vec![1], vec![]));
     }
 
     #[test]
