@@ -579,7 +579,9 @@ impl Core {
         let all = self.leases.get(&handle)?.ring.as_ref()?.end.replies.capacity();
         let _ = self.drain_ring(now, handle, all);
         let lease = self.leases.get_mut(&handle)?;
-        let ring = lease.ring.take()?;
+        let mut ring = lease.ring.take()?;
+        // A worker that is still alive begins nothing more.
+        let running = ring.close();
         lease.partial = Default::default();
         lease.state = super::LeaseState::Granted;
         self.tally = None;
@@ -592,7 +594,7 @@ impl Core {
             let whole = Whole { call, failed: Some(code), bytes: text.into_bytes() };
             self.result(now, handle, whole, node.clone());
         }
-        Some(LastWords { running: ring.running(), meant })
+        Some(LastWords { running, meant })
     }
 
     /// A lease is no more.

@@ -149,6 +149,23 @@ impl Ring {
         withdrawn
     }
 
+    /// Withdraws all that has not begun, and says which call began last, if it has no result yet. Its worker may
+    /// be alive: the lease may be given back, or the node that would end the worker be gone.
+    pub(super) fn close(&mut self) -> Option<CallId> {
+        let written = self.answered + self.sent.len() as u64;
+        let mut has_withdrawn = false;
+        for (place, sent) in self.sent.iter_mut().enumerate() {
+            if self.end.progress.withdraw(self.answered + place as u64, written) {
+                *sent = WITHDRAWN;
+                has_withdrawn = true;
+            }
+        }
+        let unseen = self.end.progress.finished().saturating_sub(self.answered);
+        let begun = self.sent.iter().skip(unseen as usize).rfind(|call| **call != WITHDRAWN);
+        // Otherwise there was nothing to be withdrawn, or too much: then the ring says what runs.
+        begun.copied().filter(|_| has_withdrawn).or_else(|| self.running())
+    }
+
     /// A worker has answered; whether somebody waits for that.
     pub(super) fn is_awaited(&mut self, call: CallId) -> bool {
         self.answered += 1;
