@@ -1,12 +1,13 @@
 //! A program that asks for slots.
 
+use crate::calls::Program;
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::{Grant, Note};
-use mutirao_wire::{AppId, Epoch, LeaseId, NodeRef, PluginId, RequestId, Tick};
+use mutirao_wire::{AppId, Epoch, Handle, LeaseId, NodeRef, PluginId, RequestId, Tick};
 use std::collections::BTreeMap;
 
 /// A program, at home on one node.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct App {
     /// Its id.
     pub id: AppId,
@@ -22,6 +23,13 @@ pub struct App {
     pub news: Vec<(Tick, LeaseId, LeaseChange)>,
     /// Plugins approved somewhere for it.
     pub approved: Vec<PluginId>,
+    /// Its calls, if it has any; taken out while it is busy with them.
+    pub(crate) program: Option<Box<Program>>,
+    /// By what names its node and it know its leases, if it has calls.
+    pub(crate) handles: BTreeMap<LeaseId, Handle>,
+    last_handle: u32,
+    /// When what its node told it last arrives.
+    pub(crate) spoken: Tick,
 }
 
 impl App {
@@ -35,7 +43,22 @@ impl App {
             found: BTreeMap::new(),
             news: Vec::new(),
             approved: Vec::new(),
+            program: None,
+            handles: BTreeMap::new(),
+            last_handle: 0,
+            spoken: Tick(0),
         }
+    }
+
+    /// Whether it has calls.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.program.is_some()
+    }
+
+    /// A handle never used before.
+    pub(crate) fn handle(&mut self) -> Handle {
+        self.last_handle += 1;
+        Handle(self.last_handle)
     }
 
     /// What it was told of one lease.

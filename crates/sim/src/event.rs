@@ -1,5 +1,6 @@
 //! What is to happen, in order of time.
 
+use crate::calls::Happening;
 use mutirao_tree::Input;
 use mutirao_wire::{Incarnation, Tick};
 use std::cmp::{Ordering, Reverse};
@@ -27,6 +28,8 @@ pub(crate) enum Event {
     Resume(u32),
     /// The end `at` closes the connection if nobody needs it.
     Idle { at: u32, to: u32, link: u64 },
+    /// Something happens to calls.
+    Call(Box<Happening>),
 }
 
 /// Events by time; of the same time, in the order in which they were added.

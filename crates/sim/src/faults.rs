@@ -1,6 +1,7 @@
 //! What goes wrong: nodes die, return and stall, links are cut.
 
 use crate::event::Event;
+use crate::programs::plugin;
 use crate::world::World;
 use core::time::Duration;
 use mutirao_tree::Input;
@@ -16,6 +17,8 @@ impl World {
         node.core = None;
         node.workers.clear();
         node.inbox.clear();
+        self.streams_lost(index, silently);
+        let node = &mut self.nodes[index];
         node.me.incarnation = Incarnation(node.me.incarnation.0 + 1);
         for (to, link) in self.net.links_of(index) {
             self.net.forget(index, to, link);
@@ -60,8 +63,11 @@ impl World {
             let Some(app) = self.nodes[index].apps.get_mut(&id) else { continue };
             app.epoch.0 += 1;
             let epoch = app.epoch;
+            self.program_returns(index, id);
+            let Some(app) = self.nodes[index].apps.get(&id) else { continue };
+            let plugin = app.has_calls().then(|| plugin(1).id);
             let leases = app.leases.iter().map(|(lease, lender)| (lease.serial, lender.clone())).collect();
-            self.input(index, Input::Held { app: id, epoch, plugin: None, leases });
+            self.input(index, Input::Held { app: id, epoch, plugin, leases });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Runs the state machines of many nodes on a virtual network.
 //!
-//! A [`World`] holds nodes (each a [`Core`](mutirao_tree::Core), its workers and its applications),
+//! A [`World`] holds nodes (each a [`Core`](mutirao_tree::Core), its workers and its applications, which may
+//! have calls: then they run [`hold`](mutirao_schedule::hold) and their lenders [`serve`](mutirao_schedule::serve)),
 //! the links between them and a queue of what is to happen. Nothing in it depends on anything but its
 //! seed: the same seed gives the same trace. After each step it checks what must always hold; at
 //! quiet, [`World::check_quiet`] checks what must hold once everything has settled.
@@ -8,6 +9,7 @@
 
 mod app;
 pub mod bags;
+mod calls;
 mod charter;
 mod check;
 mod clock;
@@ -28,6 +30,7 @@ mod trial;
 mod world;
 
 pub use app::App;
+pub use calls::Account;
 pub use charter::signed_charter;
 pub use clock::Clock;
 pub use node::Node;

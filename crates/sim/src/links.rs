@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::world::World;
 use core::time::Duration;
 use mutirao_tree::{Input, NodeMessage};
+use mutirao_wire::Tick;
 use mutirao_wire::frame::{HEADER_BYTES, Header, flags};
 use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::limits::{CONTROL_BODY_MAX, HANDSHAKE};
@@ -55,6 +56,14 @@ impl World {
     }
 
     fn transmit(&mut self, link: u64, from: usize, to: usize, bytes: &[u8]) {
+        let at = self.arrival(from, to);
+        let at = self.net.in_order(link, from, to, at);
+        let (from, to) = (from as u32, to as u32);
+        self.at(at - self.now, Event::Deliver { link, from, to, bytes: bytes.into() });
+    }
+
+    /// When something sent now arrives, if nothing sent before holds it up.
+    pub(crate) fn arrival(&mut self, from: usize, to: usize) -> Tick {
         let mut at = self.now + self.latency(from, to) + self.nodes[to].lag;
         if let Some(until) = self.net.is_cut(from, to, self.now) {
             at = at.max(until + self.random.between(Duration::ZERO, RETRANSMISSION));
@@ -66,9 +75,7 @@ impl World {
                 pause *= 2;
             }
         }
-        let at = self.net.in_order(link, from, to, at);
-        let (from, to) = (from as u32, to as u32);
-        self.at(at - self.now, Event::Deliver { link, from, to, bytes: bytes.into() });
+        at
     }
 
     pub(crate) fn deliver(&mut self, number: u64, from: usize, to: usize, bytes: &[u8]) {
@@ -156,6 +163,7 @@ impl World {
     fn lose_link(&mut self, number: u64, at: usize, to: usize) {
         if self.net.forget(at, to, number) {
             self.note(|| format!("down n{at} to n{to}"));
+            self.close_data_between(at, to);
             self.input(at, Input::LinkDown(self.nodes[to].me.id));
         }
     }
@@ -340,7 +348,7 @@ impl World {
         }
     }
 
-    pub(crate) fn link_time(&mut self, number: u64, side: usize, due: mutirao_wire::Tick) {
+    pub(crate) fn link_time(&mut self, number: u64, side: usize, due: Tick) {
         let Some(conn) = self.net.conns.get(&number).filter(|conn| conn.due[side] == Some(due)) else {
             return;
         };

@@ -1,6 +1,6 @@
 //! What programs do in a run under faults.
 
-use crate::programs::want;
+use crate::programs::{plugin, want};
 use crate::world::World;
 use core::time::Duration;
 use mutirao_tree::{Accept, Input};
@@ -26,14 +26,18 @@ pub(crate) fn work(world: &mut World, sequence: u32) {
         }
         (3, Some(app)) => cancel_last(world, index, app),
         (_, app) => {
-            let app = app.filter(|_| world.random.chance(60)).unwrap_or_else(|| world.open(index));
+            let app = app.filter(|_| world.random.chance(60)).unwrap_or_else(|| come(world, index));
             ask(world, index, app, sequence);
         }
     }
 }
 
+fn come(world: &mut World, index: usize) -> AppId {
+    if world.options.calls { world.open_program(index) } else { world.open(index) }
+}
+
 fn ask(world: &mut World, index: usize, app: AppId, sequence: u32) {
-    let asker = world.asker(index, app, None);
+    let asker = world.asker(index, app, world.options.calls.then(|| plugin(1)));
     let layout = if world.random.chance(30) { Layout::Spread } else { Layout::Near };
     let bundle = Bundle {
         slots: 1 + world.random.below(2) as u16,

@@ -73,7 +73,7 @@ fn crash(world: &mut World, index: usize, long: Duration) {
     // A node that dies takes its programs' connection with it; some come back, some do not.
     world.nodes[index].returning = world.random.chance(50);
     if !world.nodes[index].returning {
-        world.nodes[index].apps.clear();
+        world.programs_gone(index);
     }
     world.crash(index, silently);
     world.start_after(index, long);
@@ -88,7 +88,7 @@ fn leave(world: &mut World, index: usize, long: Duration) {
     let pause = world.random.between(Duration::ZERO, Duration::from_millis(20));
     world.run(pause);
     if world.nodes[index].core.is_some() {
-        world.nodes[index].apps.clear();
+        world.programs_gone(index);
         world.crash(index, false);
         world.start_after(index, long);
     }

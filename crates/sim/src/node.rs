@@ -1,6 +1,7 @@
 //! One simulated machine: its node, the node's workers, the programs at home there.
 
 use crate::app::App;
+use crate::calls::Streams;
 use crate::clock::Clock;
 use crate::event::Event;
 use core::time::Duration;
@@ -42,6 +43,8 @@ pub struct Node {
     pub charter: Option<CharterDocument>,
     /// Charters that came and were not in order.
     pub bad_charters: u32,
+    /// What it knows of calls.
+    pub(crate) streams: Streams,
     /// It has left.
     pub left: bool,
     /// How its clock goes.
@@ -135,6 +138,7 @@ impl Node {
             awaits: Vec::new(),
             charter: None,
             bad_charters: 0,
+            streams: Streams::default(),
             left: false,
             clock: Clock::default(),
             lag: Duration::ZERO,

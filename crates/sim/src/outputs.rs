@@ -33,7 +33,9 @@ impl World {
                 if matches!(change, LeaseChange::Ended(_)) {
                     app.leases.remove(&lease);
                 }
+                let app = app.id;
                 self.digest.word(lease.serial);
+                self.program_news(index, app, lease, change);
             }
             Output::Approved { app, plugin } => {
                 if let Some(app) = self.nodes[index].apps.get_mut(&app) {
@@ -44,9 +46,15 @@ impl World {
                 self.digest.word(record.serial);
                 let before = self.nodes[index].workers.insert(record.serial, record.bundle.slots);
                 assert!(before.is_none(), "n{index} began lease {} twice", record.serial);
+                if record.asker.plugin.is_some() && self.options.calls {
+                    self.lease_begins(index, &record);
+                }
             }
             Output::Finish { serial, .. } => {
                 assert!(self.nodes[index].workers.contains_key(&serial), "n{index} ended {serial} unbegun");
+                if self.nodes[index].streams.has_lent(serial) {
+                    return self.lease_ends(index, serial);
+                }
                 let (least, most) = self.options.worker_end;
                 let delay = self.random.between(least, most);
                 self.at(delay, Event::Input(index as u32, life, Box::new(Input::Gone { serial })));
@@ -98,6 +106,8 @@ impl World {
                 }
             }
         }
+        let new = if app.found.contains_key(&request) { Vec::new() } else { grants.clone() };
         app.found.insert(request, (now, grants, notes));
+        self.program_found(index, request.app, &new);
     }
 }

@@ -20,7 +20,7 @@ impl World {
     /// The program ends.
     pub fn close(&mut self, index: usize, app: AppId) {
         self.note(|| format!("close {app:?} on n{index}"));
-        self.nodes[index].apps.remove(&app);
+        self.program_gone(index, app);
         self.input(index, Input::AppGone(app));
     }
 
@@ -78,6 +78,9 @@ impl World {
 
     /// The program gives leases back.
     pub fn give_back(&mut self, index: usize, app: AppId, leases: Vec<LeaseId>) {
+        if self.nodes[index].apps.get(&app).is_some_and(App::has_calls) {
+            return self.program_gives_back(index, app, &leases);
+        }
         if let Some(app) = self.nodes[index].apps.get_mut(&app) {
             for lease in &leases {
                 app.leases.remove(lease);

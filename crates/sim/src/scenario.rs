@@ -4,7 +4,7 @@
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::world::{Options, World};
-use crate::{load, nemesis};
+use crate::{calls, load, nemesis};
 use core::time::Duration;
 use mutirao_tree::{Accept, Input, Settings};
 use mutirao_wire::Tick;
@@ -82,6 +82,7 @@ impl Plan {
             older: any(&[0, 0, 50]) as usize,
             private: any(&[0, 0, 0, 30]) as usize,
         };
+        plan.options.calls = any(&[0, 0, 1]) == 1;
         // What can never be completed in time need not be.
         let least = plan.slowest_message() * 12;
         plan.options.settings.commit = plan.options.settings.commit.max(least);
@@ -135,8 +136,14 @@ pub fn run_faults(plan: &Plan) -> Result<World, String> {
             sequence += 1;
             load::work(&mut world, sequence);
         }
+        if plan.options.calls {
+            calls::work(&mut world);
+        }
     }
     quiet(plan, &mut world)?;
+    if plan.options.calls {
+        calls::finish(plan, &mut world)?;
+    }
     if plan.searches_everywhere() {
         load::all_slots_can_be_had(&mut world)?;
     }
@@ -189,6 +196,11 @@ fn quiet(plan: &Plan, world: &mut World) -> Result<(), String> {
             world.tell(index, Input::Join { to, here: false });
         }
     }
+    settle(plan, world)
+}
+
+/// Waits until all that must hold at rest holds for a while.
+pub(crate) fn settle(plan: &Plan, world: &mut World) -> Result<(), String> {
     let by = world.now() + QUIET_BY;
     let mut settled = Duration::ZERO;
     while world.now() < by {

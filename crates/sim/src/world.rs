@@ -1,5 +1,6 @@
 //! Time, events, and what the nodes are told.
 
+use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::event::{Event, Queue};
 use crate::net::Net;
@@ -35,6 +36,8 @@ pub struct Options {
     /// Whether each end of a connection runs the link machine, with handshakes and beats. Otherwise
     /// connections stand at once and their loss is told after the time that silence would take.
     pub beats: bool,
+    /// Whether leases for plugins have workers, so that programs can make calls.
+    pub calls: bool,
     /// Whether what must always hold is checked after each step.
     pub check: bool,
     /// Whether the trace is kept as text, or only its fingerprint.
@@ -51,6 +54,7 @@ impl Default for Options {
             worker_end: (Duration::from_micros(200), Duration::from_millis(3)),
             settings: Settings::default(),
             beats: false,
+            calls: false,
             check: true,
             keep_trace: false,
         }
@@ -68,6 +72,7 @@ pub struct World {
     /// Chance, for scenarios too.
     pub random: Random,
     pub(crate) net: Net,
+    pub(crate) calls: Calls,
     /// Which application was ever given which lease.
     pub(crate) given: BTreeMap<LeaseId, AppId>,
     pub(crate) options: Options,
@@ -88,6 +93,7 @@ impl World {
             trace: Vec::new(),
             random: Random::new(options.seed),
             net: Net::default(),
+            calls: Calls::default(),
             settings: Arc::new(options.settings.clone()),
             given: BTreeMap::new(),
             options,
@@ -200,6 +206,7 @@ impl World {
         self.nodes[index].clock.step(self.now, by);
         self.arm(index);
         self.arm_links_of(index);
+        self.arm_calls_of(index);
     }
 
     /// Gives the node another clock. Its node must be down, since no clock goes back.
@@ -331,6 +338,7 @@ impl World {
                 }
             }
             Event::Start(index) => self.start_again(index as usize),
+            Event::Call(what) => self.call_event(what),
         }
     }
 

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use mutirao_sim::{Options, World, want};
 use mutirao_tree::{Input, Policy};
-use mutirao_wire::lease::LeaseEnd;
+use mutirao_wire::lease::{LeaseEnd, WorkerState};
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::{Bundle, Want};
 use mutirao_wire::{AppId, Epoch, LeaseId};
@@ -204,4 +204,20 @@ fn a_link_nobody_needs_is_closed() {
     assert!(!world.is_linked(0, 2));
     assert!(world.is_linked(0, 1) && world.is_linked(1, 2), "the tree keeps its edges");
     world.check_quiet().unwrap();
+}
+
+/// Found by the seeds 289, 1444 and 1972 with calls: such a lease was never used.
+#[test]
+fn what_was_said_of_a_lease_while_its_home_was_out_of_reach_is_said_again() {
+    let (mut world, app, of_first) = row();
+    let lease = of_first[0];
+    world.cut(0, 2, Duration::from_secs(4));
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.nodes[2].apps[&app].news_of(lease), [LeaseChange::Broken]);
+    world.input(0, Input::WorkerNews { serial: lease.serial, state: WorkerState::Ready });
+    world.input(0, Input::Drain { grace: None });
+    world.run(Duration::from_secs(9));
+    let news = world.nodes[2].apps[&app].news_of(lease);
+    let again = LeaseChange::Reclaiming { grace_ms: None };
+    assert_eq!(news, [LeaseChange::Broken, LeaseChange::Restored, LeaseChange::Ready, again]);
 }
