@@ -227,7 +227,7 @@ impl World {
     }
 
     /// A program's message.
-    pub(super) fn from_program(&mut self, node: usize, app: AppId, message: FromProgram) {
+    pub(super) fn program_says(&mut self, node: usize, app: AppId, message: FromProgram) {
         match message {
             FromProgram::Frame(bytes) => self.program_frame(node, app, &bytes),
             FromProgram::GiveBack(leases) => {

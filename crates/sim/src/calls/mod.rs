@@ -137,12 +137,12 @@ impl World {
         match *what {
             Happening::ToProgram(node, life, app, message) => {
                 if self.alive(node, life) {
-                    self.with_program(node, app, |world, program| world.to_program(program, message));
+                    self.with_program(node, app, |world, program| world.program_hears(program, message));
                 }
             }
             Happening::FromProgram(node, life, app, message) => {
                 if self.alive(node, life) {
-                    self.from_program(node, app, message);
+                    self.program_says(node, app, message);
                 }
             }
             Happening::ProgramTime(node, app, at) => {

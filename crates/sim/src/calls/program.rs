@@ -108,7 +108,7 @@ impl Program {
 }
 
 impl World {
-    pub(super) fn to_program(&mut self, program: &mut Program, message: ToProgram) {
+    pub(super) fn program_hears(&mut self, program: &mut Program, message: ToProgram) {
         match message {
             ToProgram::Granted { handle, lease, lender, local } => {
                 let known = Lease {
