@@ -17,9 +17,12 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// Another process has the store open.
-    #[error("the store {path} is in use by another process; give each node a directory of its own", path = .0.display())]
+    /// Another process has the store or the journal open.
+    #[error("{path} is in use by another process; give each its own", path = .0.display())]
     InUse(PathBuf),
+    /// The file is something else. It was not touched.
+    #[error("{path} is no journal of this program; it was left as it is", path = .0.display())]
+    NoJournal(PathBuf),
     /// The limit leaves no room, even with everything evicted that may be. Nothing was evicted.
     #[error(
         "no room in the store: {needed} bytes are needed, the limit is {limit} and {pinned} are in use; \

@@ -34,6 +34,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
         let _ = fs::remove_file(&unfinished);
         return Err(at("write", path)(error));
     }
+    sync_directory(directory)
+}
+
+/// Has the disk know by which names the files of a directory go.
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), Error> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(at("write", directory))
 }
 

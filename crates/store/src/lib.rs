@@ -1,4 +1,4 @@
-//! Content-addressed blobs with a size limit, and files written whole or not at all.
+//! Content-addressed blobs with a size limit, files written whole or not at all, and journals that survive a crash.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,6 +18,7 @@
 mod blobs;
 mod error;
 mod file;
+mod journal;
 mod lock;
 mod table;
 mod writer;
@@ -25,6 +26,7 @@ mod writer;
 pub use blobs::{BlobStore, Pin, Usage};
 pub use error::Error;
 pub use file::{read_limited, write_atomic};
+pub use journal::{Found, Journal, RECORD_BYTES_MAX, read_journal};
 pub use lock::lock_exclusively;
 pub use mutirao_wire::id::BlobHash;
 pub use writer::BlobWriter;
