@@ -1,23 +1,27 @@
-//! `wire`, `tree`, `schedule`, `group` and `sim` do no I/O, read no clock, draw no random numbers and start no
-//! threads: held by what they depend on, and by what of the standard library their sources name.
+//! `wire`, `tree`, `schedule`, `group`, `bag` and `sim` do no I/O, read no clock, draw no random numbers and start
+//! no threads: held by what they depend on, and by what of the standard library their sources name.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PURE: [&str; 5] = ["wire", "tree", "schedule", "group", "sim"];
+const PURE: [&str; 6] = ["wire", "tree", "schedule", "group", "bag", "sim"];
 
 /// Crates they may use, procedural macros aside (those run in the compiler). Each is without I/O.
-const CRATES: [&str; 17] = [
+const CRATES: [&str; 22] = [
     "mutirao-wire",
     "mutirao-tree",
     "mutirao-schedule",
     "mutirao-group",
+    "mutirao-bag",
     "mutirao-sim",
     "cobs",
+    "itoa",
+    "memchr",
     "postcard",
     "serde",
     "serde_core",
+    "serde_json",
     "serde_spanned",
     "thiserror",
     "toml",
@@ -26,6 +30,7 @@ const CRATES: [&str; 17] = [
     "toml_writer",
     "winnow",
     "zerocopy",
+    "zmij",
 ];
 
 /// Modules of `std` they may use. `core` has nothing else, and is not looked at.

@@ -1,0 +1,192 @@
+//! What each record of the journal does to the tasks: the same when it is written and when it is read again.
+
+use super::Bag;
+use super::state::{Closed, Done, Ending, Family, Standing, State, Task};
+use crate::end::Class;
+use crate::error::Error;
+use crate::limits::{TASKS_MAX, TEMPLATES_MAX};
+use crate::record::{NewTask, Record};
+use crate::template::Template;
+
+impl Bag {
+    pub(super) fn apply(&mut self, record: Record) -> Result<(), Error> {
+        match record {
+            Record::Bag { settings, at_ms } => (self.settings, self.submitted_ms) = (settings, at_ms),
+            Record::Template(template) => self.apply_template(template)?,
+            Record::Tasks(tasks) => self.apply_tasks(tasks)?,
+            Record::Complete => {
+                self.complete = true;
+                self.consider_from(0);
+            }
+            Record::Life { .. } => {
+                self.lives += 1;
+                self.begun.clear();
+            }
+            Record::Started { task, attempt, .. } => {
+                self.known_mut(task)?;
+                self.next_attempt = self.next_attempt.max(attempt + 1);
+                self.begun.insert(attempt, task);
+            }
+            Record::Failed { task, evidence } => {
+                self.begun.remove(&evidence.attempt);
+                let task = self.known_mut(task)?;
+                match evidence.end.class() {
+                    Class::Failure => task.failures = task.failures.saturating_add(1),
+                    Class::Crash => task.crashes = task.crashes.saturating_add(1),
+                    Class::Success | Class::Nothing => {}
+                }
+                task.evidence = Some(Box::new(evidence));
+            }
+            Record::Committed { task, attempt, node, cost, stdout, stderr, templates, added } => {
+                self.known_mut(task)?;
+                self.begun.remove(&attempt);
+                for template in templates {
+                    self.apply_template(template)?;
+                }
+                self.apply_tasks(added)?;
+                self.next_attempt = self.next_attempt.max(attempt + 1);
+                let done = Done { attempt, node: node.into(), cost, stdout, stderr };
+                self.set_state(task, State::Committing(Box::new(done)));
+            }
+            Record::Closed { task, closed } => {
+                self.known_mut(task)?;
+                self.close(task, State::Closed(closed));
+            }
+            Record::Again { task } => {
+                self.known_mut(task)?;
+                self.reopen(task);
+            }
+            Record::Over { .. } => self.over = true,
+            Record::Standings { first, standings } => {
+                for (task, standing) in (first..).zip(standings) {
+                    self.apply_standing(task, standing)?;
+                }
+            }
+            Record::NextAttempt(attempt) => self.next_attempt = self.next_attempt.max(attempt),
+        }
+        Ok(())
+    }
+
+    fn apply_template(&mut self, template: Template) -> Result<(), Error> {
+        if self.templates.len() >= TEMPLATES_MAX {
+            return Err(Error::TooMany { what: "templates", most: TEMPLATES_MAX });
+        }
+        let number = self.templates.len() as u32;
+        // Those it names come before it, or it could wait for itself.
+        let before = |earlier: &[u32]| earlier.iter().all(|earlier| *earlier < number);
+        if !before(&template.after) || !before(&template.after_each) {
+            return Err(Error::Task(format!("`{}` waits for what comes after it", template.name)));
+        }
+        for earlier in &template.after {
+            self.families[*earlier as usize].before.push(number);
+        }
+        for earlier in &template.after_each {
+            self.families[*earlier as usize].before_each.push(number);
+        }
+        self.families.push(Family::default());
+        self.templates.push(template);
+        Ok(())
+    }
+
+    fn apply_tasks(&mut self, tasks: Vec<NewTask>) -> Result<(), Error> {
+        if self.tasks.len() + tasks.len() > TASKS_MAX {
+            return Err(Error::TooMany { what: "tasks", most: TASKS_MAX });
+        }
+        let first = self.tasks.len() as u32;
+        for NewTask { template, values } in tasks {
+            let Some(family) = self.families.get_mut(template as usize) else {
+                return Err(Error::Task(format!("there is no template {template}")));
+            };
+            let number = self.tasks.len() as u32;
+            let place = family.tasks.len() as u32;
+            family.tasks.push(number);
+            family.open += 1;
+            self.tasks.push(Task {
+                template,
+                place,
+                failures: 0,
+                crashes: 0,
+                running: 0,
+                values: values.into(),
+                state: State::Waiting,
+                evidence: None,
+            });
+            self.counts.enter(&State::Waiting);
+            self.over = false;
+        }
+        // Before all of what was submitted is there, nobody knows what a task has to wait for.
+        if self.complete {
+            self.consider_from(first);
+        }
+        Ok(())
+    }
+
+    fn consider_from(&mut self, first: u32) {
+        for number in first..self.tasks.len() as u32 {
+            if self.tasks[number as usize].state == State::Waiting {
+                self.consider(number);
+            }
+        }
+    }
+
+    fn apply_standing(&mut self, number: u32, standing: Standing) -> Result<(), Error> {
+        let Standing { failures, crashes, result, evidence } = standing;
+        let task = self.known_mut(number)?;
+        (task.failures, task.crashes, task.evidence) = (failures, crashes, evidence);
+        match result {
+            Ending::None => {}
+            Ending::Closed(closed) => self.close(number, State::Closed(closed)),
+            Ending::Done(done) => {
+                self.set_state(number, State::Committing(done));
+                self.settle(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// The result of a task counts.
+    pub(super) fn settle(&mut self, number: u32) {
+        if let State::Committing(done) = &self.tasks[number as usize].state {
+            let done = done.clone();
+            self.close(number, State::Done(done));
+        }
+    }
+
+    /// A task that was closed may be tried again, and what waited for it may wait again.
+    fn reopen(&mut self, number: u32) {
+        let task = &mut self.tasks[number as usize];
+        if !matches!(task.state, State::Closed(_)) {
+            return;
+        }
+        (task.failures, task.crashes) = (0, 0);
+        let family = &mut self.families[task.template as usize];
+        family.open += 1;
+        family.bad -= 1;
+        self.over = false;
+        self.set_state(number, State::Waiting);
+        self.consider(number);
+        self.unbar();
+    }
+
+    pub(super) fn known_mut(&mut self, number: u32) -> Result<&mut Task, Error> {
+        let tasks = self.tasks.len();
+        self.tasks
+            .get_mut(number as usize)
+            .ok_or_else(|| Error::Task(format!("there is no task {number}; there are {tasks}")))
+    }
+
+    pub(super) fn set_state(&mut self, number: u32, state: State) {
+        let task = &mut self.tasks[number as usize];
+        self.counts.leave(&task.state);
+        self.counts.enter(&state);
+        task.state = state;
+    }
+
+    /// A task that fails for good, or is not wanted.
+    pub(super) fn verdict(&self, number: u32, class: Class) -> Option<Closed> {
+        let task = &self.tasks[number as usize];
+        let template = &self.templates[task.template as usize];
+        let gives_up = template.gives_up(class, task.failures.into(), task.crashes.into());
+        gives_up.then_some(if class == Class::Crash { Closed::SetAside } else { Closed::Failed })
+    }
+}

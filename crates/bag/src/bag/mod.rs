@@ -1,0 +1,276 @@
+//! The state machine of one bag.
+
+mod add;
+mod apply;
+mod depend;
+mod draft;
+mod run;
+mod shrink;
+mod state;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use draft::Draft;
+pub use state::{Closed, Standing};
+pub use view::{Counts, TaskView, Verdict};
+
+use crate::end::{Cost, End};
+use crate::error::Error;
+use crate::record::{NewTask, Record, Span};
+use crate::report::Report;
+use crate::template::{Settings, Template};
+use mutirao_schedule::bag::{Counts as RunCounts, Needs, Order, Scheduler, by_name};
+use mutirao_wire::Tick;
+use state::{Attempt, Family, Task, Worker};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// A worker that has had nothing to do for so long is given back.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A lease is ready to run tasks.
+    WorkerUp {
+        /// The keeper's number for it.
+        worker: u64,
+        /// The keeper's number for its node.
+        site: u32,
+        /// The node's name.
+        node: String,
+        /// What it holds.
+        offers: Needs,
+    },
+    /// It takes nothing new: its owner wants it back.
+    WorkerLeaves(u64),
+    /// It is no more. The ends of its attempts are told all the same, before or after.
+    WorkerDown(u64),
+    /// An attempt is over.
+    Ended {
+        /// Which.
+        attempt: u64,
+        /// How.
+        end: End,
+        /// What it has taken.
+        cost: Cost,
+        /// What it wrote last to its standard error.
+        last_words: String,
+        /// Where its whole standard output was put, and its standard error.
+        outputs: (Span, Span),
+        /// What it has said.
+        report: Report,
+    },
+    /// So many of the records that were to be appended are on the disk.
+    Journaled(u64),
+    /// Tasks are to be added, as [`Bag::resolve`] made them.
+    Add {
+        /// Templates they need.
+        templates: Vec<Template>,
+        /// The tasks.
+        tasks: Vec<NewTask>,
+    },
+    /// A task need not be done.
+    Cancel(u32),
+    /// A task that was closed is to be tried again.
+    Again(u32),
+    /// [`Bag::deadline`] has come.
+    Time,
+}
+
+/// What the keeper has to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Append a record to the journal, and say [`Input::Journaled`] when it is on the disk.
+    Append(Box<Record>),
+    /// Start an attempt.
+    Start {
+        /// Its number.
+        attempt: u64,
+        /// Of this task.
+        task: u32,
+        /// On this worker.
+        worker: u64,
+    },
+    /// End an attempt, and say how it ended when it has.
+    Kill {
+        /// Its number.
+        attempt: u64,
+    },
+    /// The result of a task is committed: put its files where they belong.
+    Settle {
+        /// Which task.
+        task: u32,
+        /// Whose result it is.
+        attempt: u64,
+    },
+    /// Nobody wants what this attempt has left.
+    Drop {
+        /// Of this task.
+        task: u32,
+        /// Its number.
+        attempt: u64,
+    },
+    /// Give a worker back: there is nothing for it to do.
+    GiveBack(u64),
+    /// Nothing is left to do, and that is on the disk.
+    Over,
+}
+
+/// A bag: its tasks, and how they stand.
+pub struct Bag {
+    settings: Settings,
+    submitted_ms: u64,
+    complete: bool,
+    over: bool,
+    lives: u64,
+    records: u64,
+    templates: Vec<Template>,
+    /// What belongs together with each template.
+    families: Vec<Family>,
+    tasks: Vec<Task>,
+    /// Tasks that may run now, of which the scheduler does not know yet.
+    opened: Vec<u32>,
+    counts: Counts,
+    next_attempt: u64,
+    /// Attempts that were begun in this life of a keeper, or the one before it, and have no end yet.
+    begun: BTreeMap<u64, u32>,
+
+    // What follows is of this life of the keeper only.
+    scheduler: Option<Scheduler>,
+    orders: Vec<Order>,
+    /// Tasks closed by an order or a verdict, of which the scheduler does not know yet.
+    gone: Vec<u32>,
+    attempts: BTreeMap<u64, Attempt>,
+    workers: BTreeMap<u64, Worker>,
+    /// Workers with nothing to do, by since when.
+    idle: BTreeSet<(Tick, u64)>,
+    appended: u64,
+    /// Tasks whose result counts when so many records are on the disk.
+    committing: VecDeque<(u64, u32)>,
+    over_at: Option<u64>,
+}
+
+impl std::fmt::Debug for Bag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bag")
+            .field("settings", &self.settings)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Bag {
+    fn default() -> Self {
+        Bag::new()
+    }
+}
+
+impl Bag {
+    /// A bag of which nothing is known yet: its records follow.
+    pub fn new() -> Bag {
+        Bag {
+            settings: Settings::default(),
+            submitted_ms: 0,
+            complete: false,
+            over: false,
+            lives: 0,
+            records: 0,
+            templates: Vec::new(),
+            families: Vec::new(),
+            tasks: Vec::new(),
+            opened: Vec::new(),
+            counts: Counts::default(),
+            next_attempt: 1,
+            begun: BTreeMap::new(),
+            scheduler: None,
+            orders: Vec::new(),
+            gone: Vec::new(),
+            attempts: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            appended: 0,
+            committing: VecDeque::new(),
+            over_at: None,
+        }
+    }
+
+    /// Takes the next record of the journal, in which it stands what has happened so far.
+    pub fn replay(&mut self, record: Record) -> Result<(), Error> {
+        self.records += 1;
+        let committed = match &record {
+            Record::Committed { task, .. } => Some(*task),
+            _ => None,
+        };
+        self.apply(record)?;
+        // It was on the disk.
+        if let Some(task) = committed {
+            self.settle(task);
+        }
+        Ok(())
+    }
+
+    /// A keeper begins to run the bag. `at_ms` is the time, ms since 1970.
+    pub fn begin(&mut self, now: Tick, at_ms: u64, out: &mut Vec<Output>) -> Result<(), Error> {
+        let unknown = |error: mutirao_schedule::bag::UnknownScheduler| Error::Task(error.to_string());
+        let policy = by_name(&self.settings.scheduler, self.settings.replicas).map_err(unknown)?;
+        self.scheduler = Some(Scheduler::new(policy, self.next_attempt));
+        // What a keeper that ended had going ended with it.
+        out.extend(self.begun.iter().map(|(&attempt, &task)| Output::Drop { task, attempt }));
+        self.enter_and_append(Record::Life { at_ms }, out);
+        self.follow(now, at_ms, out);
+        Ok(())
+    }
+
+    /// Takes one input and appends what follows. `at_ms` is the time for people, ms since 1970.
+    pub fn handle(&mut self, now: Tick, at_ms: u64, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::WorkerUp { worker, site, node, offers } => self.worker_up(now, worker, site, node, offers),
+            Input::WorkerLeaves(worker) => self.worker_leaves(now, worker, false),
+            Input::WorkerDown(worker) => self.worker_leaves(now, worker, true),
+            Input::Ended { attempt, end, cost, last_words, outputs, report } => {
+                self.ended(now, attempt, run::Ending { end, cost, last_words, outputs, report }, out);
+            }
+            Input::Journaled(records) => self.journaled(now, records, out),
+            Input::Add { templates, tasks } => self.add(now, templates, tasks, out),
+            Input::Cancel(task) => self.cancel(now, task, out),
+            Input::Again(task) => self.again(now, task, out),
+            Input::Time => self.give_back_idle(now, out),
+        }
+        self.follow(now, at_ms, out);
+    }
+
+    /// When [`Input::Time`] is to be told.
+    pub fn deadline(&self) -> Option<Tick> {
+        self.idle.first().map(|(since, _)| *since + IDLE)
+    }
+
+    /// Leases worth having beside those there are, by what each holds.
+    pub fn wanted(&self) -> Vec<(Needs, u32)> {
+        let Some(scheduler) = &self.scheduler else { return Vec::new() };
+        let held: u32 = self.workers.values().map(|worker| u32::from(worker.slots)).sum();
+        let mut left = self.settings.slots_max.saturating_sub(held);
+        let mut wanted = Vec::new();
+        for (needs, tasks) in scheduler.demand() {
+            let each = u32::from(needs.slots.max(1));
+            let count = (left / each).min(u32::try_from(tasks).unwrap_or(u32::MAX));
+            if count > 0 {
+                left -= count * each;
+                wanted.push((needs.clone(), count));
+            }
+        }
+        wanted
+    }
+
+    /// What the running has taken in this life of the keeper.
+    pub fn run_counts(&self) -> RunCounts {
+        self.scheduler.as_ref().map(Scheduler::counts).unwrap_or_default()
+    }
+
+    fn append(&mut self, record: Record, out: &mut Vec<Output>) {
+        self.appended += 1;
+        self.records += 1;
+        out.push(Output::Append(Box::new(record)));
+    }
+}

@@ -1,0 +1,299 @@
+//! What runs: between the scheduler, who says where, and the keeper, who does it.
+
+use super::state::{Attempt, Closed, State, Worker};
+use super::{Bag, IDLE, Output};
+use crate::end::{Class, Cost, End, Evidence};
+use crate::ipar;
+use crate::limits::LAST_WORDS_BYTES_MAX;
+use crate::record::{NewTask, Record, Span};
+use crate::report::Report;
+use crate::template::{Template, Work};
+use mutirao_schedule::bag::{Event, Needs, Order, Outcome, Task as Offer};
+use mutirao_wire::Tick;
+
+/// How an attempt ended, and what it left.
+pub(super) struct Ending {
+    pub(super) end: End,
+    pub(super) cost: Cost,
+    pub(super) last_words: String,
+    pub(super) outputs: (Span, Span),
+    pub(super) report: Report,
+}
+
+impl Bag {
+    pub(super) fn worker_up(&mut self, now: Tick, worker: u64, site: u32, node: String, offers: Needs) {
+        if self.workers.contains_key(&worker) {
+            return;
+        }
+        let slots = offers.slots.max(1);
+        let entry = Worker { node, slots, running: 0, idle_since: None, leaves: false, down: false };
+        self.workers.insert(worker, entry);
+        self.tell(now, Event::WorkerUp { worker, site, offers, ahead: 0 });
+        self.look_idle(now, worker);
+    }
+
+    /// A worker takes nothing new; if `down`, it is no more, and forgotten when its attempts have ended.
+    pub(super) fn worker_leaves(&mut self, now: Tick, worker: u64, down: bool) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        entry.leaves = true;
+        entry.down |= down;
+        self.tell(now, Event::WorkerLeaves(worker));
+        self.look_idle(now, worker);
+    }
+
+    /// An attempt is over.
+    pub(super) fn ended(&mut self, now: Tick, attempt: u64, ending: Ending, out: &mut Vec<Output>) {
+        let Some(Attempt { task, worker, node, killed, .. }) = self.attempts.remove(&attempt) else { return };
+        self.begun.remove(&attempt);
+        self.tasks[task as usize].running -= 1;
+        let wanted = !killed && self.tasks[task as usize].state == State::Open;
+        let outcome = if wanted {
+            self.judge(task, attempt, node, ending, out)
+        } else {
+            out.push(Output::Drop { task, attempt });
+            Outcome::Again
+        };
+        // Before, or the scheduler would start it again.
+        self.tell_gone(now);
+        self.tell(now, Event::Ended { attempt, outcome, brought_bytes: 0 });
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.running -= 1;
+        }
+        self.look_idle(now, worker);
+    }
+
+    fn judge(
+        &mut self,
+        task: u32,
+        attempt: u64,
+        node: String,
+        ending: Ending,
+        out: &mut Vec<Output>,
+    ) -> Outcome {
+        let Ending { end, cost, mut last_words, outputs, report } = ending;
+        match self.result(task, end, report) {
+            Ok((templates, added)) => {
+                let (stdout, stderr) = outputs;
+                let record =
+                    Record::Committed { task, attempt, node, cost, stdout, stderr, templates, added };
+                self.enter(record.clone());
+                self.append(record, out);
+                self.committing.push_back((self.appended, task));
+                Outcome::Done
+            }
+            Err(end) => {
+                out.push(Output::Drop { task, attempt });
+                let class = end.class();
+                if class == Class::Nothing {
+                    return Outcome::Again;
+                }
+                last_words.truncate(last_words.floor_char_boundary(LAST_WORDS_BYTES_MAX));
+                let evidence = Evidence { attempt, node, end, cost, last_words };
+                self.enter_and_append(Record::Failed { task, evidence }, out);
+                if let Some(closed) = self.verdict(task, class) {
+                    self.close_by(task, closed, out);
+                }
+                Outcome::Again
+            }
+        }
+    }
+
+    /// What an attempt that ended so has added, or how it failed.
+    fn result(&self, task: u32, end: End, report: Report) -> Result<(Vec<Template>, Vec<NewTask>), End> {
+        let known = &self.tasks[task as usize];
+        if let Work::Ipar { method, .. } = self.templates[known.template as usize].work {
+            let (end, tasks) = ipar::judge(method, known.place, end, &report);
+            let added = |value: String| NewTask { template: ipar::TASKS, values: vec![value.into()] };
+            return match end {
+                End::Done => Ok((Vec::new(), tasks.into_iter().map(added).collect())),
+                end => Err(end),
+            };
+        }
+        match end {
+            End::Done => self
+                .resolve(&report.added, Some(known.template))
+                .map_err(|error| End::NoReport(error.to_string())),
+            end => Err(end),
+        }
+    }
+
+    pub(super) fn journaled(&mut self, now: Tick, records: u64, out: &mut Vec<Output>) {
+        while let Some((_, task)) = self.committing.pop_front_if(|(record, _)| *record <= records) {
+            let State::Committing(done) = &self.tasks[task as usize].state else { continue };
+            out.push(Output::Settle { task, attempt: done.attempt });
+            self.settle(task);
+        }
+        if self.over_at.is_some_and(|record| record <= records) {
+            self.over_at = None;
+            out.push(Output::Over);
+        }
+        self.offer_opened(now);
+    }
+
+    pub(super) fn add(
+        &mut self,
+        now: Tick,
+        templates: Vec<Template>,
+        tasks: Vec<NewTask>,
+        out: &mut Vec<Output>,
+    ) {
+        for template in templates {
+            self.enter_and_append(Record::Template(template), out);
+        }
+        for some in tasks.chunks(crate::limits::TASKS_A_RECORD) {
+            self.enter_and_append(Record::Tasks(some.to_vec()), out);
+        }
+        self.offer_opened(now);
+    }
+
+    pub(super) fn cancel(&mut self, now: Tick, task: u32, out: &mut Vec<Output>) {
+        let open = self
+            .tasks
+            .get(task as usize)
+            .is_some_and(|task| matches!(task.state, State::Waiting | State::Open));
+        if open {
+            self.close_by(task, Closed::Cancelled, out);
+            self.offer_opened(now);
+        }
+    }
+
+    pub(super) fn again(&mut self, now: Tick, task: u32, out: &mut Vec<Output>) {
+        let closed = self.tasks.get(task as usize).is_some_and(|task| matches!(task.state, State::Closed(_)));
+        if closed {
+            self.enter_and_append(Record::Again { task }, out);
+            self.offer_opened(now);
+        }
+    }
+
+    /// A task will not be done, and what runs of it is ended.
+    fn close_by(&mut self, task: u32, closed: Closed, out: &mut Vec<Output>) {
+        self.enter_and_append(Record::Closed { task, closed }, out);
+        self.gone.push(task);
+    }
+
+    pub(super) fn give_back_idle(&mut self, now: Tick, out: &mut Vec<Output>) {
+        while let Some((_, worker)) = self.idle.first().copied().filter(|(since, _)| *since + IDLE <= now) {
+            self.idle.pop_first();
+            if let Some(entry) = self.workers.get_mut(&worker) {
+                entry.idle_since = None;
+                entry.leaves = true;
+            }
+            self.tell(now, Event::WorkerLeaves(worker));
+            out.push(Output::GiveBack(worker));
+        }
+    }
+
+    /// Carries out what has followed so far.
+    pub(super) fn follow(&mut self, now: Tick, at_ms: u64, out: &mut Vec<Output>) {
+        self.tell_gone(now);
+        self.offer_opened(now);
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.place(now, &mut self.orders);
+        }
+        for order in std::mem::take(&mut self.orders) {
+            self.obey(now, order, out);
+        }
+        if self.counts.open() == 0
+            && self.attempts.is_empty()
+            && self.complete
+            && !self.over
+            && self.scheduler.is_some()
+        {
+            self.enter_and_append(Record::Over { at_ms }, out);
+            self.over_at = Some(self.appended);
+        }
+    }
+
+    fn obey(&mut self, now: Tick, order: Order, out: &mut Vec<Output>) {
+        match order {
+            Order::Start { task, attempt, worker } => {
+                let number = task as u32;
+                let Some(entry) = self.workers.get_mut(&worker) else { return };
+                entry.running += 1;
+                let node = entry.node.clone();
+                if let Some(since) = entry.idle_since.take() {
+                    self.idle.remove(&(since, worker));
+                }
+                self.tasks[number as usize].running += 1;
+                let running = Attempt { task: number, worker, node: node.clone(), since: now, killed: false };
+                self.attempts.insert(attempt, running);
+                self.enter_and_append(Record::Started { task: number, attempt, node }, out);
+                out.push(Output::Start { attempt, task: number, worker });
+            }
+            Order::Kill { attempt } => {
+                if let Some(running) = self.attempts.get_mut(&attempt) {
+                    running.killed = true;
+                    out.push(Output::Kill { attempt });
+                }
+            }
+        }
+    }
+
+    /// Tells the scheduler what may run now.
+    fn offer_opened(&mut self, now: Tick) {
+        if self.scheduler.is_none() {
+            return;
+        }
+        for number in std::mem::take(&mut self.opened) {
+            let task = &self.tasks[number as usize];
+            // It may have been closed since, or be done, in the journal that was read.
+            if task.state != State::Open {
+                continue;
+            }
+            let template = &self.templates[task.template as usize];
+            let (needs, priority) = (template.needs(), template.priority);
+            let offer = Offer { needs, priority, ..Offer::new(number.into()) };
+            self.tell(now, Event::TaskReady(offer));
+        }
+    }
+
+    fn tell_gone(&mut self, now: Tick) {
+        for task in std::mem::take(&mut self.gone) {
+            self.tell(now, Event::TaskGone(task.into()));
+        }
+    }
+
+    fn tell(&mut self, now: Tick, event: Event) {
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.handle(now, event, &mut self.orders);
+        }
+    }
+
+    /// A worker may have nothing to do, or be gone with the last that it had.
+    fn look_idle(&mut self, now: Tick, worker: u64) {
+        let Some(entry) = self.workers.get_mut(&worker).filter(|entry| entry.running == 0) else { return };
+        if entry.down {
+            if let Some(since) = entry.idle_since {
+                self.idle.remove(&(since, worker));
+            }
+            self.workers.remove(&worker);
+            return self.tell(now, Event::WorkerDown(worker));
+        }
+        if !entry.leaves && entry.idle_since.is_none() {
+            entry.idle_since = Some(now);
+            self.idle.insert((now, worker));
+        }
+    }
+
+    /// A record of this keeper's own making.
+    fn enter(&mut self, record: Record) {
+        self.apply(record).expect("it is about tasks and templates that are there, within the limits");
+    }
+
+    pub(super) fn enter_and_append(&mut self, record: Record, out: &mut Vec<Output>) {
+        self.enter(record.clone());
+        self.append(record, out);
+    }
+
+    /// Offers to nodes that hold so much, in lists and texts.
+    pub(super) fn needs_text(needs: &Needs) -> String {
+        let mut text = format!("{} slot{}", needs.slots, if needs.slots == 1 { "" } else { "s" });
+        if needs.memory_mib > 0 {
+            text += &format!(", {} MiB", needs.memory_mib);
+        }
+        for resource in &needs.resources {
+            text += &format!(", {} {}", resource.amount, resource.name);
+        }
+        text
+    }
+}

@@ -1,0 +1,54 @@
+//! A journal that says the same in fewer records.
+
+use super::Bag;
+use super::state::{Ending, Standing, State, Task};
+use crate::limits::TASKS_A_RECORD;
+use crate::record::{NewTask, Record};
+
+/// A journal with so many records beyond what would do is written anew.
+const RECORDS_SPARE: u64 = 10_000;
+
+impl Bag {
+    /// Whether the journal has become much longer than what it says. Asked only while nothing waits for the disk.
+    pub fn is_long(&self) -> bool {
+        self.records > RECORDS_SPARE && self.records > 4 * (self.least_records() as u64)
+    }
+
+    fn least_records(&self) -> usize {
+        4 + self.templates.len() + 2 * self.tasks.len().div_ceil(TASKS_A_RECORD)
+    }
+
+    /// Records that lead to this very bag. They count as its records once they are written.
+    pub fn shrink(&mut self) -> impl Iterator<Item = Record> + use<'_> {
+        self.records = self.least_records() as u64;
+        let head = Record::Bag { settings: self.settings.clone(), at_ms: self.submitted_ms };
+        let templates = self.templates.iter().cloned().map(Record::Template);
+        let new = |task: &Task| NewTask { template: task.template, values: task.values.to_vec() };
+        let chunks = self.tasks.chunks(TASKS_A_RECORD);
+        let tasks = chunks.map(move |some| Record::Tasks(some.iter().map(new).collect()));
+        let standings =
+            self.tasks.chunks(TASKS_A_RECORD).enumerate().map(|(index, some)| Record::Standings {
+                first: (index * TASKS_A_RECORD) as u32,
+                standings: some.iter().map(standing).collect(),
+            });
+        let complete = self.complete.then_some(Record::Complete);
+        let over = self.over.then_some(Record::Over { at_ms: self.submitted_ms });
+        std::iter::once(head)
+            .chain(templates)
+            .chain(tasks)
+            .chain(standings)
+            .chain([Record::NextAttempt(self.next_attempt)])
+            .chain(complete)
+            .chain(over)
+    }
+}
+
+fn standing(task: &Task) -> Standing {
+    let result = match &task.state {
+        State::Done(done) | State::Committing(done) => Ending::Done(done.clone()),
+        State::Closed(closed) => Ending::Closed(*closed),
+        // What follows from others is not said.
+        State::Waiting | State::Open | State::Barred => Ending::None,
+    };
+    Standing { failures: task.failures, crashes: task.crashes, result, evidence: task.evidence.clone() }
+}

@@ -1,0 +1,451 @@
+//! A keeper, its journal and its workers in a small world where everything fails at times.
+
+use super::*;
+use crate::template::Work;
+use crate::words::Words;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn shell(name: &str) -> Template {
+    Template::new(name, Work::Shell(Words::plain("true")))
+}
+
+/// A keeper: the bag, what of its journal is on the disk, and what it has been told to do.
+struct World {
+    bag: Bag,
+    now: Tick,
+    /// Records that survive the keeper.
+    disk: Vec<Record>,
+    /// Records appended and not on the disk.
+    unwritten: Vec<Record>,
+    acked: u64,
+    running: BTreeMap<u64, (u32, u64)>,
+    killed: Vec<u64>,
+    /// How often each task's result was put where it belongs, by attempt.
+    settled: BTreeMap<u32, Vec<u64>>,
+    given_back: Vec<u64>,
+    dropped: Vec<u64>,
+    over: bool,
+    next_worker: u64,
+}
+
+impl World {
+    fn new(draft: Draft) -> World {
+        let disk: Vec<Record> = draft.into_records(5).collect();
+        World {
+            bag: Bag::new(),
+            now: Tick(1),
+            disk,
+            unwritten: Vec::new(),
+            acked: 0,
+            running: BTreeMap::new(),
+            killed: Vec::new(),
+            settled: BTreeMap::new(),
+            given_back: Vec::new(),
+            dropped: Vec::new(),
+            over: false,
+            next_worker: 1,
+        }
+        .born()
+    }
+
+    /// A keeper begins with what is on the disk.
+    fn born(mut self) -> World {
+        self.bag = Bag::new();
+        for (number, record) in (1..).zip(&self.disk) {
+            let read = Record::decode(&record.encode(), number).unwrap();
+            self.bag.replay(read).unwrap();
+        }
+        (self.unwritten, self.acked) = (Vec::new(), 0);
+        (self.running, self.killed) = (BTreeMap::new(), Vec::new());
+        let mut out = Vec::new();
+        self.bag.begin(self.now, 7, &mut out).unwrap();
+        self.carry_out(out);
+        self
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.now = Tick(self.now.0 + 1000);
+        let mut out = Vec::new();
+        self.bag.handle(self.now, 7, input, &mut out);
+        self.carry_out(out);
+    }
+
+    fn carry_out(&mut self, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Append(record) => self.unwritten.push(*record),
+                Output::Start { attempt, task, worker } => {
+                    assert!(
+                        self.running.insert(attempt, (task, worker)).is_none(),
+                        "attempt {attempt} twice"
+                    );
+                }
+                Output::Kill { attempt } => self.killed.push(attempt),
+                Output::Settle { task, attempt } => self.settled.entry(task).or_default().push(attempt),
+                Output::GiveBack(worker) => self.given_back.push(worker),
+                Output::Drop { attempt, .. } => self.dropped.push(attempt),
+                Output::Over => self.over = true,
+            }
+        }
+    }
+
+    /// So many of the records that wait come to the disk.
+    fn write(&mut self, count: usize) {
+        let written: Vec<Record> = self.unwritten.drain(..count.min(self.unwritten.len())).collect();
+        self.acked += written.len() as u64;
+        self.disk.extend(written);
+        self.tell(Input::Journaled(self.acked));
+    }
+
+    fn write_all(&mut self) {
+        while !self.unwritten.is_empty() {
+            self.write(usize::MAX);
+        }
+    }
+
+    fn worker(&mut self) -> u64 {
+        self.worker_with(Needs { slots: 1, memory_mib: 0, resources: Vec::new() })
+    }
+
+    fn worker_with(&mut self, offers: Needs) -> u64 {
+        let worker = self.next_worker;
+        self.next_worker += 1;
+        let node = format!("n{}", worker % 3);
+        self.tell(Input::WorkerUp { worker, site: (worker % 3) as u32, node, offers });
+        worker
+    }
+
+    fn end(&mut self, attempt: u64, end: End) {
+        self.end_with(attempt, end, Report::default());
+    }
+
+    fn end_with(&mut self, attempt: u64, end: End, report: Report) {
+        self.running.remove(&attempt);
+        let end = if self.killed.contains(&attempt) && end == End::Done { End::Killed } else { end };
+        let outputs = (Span::default(), Span::default());
+        let last_words = "last words".into();
+        self.tell(Input::Ended { attempt, end, cost: Cost::default(), last_words, outputs, report });
+    }
+
+    /// The attempt of a task that runs.
+    fn attempt_of(&self, task: u32) -> u64 {
+        let found =
+            self.running.iter().find(|(attempt, (of, _))| *of == task && !self.killed.contains(attempt));
+        *found.unwrap_or_else(|| panic!("task {task} does not run")).0
+    }
+
+    fn verdict(&self, task: u32) -> Verdict {
+        self.bag.task(task).unwrap().verdict
+    }
+}
+
+fn draft(templates: Vec<Template>, counts: &[usize]) -> Draft {
+    let mut draft = Draft::new(Settings::default());
+    draft.templates = templates;
+    for (template, count) in counts.iter().enumerate() {
+        (0..*count).for_each(|_| draft.push(template as u32, Vec::new()));
+    }
+    draft
+}
+
+#[test]
+fn a_result_counts_when_it_is_on_the_disk() {
+    let mut world = World::new(draft(vec![shell("a"), Template { after: vec![0], ..shell("b") }], &[1, 1]));
+    world.worker();
+    let attempt = world.attempt_of(0);
+    world.end(attempt, End::Done);
+    assert!(world.settled.is_empty() && world.running.is_empty(), "nothing follows before that");
+    world.write_all();
+    assert_eq!(world.settled[&0], [attempt]);
+    let second = world.attempt_of(1);
+    world.end(second, End::Done);
+    world.write_all();
+    assert!(world.over && world.bag.is_over());
+}
+
+#[test]
+fn a_task_that_fails_is_tried_as_often_as_it_may_and_bars_what_waits_for_it() {
+    let templates = vec![Template { retries: 1, ..shell("a") }, Template { after: vec![0], ..shell("b") }];
+    let mut world = World::new(draft(templates, &[1, 1]));
+    world.worker();
+    world.end(world.attempt_of(0), End::Code(3));
+    assert_eq!(world.verdict(0), Verdict::Running);
+    world.end(world.attempt_of(0), End::TimeLimit);
+    assert_eq!((world.verdict(0), world.verdict(1)), (Verdict::Failed, Verdict::Barred));
+    assert!(world.running.is_empty());
+    let why = world.bag.explain(0).unwrap();
+    assert!(why.contains("time limit"), "{why}");
+    let why = world.bag.explain(1).unwrap();
+    assert!(why.contains("1 of the 1 tasks of `a` will not be done"), "{why}");
+    world.write_all();
+    assert!(world.over);
+    // Once more, by hand.
+    world.tell(Input::Again(0));
+    assert_eq!((world.verdict(0), world.verdict(1)), (Verdict::Running, Verdict::Waiting));
+    world.end(world.attempt_of(0), End::Done);
+    world.write_all();
+    world.end(world.attempt_of(1), End::Done);
+    world.write_all();
+    assert_eq!(world.bag.counts().done, 2);
+}
+
+#[test]
+fn a_task_that_takes_its_workers_with_it_is_set_aside_and_the_others_go_on() {
+    let mut settings = draft(vec![Template { crash_limit: 2, ..shell("a") }], &[2]);
+    settings.settings.replicas = 1;
+    let mut world = World::new(settings);
+    for _ in 0..2 {
+        let worker = world.worker();
+        let attempt = world.attempt_of(0);
+        world.tell(Input::WorkerDown(worker));
+        world.end(attempt, End::WorkerEnded("signal 11".into()));
+    }
+    assert_eq!(world.verdict(0), Verdict::SetAside);
+    let evidence = world.bag.task(0).unwrap().evidence.unwrap().clone();
+    assert_eq!((evidence.end, &*evidence.last_words), (End::WorkerEnded("signal 11".into()), "last words"));
+    world.worker();
+    world.end(world.attempt_of(1), End::Done);
+    world.write_all();
+    assert!(world.over);
+}
+
+#[test]
+fn what_did_not_begin_costs_no_try() {
+    let mut world = World::new(draft(vec![shell("a")], &[1]));
+    for _ in 0..10 {
+        let worker = world.worker();
+        let attempt = world.attempt_of(0);
+        world.end(attempt, End::NotBegun("the lease ended".into()));
+        world.tell(Input::WorkerDown(worker));
+        let ids: Vec<u64> = world.running.keys().copied().collect();
+        ids.into_iter().for_each(|attempt| world.end(attempt, End::NotBegun("no lease".into())));
+    }
+    assert_eq!(world.verdict(0), Verdict::Ready);
+    assert!(world.bag.task(0).unwrap().evidence.is_none());
+}
+
+#[test]
+fn a_worker_without_work_is_given_back() {
+    let mut world = World::new(draft(vec![shell("a")], &[1]));
+    let (first, second, third) = (world.worker(), world.worker(), world.worker());
+    assert_eq!(world.running.len(), 2, "a copy, and no third");
+    assert!(world.bag.deadline().is_some());
+    world.now = world.bag.deadline().unwrap();
+    world.tell(Input::Time);
+    assert_eq!(world.given_back, [third]);
+    world.end(world.attempt_of(0), End::Done);
+    assert_eq!(world.killed.len(), 1, "the loser is ended at once");
+    let loser = world.killed[0];
+    world.end(loser, End::Done);
+    assert_eq!(world.dropped, [loser]);
+    world.tell(Input::WorkerDown(third));
+    world.now = Tick(world.now.0 + 10_000_000);
+    world.tell(Input::Time);
+    world.given_back.sort_unstable();
+    assert_eq!(world.given_back, [first, second, third]);
+}
+
+#[test]
+fn tasks_add_tasks_and_only_with_their_result() {
+    let added = |n: &str| crate::Added { like: None, values: [("n".into(), n.into())].into(), command: None };
+    let mut draft = Draft::new(Settings::default());
+    draft.settings.replicas = 1;
+    draft.templates.push(Template { parameters: vec!["n".into()], retries: 1, ..shell("a") });
+    draft.templates.push(Template { after: vec![0], ..shell("join") });
+    draft.push(0, vec!["0".into()]);
+    draft.push(1, Vec::new());
+    let mut world = World::new(draft);
+    world.worker();
+    let report = Report { added: vec![added("1"), added("2")], ..Report::default() };
+    world.end_with(world.attempt_of(0), End::Code(1), report.clone());
+    assert_eq!(world.bag.counts().all(), 2, "an attempt that failed has added nothing");
+    world.end_with(world.attempt_of(0), End::Done, report);
+    world.write_all();
+    assert_eq!(world.bag.counts().all(), 4);
+    assert_eq!(world.verdict(1), Verdict::Waiting, "those added belong to what it waits for");
+    let odd =
+        Report { added: vec![crate::Added { like: Some("none".into()), ..added("1") }], ..Report::default() };
+    world.end_with(world.attempt_of(2), End::Done, odd);
+    let why = world.bag.task(2).unwrap().evidence.unwrap().end.to_string();
+    assert!(why.contains("no template `none`"), "{why}");
+}
+
+#[test]
+fn a_task_runs_where_its_needs_are_met_and_slots_are_asked_for_within_the_limit() {
+    let mut draft = draft(vec![Template { slots: 2, ..shell("a") }, shell("b")], &[3, 10]);
+    draft.settings.slots_max = 8;
+    let mut world = World::new(draft);
+    let wanted: u32 = world.bag.wanted().iter().map(|(needs, count)| u32::from(needs.slots) * count).sum();
+    assert!(wanted <= 8 && wanted > 6, "{wanted}");
+    world.worker();
+    assert_eq!(world.bag.task(world.running.values().next().unwrap().0).unwrap().template.name, "b");
+    world.worker_with(Needs { slots: 2, memory_mib: 0, resources: Vec::new() });
+    assert_eq!(world.running.len(), 2);
+}
+
+#[test]
+fn tasks_at_the_same_place_follow_one_another() {
+    let templates = vec![shell("a"), Template { after_each: vec![0], ..shell("b") }];
+    let mut draft = draft(templates, &[2, 2]);
+    draft.settings.replicas = 1;
+    let mut world = World::new(draft);
+    world.worker();
+    world.end(world.attempt_of(0), End::Done);
+    world.write_all();
+    assert_eq!(world.verdict(2), Verdict::Ready);
+    assert_eq!(world.verdict(3), Verdict::Waiting);
+    world.end(world.attempt_of(1), End::Code(1));
+    assert_eq!(world.verdict(3), Verdict::Barred);
+}
+
+#[test]
+fn a_shrunk_journal_says_the_same() {
+    let templates = vec![shell("a"), Template { after: vec![0], ..shell("b") }];
+    let mut world = World::new(draft(templates, &[3, 1]));
+    world.worker();
+    world.end(world.attempt_of(0), End::Done);
+    world.end(world.attempt_of(1), End::Code(4));
+    world.tell(Input::Cancel(2));
+    world.write_all();
+    let before: Vec<_> = world.bag.tasks().map(|task| (task.verdict, task.tries)).collect();
+    let records: Vec<Record> = world.bag.shrink().collect();
+    world.disk = records;
+    let world = world.born();
+    let after: Vec<_> = world.bag.tasks().map(|task| (task.verdict, task.tries)).collect();
+    assert_eq!(before, after);
+    assert_eq!(world.bag.task(1).unwrap().evidence.unwrap().end, End::Code(4));
+}
+
+/// What happens next, drawn.
+#[derive(Debug, Clone)]
+enum Chance {
+    Worker,
+    Ends(prop::sample::Index, u8),
+    Down(prop::sample::Index),
+    Write(usize),
+    KeeperDies,
+    Time,
+    Cancel(prop::sample::Index),
+    Again(prop::sample::Index),
+}
+
+fn chance() -> impl Strategy<Value = Chance> {
+    use prop::sample::Index;
+    prop_oneof![
+        3 => Just(Chance::Worker),
+        12 => (any::<Index>(), any::<u8>()).prop_map(|(which, how)| Chance::Ends(which, how)),
+        2 => any::<Index>().prop_map(Chance::Down),
+        6 => (0usize..6).prop_map(Chance::Write),
+        1 => Just(Chance::KeeperDies),
+        1 => Just(Chance::Time),
+        1 => any::<Index>().prop_map(Chance::Cancel),
+        1 => any::<Index>().prop_map(Chance::Again),
+    ]
+}
+
+fn happen(mut world: World, chance: Chance) -> World {
+    let tasks = world.bag.counts().all() as usize;
+    match chance {
+        Chance::Worker if world.bag.workers() < 6 => drop(world.worker()),
+        Chance::Worker => {}
+        Chance::Ends(which, how) => {
+            let ids: Vec<u64> = world.running.keys().copied().collect();
+            if ids.is_empty() {
+                return world;
+            }
+            let end = match how {
+                0..160 => End::Done,
+                160..200 => End::Code(how),
+                200..220 => End::NotBegun("no lease".into()),
+                _ => End::NodeLost("gone".into()),
+            };
+            world.end(ids[which.index(ids.len())], end);
+        }
+        Chance::Down(which) => {
+            let workers: Vec<u64> = world.running.values().map(|(_, worker)| *worker).collect();
+            if workers.is_empty() {
+                return world;
+            }
+            let worker = workers[which.index(workers.len())];
+            let of = |(attempt, (_, at)): (&u64, &(u32, u64))| (*at == worker).then_some(*attempt);
+            let attempts: Vec<u64> = world.running.iter().filter_map(of).collect();
+            world.tell(Input::WorkerDown(worker));
+            attempts.into_iter().for_each(|attempt| world.end(attempt, End::NodeLost("gone".into())));
+        }
+        Chance::Write(count) => world.write(count),
+        Chance::KeeperDies => return world.born(),
+        Chance::Time => {
+            world.now = world.bag.deadline().unwrap_or(world.now);
+            world.tell(Input::Time);
+            for worker in std::mem::take(&mut world.given_back) {
+                world.tell(Input::WorkerDown(worker));
+            }
+        }
+        Chance::Cancel(which) => world.tell(Input::Cancel(which.index(tasks) as u32)),
+        Chance::Again(which) => world.tell(Input::Again(which.index(tasks) as u32)),
+    }
+    world
+}
+
+/// No result counts that is not on the disk, and none twice.
+fn check(world: &World) {
+    let mut committed: BTreeMap<u32, u64> = BTreeMap::new();
+    for record in &world.disk {
+        if let Record::Committed { task, attempt, .. } = record {
+            assert!(committed.insert(*task, *attempt).is_none(), "task {task} has two results");
+        }
+    }
+    for (task, attempts) in &world.settled {
+        assert_eq!(attempts.as_slice(), [committed[task]], "task {task}");
+    }
+    let counted = world.bag.counts();
+    assert_eq!(counted.all() as usize, world.bag.tasks().count());
+    for task in world.bag.tasks() {
+        let before_done = task.template.after.iter().all(|earlier| {
+            let mut before = world
+                .bag
+                .tasks()
+                .filter(|other| other.template.name == world.bag.templates[*earlier as usize].name);
+            before.all(|other| other.verdict == Verdict::Done)
+        });
+        assert!(task.verdict != Verdict::Running || before_done, "task {} is too early", task.number);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_fails_each_task_is_committed_once_and_the_bag_comes_to_its_end(
+        counts in prop::collection::vec(0usize..6, 3),
+        chances in prop::collection::vec(chance(), 0..120),
+    ) {
+        let templates = vec![
+            Template { retries: 1, ..shell("a") },
+            Template { after: vec![0], ..shell("b") },
+            Template { after: vec![0], after_each: vec![1], crash_limit: 2, ..shell("c") },
+        ];
+        let mut draft = draft(templates, &counts);
+        draft.push(0, Vec::new());
+        let mut world = World::new(draft);
+        for chance in chances {
+            world = happen(world, chance);
+            check(&world);
+        }
+        // Then nothing fails any more.
+        for _ in 0..400 {
+            world.write_all();
+            if world.bag.is_over() {
+                break;
+            }
+            if world.bag.workers() < 4 {
+                world.worker();
+            }
+            let ids: Vec<u64> = world.running.keys().copied().collect();
+            ids.into_iter().for_each(|attempt| world.end(attempt, End::Done));
+        }
+        check(&world);
+        prop_assert!(world.bag.is_over(), "{:?}", world.bag.counts());
+        prop_assert_eq!(world.bag.counts().open(), 0);
+    }
+}

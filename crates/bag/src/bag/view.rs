@@ -1,0 +1,332 @@
+//! A bag as people and programs see it.
+
+use super::Bag;
+use super::state::{Closed, Done, State};
+use crate::end::{Cost, Evidence};
+use crate::error::Error;
+use crate::record::Span;
+use crate::template::{Settings, Template};
+use crate::words::Named;
+use mutirao_wire::Tick;
+use serde::Serialize;
+
+/// How many tasks are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// That wait for others.
+    pub waiting: u64,
+    /// That may run, or do.
+    pub open: u64,
+    /// With a result.
+    pub done: u64,
+    /// That failed.
+    pub failed: u64,
+    /// Set aside, since they took their workers with them.
+    pub set_aside: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// That cannot run, since what they wait for will not be done.
+    pub barred: u64,
+}
+
+impl Counts {
+    /// Tasks that are not over.
+    pub fn open(&self) -> u64 {
+        self.waiting + self.open
+    }
+
+    /// All tasks.
+    pub fn all(&self) -> u64 {
+        self.open() + self.done + self.bad()
+    }
+
+    /// Tasks that are over without a result.
+    pub fn bad(&self) -> u64 {
+        self.failed + self.set_aside + self.cancelled + self.barred
+    }
+
+    fn of(&mut self, state: &State) -> &mut u64 {
+        match state {
+            State::Waiting => &mut self.waiting,
+            // Until it is on the disk, it is not done.
+            State::Open | State::Committing(_) => &mut self.open,
+            State::Done(_) => &mut self.done,
+            State::Closed(Closed::Failed) => &mut self.failed,
+            State::Closed(Closed::SetAside) => &mut self.set_aside,
+            State::Closed(Closed::Cancelled) => &mut self.cancelled,
+            State::Barred => &mut self.barred,
+        }
+    }
+
+    pub(super) fn enter(&mut self, state: &State) {
+        *self.of(state) += 1;
+    }
+
+    pub(super) fn leave(&mut self, state: &State) {
+        *self.of(state) -= 1;
+    }
+}
+
+/// Where a task is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It waits for others.
+    Waiting,
+    /// It may run.
+    Ready,
+    /// It runs.
+    Running,
+    /// It has a result.
+    Done,
+    /// It failed.
+    Failed,
+    /// It took its workers with it.
+    SetAside,
+    /// Somebody said so.
+    Cancelled,
+    /// What it waits for will not be done.
+    Barred,
+}
+
+impl Verdict {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Waiting => "waiting",
+            Verdict::Ready => "ready",
+            Verdict::Running => "running",
+            Verdict::Done => "done",
+            Verdict::Failed => "failed",
+            Verdict::SetAside => "set-aside",
+            Verdict::Cancelled => "cancelled",
+            Verdict::Barred => "barred",
+        }
+    }
+}
+
+/// All about one task.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskView<'a> {
+    /// Its number.
+    pub number: u32,
+    /// Which one of its template.
+    pub place: u32,
+    /// Its template.
+    pub template: &'a Template,
+    /// Its values.
+    pub named: Named<'a>,
+    /// Where it is.
+    pub verdict: Verdict,
+    /// Attempts that run.
+    pub running: u16,
+    /// Failures, and ends that took the worker along.
+    pub tries: (u16, u16),
+    /// The last attempt that failed.
+    pub evidence: Option<&'a Evidence>,
+    done: Option<&'a Done>,
+}
+
+impl<'a> TaskView<'a> {
+    /// The attempt whose result it is, where it ran, and what it has taken.
+    pub fn result(&self) -> Option<(u64, &'a str, Cost)> {
+        self.done.map(|done| (done.attempt, &*done.node, done.cost))
+    }
+
+    /// Where its standard output is, and its standard error.
+    pub fn outputs(&self) -> Option<(Span, Span)> {
+        self.done.map(|done| (done.stdout, done.stderr))
+    }
+}
+
+impl Bag {
+    /// What holds for the whole bag.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// When it was submitted, ms since 1970.
+    pub fn submitted_ms(&self) -> u64 {
+        self.submitted_ms
+    }
+
+    /// Whether all of what was submitted is there.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// How often a keeper has begun to run it.
+    pub fn lives(&self) -> u64 {
+        self.lives
+    }
+
+    /// How many tasks are where.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Attempts that run.
+    pub fn running(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// Workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The task that an attempt which runs is of.
+    pub fn task_of(&self, attempt: u64) -> Option<u32> {
+        self.attempts.get(&attempt).map(|running| running.task)
+    }
+
+    /// Records of the journal so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Whether an attempt runs of which a result is wanted.
+    pub fn is_wanted(&self, attempt: u64) -> bool {
+        self.attempts.get(&attempt).is_some_and(|running| !running.killed)
+    }
+
+    /// All about one task.
+    pub fn task(&self, number: u32) -> Option<TaskView<'_>> {
+        let task = self.tasks.get(number as usize)?;
+        let verdict = match &task.state {
+            State::Waiting => Verdict::Waiting,
+            State::Open | State::Committing(_) if task.running > 0 => Verdict::Running,
+            State::Open | State::Committing(_) => Verdict::Ready,
+            State::Done(_) => Verdict::Done,
+            State::Closed(Closed::Failed) => Verdict::Failed,
+            State::Closed(Closed::SetAside) => Verdict::SetAside,
+            State::Closed(Closed::Cancelled) => Verdict::Cancelled,
+            State::Barred => Verdict::Barred,
+        };
+        let done = match &task.state {
+            State::Done(done) => Some(&**done),
+            _ => None,
+        };
+        Some(TaskView {
+            number,
+            place: task.place,
+            template: &self.templates[task.template as usize],
+            named: Named { task: number.into(), values: &task.values },
+            verdict,
+            running: task.running,
+            tries: (task.failures, task.crashes),
+            evidence: task.evidence.as_deref(),
+            done,
+        })
+    }
+
+    /// All tasks.
+    pub fn tasks(&self) -> impl Iterator<Item = TaskView<'_>> {
+        (0..self.tasks.len() as u32).filter_map(|number| self.task(number))
+    }
+
+    /// The tasks that are meant by `7`, `solve`, `solve.3` or `failed`: a number, a template, one of its tasks by
+    /// its place, or where they are.
+    pub fn select(&self, what: &str) -> Result<Vec<u32>, Error> {
+        let no_task = || Error::NoTask(what.to_owned());
+        if let Ok(number) = what.parse::<u32>() {
+            return self.task(number).map(|task| vec![task.number]).ok_or_else(no_task);
+        }
+        let of_word = |task: &TaskView<'_>| task.verdict.word() == what || what == "all";
+        let found: Vec<u32> = self.tasks().filter(of_word).map(|task| task.number).collect();
+        if !found.is_empty() || what == "all" {
+            return Ok(found);
+        }
+        let (name, place) = match what.rsplit_once('.') {
+            Some((name, place)) => (name, Some(place.parse::<u32>().map_err(|_| no_task())?)),
+            None => (what, None),
+        };
+        let meant =
+            |task: &TaskView<'_>| task.template.name == name && place.is_none_or(|place| task.place == place);
+        let found: Vec<u32> = self.tasks().filter(meant).map(|task| task.number).collect();
+        if found.is_empty() { Err(no_task()) } else { Ok(found) }
+    }
+
+    /// Why a task is where it is, for people.
+    pub fn explain(&self, number: u32) -> Option<String> {
+        let task = self.task(number)?;
+        let mut text = match task.verdict {
+            Verdict::Waiting => self.waits_for(number),
+            Verdict::Ready => match self.attempts.is_empty() && self.workers.is_empty() {
+                true => format!("it needs {} and waits for a slot", Bag::needs_text(&task.template.needs())),
+                false => format!(
+                    "it needs {} and waits for its turn: {} tasks are ready or run on {} workers",
+                    Bag::needs_text(&task.template.needs()),
+                    self.counts.open,
+                    self.workers.len()
+                ),
+            },
+            Verdict::Running => "it runs".to_owned(),
+            Verdict::Done => match task.result() {
+                Some((attempt, node, cost)) => {
+                    format!("attempt {attempt} on {node} has done it in {} ms", cost.wall_ms)
+                }
+                None => "it is done".to_owned(),
+            },
+            Verdict::Failed => format!("it failed as often as it may ({})", 1 + task.template.retries),
+            Verdict::SetAside => {
+                format!("{} of its attempts took their worker with them; it is set aside", task.tries.1)
+            }
+            Verdict::Cancelled => "it was cancelled".to_owned(),
+            Verdict::Barred => format!("it will not run: {}", self.waits_for(number)),
+        };
+        if let Some(evidence) = task.evidence {
+            text += &format!(
+                "; attempt {} on {}, which failed last: {}",
+                evidence.attempt, evidence.node, evidence.end
+            );
+        }
+        Some(text)
+    }
+
+    /// Where the attempts of a task run, and since when.
+    pub fn runs(&self, number: u32) -> impl Iterator<Item = (u64, &str, Tick)> {
+        let of = self.attempts.iter().filter(move |(_, attempt)| attempt.task == number && !attempt.killed);
+        of.map(|(attempt, running)| (*attempt, running.node.as_str(), running.since))
+    }
+
+    fn waits_for(&self, number: u32) -> String {
+        let task = &self.tasks[number as usize];
+        let template = &self.templates[task.template as usize];
+        let mut reasons = Vec::new();
+        for earlier in &template.after {
+            let family = &self.families[*earlier as usize];
+            let name = &self.templates[*earlier as usize].name;
+            if family.open > 0 {
+                reasons.push(format!(
+                    "{} of the {} tasks of `{name}` are not done",
+                    family.open,
+                    family.tasks.len()
+                ));
+            } else if family.bad > 0 {
+                reasons.push(format!(
+                    "{} of the {} tasks of `{name}` will not be done",
+                    family.bad,
+                    family.tasks.len()
+                ));
+            }
+        }
+        for earlier in &template.after_each {
+            let name = &self.templates[*earlier as usize].name;
+            let other = self.families[*earlier as usize].tasks.get(task.place as usize);
+            match other.and_then(|other| self.task(*other)) {
+                Some(other) if other.verdict == Verdict::Done => {}
+                Some(other) => reasons.push(format!("`{name}.{}` is {}", task.place, other.verdict.word())),
+                None => reasons.push(format!("there is no `{name}.{}`", task.place)),
+            }
+        }
+        match reasons.is_empty() {
+            true => "nothing stands before it".to_owned(),
+            false => reasons.join("; "),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The bag file.
+
+mod amounts;
+mod axes;
+mod node;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use crate::bag::Draft;
+use crate::error::Error;
+use crate::limits::TASKS_MAX;
+use crate::template::Settings;
+use node::{Node, Table, Wrong};
+use task::TaskText;
+
+/// Reads another file that the bag file names; the text of a failure is for people.
+pub type Load<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// Reads a bag file. `settings` is what holds where the file says nothing; `load` reads the files of lines that it
+/// names.
+pub fn read(text: &str, settings: Settings, load: Load<'_>) -> Result<Draft, Error> {
+    read_document(text, settings, load).map_err(|wrong| {
+        let before = &text[..text.floor_char_boundary(wrong.at)];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Error::File { line, column, reason: wrong.reason }
+    })
+}
+
+fn read_document(text: &str, settings: Settings, load: Load<'_>) -> Result<Draft, Wrong> {
+    let root = node::parse(text)?;
+    let mut root = root.table("a bag file")?;
+    let mut draft = Draft::new(read_settings(&mut root, settings)?);
+    let defaults = root.take("defaults").map(|node| node.table("`defaults`")).transpose()?;
+    let tasks = root.require("task", "there is no task; write a table [task.NAME] with its `command`")?;
+    let tasks = tasks.table("`task`")?;
+    root.finish("a bag file")?;
+
+    let mut texts: Vec<TaskText> = Vec::new();
+    for (name, node) in tasks.entries() {
+        texts.push(TaskText::read(name, node.table("a task")?, defaults.as_ref(), load)?);
+    }
+    if texts.is_empty() {
+        return Err(Wrong {
+            at: 0,
+            reason: "there is no task; write a table [task.NAME] with its `command`".into(),
+        });
+    }
+    let order = in_order(&texts)?;
+    let place =
+        |name: &str| order.iter().position(|index| texts[*index].template.name == name).unwrap_or(0) as u32;
+    for (number, index) in order.iter().enumerate() {
+        let text = &texts[*index];
+        let mut template = text.template.clone();
+        template.after = text.after.iter().map(|named| place(&named.name)).collect();
+        template.after_each = text.after_each.iter().map(|named| place(&named.name)).collect();
+        draft.templates.push(template);
+        text.axes.rows(|values| draft.push(number as u32, values))?;
+    }
+    if draft.tasks.len() > TASKS_MAX {
+        return Err(Wrong { at: 0, reason: format!("these are more than {TASKS_MAX} tasks") });
+    }
+    Ok(draft)
+}
+
+fn read_settings(root: &mut Table<'_>, settings: Settings) -> Result<Settings, Wrong> {
+    let mut settings = settings;
+    if let Some(name) = root.take("name") {
+        settings.name = name.text()?.to_owned();
+        if settings.name.is_empty() || settings.name.contains(['/', '\n', '\0']) {
+            return Err(name.wrong("a name has no `/` and at least one letter"));
+        }
+    }
+    if let Some(scheduler) = root.take("scheduler") {
+        settings.scheduler = scheduler.text()?.to_owned();
+        if let Err(unknown) = mutirao_schedule::bag::by_name(&settings.scheduler, 2) {
+            return Err(scheduler.wrong(unknown.to_string()));
+        }
+    }
+    if let Some(replicas) = root.take("replicas") {
+        settings.replicas = replicas.number(1, 100)? as u32;
+    }
+    if let Some(most) = root.take("slots_max") {
+        settings.slots_max = most.number(1, 100_000)? as u32;
+    }
+    if let Some(nodes) = root.take("nodes") {
+        settings.nodes = nodes.texts()?;
+    }
+    if let Some(labels) = root.take("labels") {
+        settings.labels = labels.texts()?;
+    }
+    if let Some(list) = root.take("list") {
+        settings.list = Some(list.text()?.to_owned());
+    }
+    Ok(settings)
+}
+
+/// The tasks in an order in which each comes after those it waits for: that of the file, where it is one.
+fn in_order(texts: &[TaskText]) -> Result<Vec<usize>, Wrong> {
+    let mut order: Vec<usize> = Vec::new();
+    let is = |index: &usize, name: &str| texts[*index].template.name == name;
+    while order.len() < texts.len() {
+        let mut waits = None;
+        let next = (0..texts.len()).filter(|index| !order.contains(index)).find(|index| {
+            let open = texts[*index].before().find(|named| !order.iter().any(|done| is(done, &named.name)));
+            waits = waits.or(open);
+            open.is_none()
+        });
+        match (next, waits) {
+            (Some(next), _) => order.push(next),
+            (None, Some(named)) => {
+                let known = (0..texts.len()).any(|index| is(&index, &named.name));
+                let reason = match known {
+                    true => format!("`{}` waits for this task too, itself or through others", named.name),
+                    false => format!("there is no task `{}`", named.name),
+                };
+                return Err(Wrong { at: named.at, reason });
+            }
+            (None, None) => unreachable!("what is not in order waits for something"),
+        }
+    }
+    Ok(order)
+}
+
+impl Node<'_> {
+    fn texts(&self) -> Result<Vec<String>, Wrong> {
+        self.list()?.iter().map(|node| node.text().map(str::to_owned)).collect()
+    }
+}

@@ -1,0 +1,117 @@
+use super::*;
+use crate::template::Work;
+use crate::words::Named;
+use proptest::prelude::*;
+
+fn load(name: &str) -> Result<String, String> {
+    match name {
+        "list.txt" => Ok("first line\n\nsecond\n".into()),
+        other => Err(format!("there is no {other}")),
+    }
+}
+
+fn read_text(text: &str) -> Result<Draft, Error> {
+    read(text, Settings::default(), &load)
+}
+
+fn commands(draft: &Draft) -> Vec<String> {
+    let command = |(number, task): (usize, &crate::record::NewTask)| {
+        let named = Named { task: number as u64, values: &task.values };
+        match &draft.templates[task.template as usize].work {
+            Work::Shell(words) => words.fill_quoted(&named),
+            Work::Program(words) => words.iter().map(|word| word.fill(&named)).collect::<Vec<_>>().join("|"),
+            Work::Ipar { .. } => String::new(),
+        }
+    };
+    draft.tasks.iter().enumerate().map(command).collect()
+}
+
+#[test]
+fn a_grid_is_all_combinations_and_an_array_is_row_by_row() {
+    let draft = read_text(
+        "[task.solve]\ncommand = ['solve', '{b}', '{alpha}', '{n}']\n\
+         grid = { b = ['x y', 2], alpha = { from = 0.1, to = 0.3, step = 0.1 } }\narray = { n = [1, 0x10] }\n",
+    )
+    .unwrap();
+    let commands = commands(&draft);
+    assert_eq!(commands.len(), 12);
+    assert_eq!(commands[..3], ["solve|x y|0.1|1", "solve|x y|0.1|16", "solve|x y|0.2|1"]);
+    assert_eq!(commands[11], "solve|2|0.3|16");
+}
+
+#[test]
+fn lines_of_a_file_and_repeats_make_tasks() {
+    let draft =
+        read_text("[task.a]\ncommand = 'echo {line} {repeat}'\nlines = 'list.txt'\nrepeat = 2\n").unwrap();
+    let expected = ["echo 'first line' 1", "echo 'first line' 2", "echo second 1", "echo second 2"];
+    assert_eq!(commands(&draft), expected);
+}
+
+#[test]
+fn tasks_come_after_those_they_wait_for() {
+    let draft = read_text(
+        "name = 'n'\n[task.join]\ncommand = 'j'\nafter = ['solve', 'prepare']\n[task.solve]\ncommand = 's'\n\
+         after_each = ['prepare']\n[task.prepare]\ncommand = 'p'\n",
+    )
+    .unwrap();
+    let names: Vec<&str> = draft.templates.iter().map(|template| template.name.as_str()).collect();
+    assert_eq!(names, ["prepare", "solve", "join"]);
+    assert_eq!((&draft.templates[2].after, &draft.templates[1].after_each), (&vec![1, 0], &vec![0]));
+}
+
+#[test]
+fn everything_a_task_may_say_is_read() {
+    let draft = read_text(
+        "scheduler = 'workqueue'\nreplicas = 3\nslots_max = 7\nnodes = ['n1']\nlabels = ['ssd']\nlist = 'l.txt'\n\
+         [defaults]\nretries = 4\nenvironment = { A = '1' }\n[task.a]\ncommand = 'c'\ncores = 3\nmemory = '1.5GiB'\n\
+         resources = { gpu = 1 }\ntime_limit = '90s'\npriority = -2\ncrash_limit = 5\nstdin = 'in'\nretries = 1\n\
+         inputs = ['/data/in.bin', { here = '../x', there = 'x' }]\noutputs = ['out/{task}.txt']\n",
+    )
+    .unwrap();
+    let template = &draft.templates[0];
+    assert_eq!((template.slots, template.memory_mib, template.limit_ms), (3, 1536, Some(90_000)));
+    assert_eq!((template.priority, template.retries, template.crash_limit), (-2, 1, 5));
+    assert_eq!(template.resources.len() + template.environment.len(), 2);
+    assert!(template.has_playpen());
+    let named = Named { task: 7, values: &[] };
+    let there: Vec<String> =
+        template.inputs.iter().chain(&template.outputs).map(|f| f.there.fill(&named)).collect();
+    assert_eq!(there, ["in.bin", "x", "out/7.txt"]);
+    assert_eq!((draft.settings.slots_max, draft.settings.replicas), (7, 3));
+}
+
+#[test]
+fn what_is_wrong_is_told_where_it_stands() {
+    let cases = [
+        ("name = 'a'\n", 1, 1, "there is no task"),
+        ("[task.a]\ncommand = 'x {y}'\n", 2, 11, "no parameter `y`"),
+        ("[task.a]\ncommand = 'x'\ncoers = 2\n", 3, 1, "no setting `coers`"),
+        ("[task.a]\ncommand = 'x'\ncores = 0\n", 3, 9, "whole number from 1"),
+        ("[task.a]\ncommand = 'x'\nmemory = '2'\n", 3, 10, "2GiB"),
+        ("[task.a]\ncommand = 'x'\nafter = ['b']\n", 3, 10, "no task `b`"),
+        ("[task.a]\ncommand = 'x'\nafter = ['a']\n", 3, 10, "waits for this task"),
+        ("[task.a]\n", 1, 7, "no `command`"),
+        ("[task.a]\ncommand = 'x\n", 2, 13, ""),
+        ("scheduler = 'best'\n[task.a]\ncommand = 'x'\n", 1, 13, "no scheduler"),
+        ("[task.a]\ncommand = '{a}{b}'\narray = { a = [1], b = [1, 2] }\n", 3, 24, "`b` has 2 values"),
+        ("[task.a]\ncommand = '{a}'\ngrid = { a = { from = 2, to = 1 } }\n", 3, 23, "greater"),
+        ("[task.a]\ncommand = 'x'\nlines = 'none'\n", 3, 9, "there is no none"),
+        ("[task.a]\ncommand = 'x'\noutputs = ['../y']\n", 3, 12, "downwards"),
+        ("[task.7a]\ncommand = 'x'\n", 1, 7, "begins with a letter"),
+    ];
+    for (text, line, column, reason) in cases {
+        match read_text(text) {
+            Err(Error::File { line: l, column: c, reason: r }) => {
+                assert!((l, c) == (line, column) && r.contains(reason), "{text}: {l}:{c} {r}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "[\\[\\]a-z{}='\".,0-9 \n]{0,200}") {
+        let _ = read_text(&text);
+    }
+}

@@ -1,0 +1,32 @@
+//! Bags of tasks: what is to be done, what has been, and what follows from each event.
+//!
+//! [`read`] makes a [`Draft`] of a bag file. A [`Bag`] is the state machine that a keeper drives: it is told what
+//! happens to tasks, workers and journal, and answers with what is to be journaled, started, killed and given back.
+//! The journal's [`Record`]s are the truth: a bag is always what follows from them, so that a keeper which was
+//! killed goes on where it was.
+//!
+//! A task *runs* once or more; its result is *committed* once: when the record of it is on the disk.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number.
+#![forbid(unsafe_code)]
+
+mod bag;
+mod end;
+mod error;
+mod file;
+pub mod ipar;
+mod limits;
+mod record;
+pub mod report;
+mod template;
+mod words;
+
+pub use bag::{Bag, Closed, Counts, Draft, Input, Output, Standing, TaskView, Verdict};
+pub use end::{Class, Cost, End, Evidence};
+pub use error::Error;
+pub use file::read;
+pub use limits::{REPORT_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX};
+pub use record::{NewTask, Record, Span};
+pub use report::{Added, AddedCommand, Report};
+pub use template::{FileName, Settings, Template, Work};
+pub use words::Named;

@@ -1,0 +1,121 @@
+//! What the journal of a bag says.
+
+use crate::bag::{Closed, Standing};
+use crate::end::{Cost, Evidence};
+use crate::error::Error;
+use crate::template::{Settings, Template};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a file that grows only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Where they begin.
+    pub offset: u64,
+    /// How many they are.
+    pub bytes: u32,
+}
+
+/// A task that is to be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTask {
+    /// Its template, by its place in the bag.
+    pub template: u32,
+    /// Its values, in the order of the template's parameters.
+    pub values: Vec<Box<str>>,
+}
+
+/// One record. Later versions append kinds; they change none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The first: what the bag is.
+    Bag {
+        /// What holds for the whole of it.
+        settings: Settings,
+        /// When it was submitted, ms since 1970.
+        at_ms: u64,
+    },
+    /// The next template.
+    Template(Template),
+    /// The next tasks.
+    Tasks(Vec<NewTask>),
+    /// Nothing is missing: the bag may run.
+    Complete,
+    /// A keeper begins or goes on.
+    Life {
+        /// When, ms since 1970.
+        at_ms: u64,
+    },
+    /// An attempt was started.
+    Started {
+        /// Of this task.
+        task: u32,
+        /// Its number.
+        attempt: u64,
+        /// On this node.
+        node: String,
+    },
+    /// An attempt ended without a result.
+    Failed {
+        /// Of this task.
+        task: u32,
+        /// All about it.
+        evidence: Evidence,
+    },
+    /// A task has its result, whatever else runs of it.
+    Committed {
+        /// Which.
+        task: u32,
+        /// The attempt whose result it is.
+        attempt: u64,
+        /// Where it ran.
+        node: String,
+        /// What it has taken.
+        cost: Cost,
+        /// What it wrote to its standard output, in the bag's file of outputs.
+        stdout: Span,
+        /// What it wrote to its standard error, there.
+        stderr: Span,
+        /// Templates that it has added.
+        templates: Vec<Template>,
+        /// Tasks that it has added.
+        added: Vec<NewTask>,
+    },
+    /// A task will not be done.
+    Closed {
+        /// Which.
+        task: u32,
+        /// Why.
+        closed: Closed,
+    },
+    /// A task that was closed is to be tried again.
+    Again {
+        /// Which.
+        task: u32,
+    },
+    /// The bag is over: nothing is left to do.
+    Over {
+        /// When, ms since 1970.
+        at_ms: u64,
+    },
+    /// How tasks stand, instead of the records that made it so.
+    Standings {
+        /// The first of them; the others follow.
+        first: u32,
+        /// Each.
+        standings: Vec<Standing>,
+    },
+    /// How attempts are numbered on, instead of the records that used the others.
+    NextAttempt(u64),
+}
+
+impl Record {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a record is plain data, which can always be written")
+    }
+
+    /// Reads record `number`, counted from 1.
+    pub fn decode(bytes: &[u8], number: u64) -> Result<Record, Error> {
+        postcard::from_bytes(bytes).map_err(|error| Error::Record { number, reason: error.to_string() })
+    }
+}
