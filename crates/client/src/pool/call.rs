@@ -161,7 +161,8 @@ pub struct CallOptions {
     pub deliver: Deliver,
     /// A number of the caller's own, handed back in [`Finished`].
     pub tag: u64,
-    /// The only lease it may run on; any unless given.
+    /// The only lease it may run on; any unless given. Should that end before the call has begun, the call ends
+    /// with [`CallErrorKind::NoSlots`].
     pub only: Option<LeaseKey>,
 }
 

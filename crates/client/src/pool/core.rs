@@ -104,6 +104,8 @@ pub(super) struct Core {
     pub(super) leases: BTreeMap<Handle, LeaseEntry>,
     /// How many there are of each sort, while nothing has happened to one.
     pub(super) tally: Option<Tally>,
+    /// How often something has happened to one.
+    pub(super) lease_news: u64,
     /// Leases whose rings may have calls that are not answered,
     busy: BTreeSet<Handle>,
     /// those whose rings have something that was not shown to the worker,
@@ -219,6 +221,7 @@ impl Core {
             results: HashMap::new(),
             leases: BTreeMap::new(),
             tally: None,
+            lease_news: 0,
             busy: BTreeSet::new(),
             dirty: Vec::new(),
             owing: Vec::new(),
@@ -820,6 +823,8 @@ impl Core {
     /// Something has happened to a lease that may make it count otherwise.
     pub(super) fn leases_changed(&mut self) {
         self.tally = None;
+        self.lease_news += 1;
+        self.control_changed();
     }
 
     /// Asks all rings to ring the bell; whether there is something to do already.
