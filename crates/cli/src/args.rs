@@ -117,6 +117,9 @@ Examples:
     /// Groups of processes joined by channels
     #[command(subcommand)]
     Group(crate::group::GroupCommand),
+    /// Run bags of tasks that finish whatever happens
+    #[command(subcommand)]
+    Bag(crate::bag::BagCommand),
     /// Make, check, draw and convert topology files
     #[command(subcommand)]
     Topology(TopologyCommand),
@@ -144,6 +147,12 @@ Examples:
     /// Confine this process and become a plugin (started by a node)
     #[command(hide = true)]
     Worker,
+    /// Keep a bag (started by `bag submit`)
+    #[command(hide = true)]
+    Keeper {
+        /// Its number
+        bag: String,
+    },
     /// Obey one order that comes over ssh (started by `up --hosts`)
     #[command(hide = true)]
     Remote,

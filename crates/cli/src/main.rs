@@ -4,6 +4,7 @@
 mod admin;
 mod alloc;
 mod args;
+mod bag;
 mod bench;
 mod call;
 mod charter;
@@ -57,7 +58,8 @@ fn main() -> ExitCode {
 
 /// What this program offers when it makes itself a plugin; a worker has the same.
 pub(crate) fn operations() -> Vec<mutirao::raw::OperationEntry> {
-    bench::operations().into_iter().chain([group::operation(), commands::operation()]).collect()
+    let commands = [group::operation(), commands::operation()];
+    bench::operations().into_iter().chain(commands).chain(bag::operations()).collect()
 }
 
 /// Whoever read our output has seen enough.
@@ -106,6 +108,8 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Map(args) => return map::run(cli, args),
         Command::Call(args) => return call::run(cli, args),
         Command::Group(command) => return group::run(cli, command),
+        Command::Bag(command) => return bag::run(cli, command),
+        Command::Keeper { bag } => return bag::keeper(bag, cli.node.clone()),
         Command::Bench(command) => bench(cli, command)?,
         Command::Doctor => return doctor::run(output),
         Command::Completions { shell } => {

@@ -56,7 +56,8 @@ impl Journal {
         path: &Path,
         each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(Journal, Found), E> {
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = opened.map_err(at("open", path))?;
         if !lock_exclusively(&file).map_err(at("lock", path))? {
             return Err(Error::InUse(path.to_owned()).into());
@@ -81,7 +82,11 @@ impl Journal {
 
     /// Appends a record, which counts once it is [committed](Journal::commit).
     pub fn append(&mut self, content: &[u8]) {
-        assert!(!content.is_empty() && content.len() <= RECORD_BYTES_MAX, "a record of {} bytes", content.len());
+        assert!(
+            !content.is_empty() && content.len() <= RECORD_BYTES_MAX,
+            "a record of {} bytes",
+            content.len()
+        );
         put_record(&mut self.unwritten, content);
         self.records += 1;
     }
@@ -131,7 +136,8 @@ impl Journal {
         path: &Path,
         records: impl IntoIterator<Item = R>,
     ) -> Result<(File, u64, u64), Error> {
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
         let file = opened.map_err(at("write", path))?;
         // Held before it has the name by which others look for it.
         if !lock_exclusively(&file).map_err(at("lock", path))? {

@@ -1,0 +1,195 @@
+//! Orders to a bag: to its keeper if one runs, else into its journal. A line of JSON each way.
+
+use super::keeper::Event;
+use super::place::{Place, now_ms};
+use anyhow::{Context, Result, bail};
+use mutirao_bag::{Added, Bag, Input, Output};
+use mutirao_wire::Tick;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+/// Longest order, bytes.
+const ORDER_BYTES_MAX: u64 = 64 << 20;
+/// Whoever is to hear something and does not listen for so long is left alone.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What may be ordered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Add these tasks.
+    Add(Vec<Added>),
+    /// These need not be done.
+    Cancel(String),
+    /// Try these again.
+    Retry(String),
+    /// Tell how things stand whenever that changes.
+    Watch,
+}
+
+/// An order, and who waits for the answer.
+pub struct Asked {
+    pub order: Order,
+    pub stream: UnixStream,
+}
+
+/// What an order comes to.
+pub struct Inputs {
+    pub inputs: Vec<Input>,
+    /// Tasks concerned.
+    pub tasks: usize,
+}
+
+/// Hears orders from now on.
+pub fn listen(place: &Place, sender: &Sender<Event>) -> Result<()> {
+    let listener = place.listen()?;
+    let sender = sender.clone();
+    let hear = move || {
+        for stream in listener.incoming().flatten() {
+            let sender = sender.clone();
+            // Whoever says nothing holds up nobody but himself.
+            let reader = std::thread::Builder::new().name("order".into());
+            let _ = reader.spawn(move || match read(&stream) {
+                Ok(order) => drop(sender.send(Event::Order(Asked { order, stream }))),
+                Err(error) => answer(stream, &Err(error)),
+            });
+        }
+    };
+    std::thread::Builder::new().name("orders".into()).spawn(hear).context("cannot start a thread")?;
+    Ok(())
+}
+
+fn read(stream: &UnixStream) -> Result<Order> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(ORDER_BYTES_MAX)).read_line(&mut line).context("the order did not come")?;
+    serde_json::from_str(&line).context("the order cannot be understood; is this program of another version?")
+}
+
+/// Tells what came of an order: how many tasks it concerned.
+pub fn answer(mut stream: UnixStream, answer: &Result<usize>) {
+    let line = match answer {
+        Ok(tasks) => json!({ "tasks": tasks }),
+        Err(error) => json!({ "error": format!("{error:#}") }),
+    };
+    // Whoever asked may have gone.
+    let _ = writeln!(stream, "{line}");
+}
+
+/// Somebody who looks on.
+pub struct Watcher {
+    stream: UnixStream,
+    last: String,
+}
+
+impl Watcher {
+    pub fn new(stream: UnixStream) -> Watcher {
+        Watcher { stream, last: String::new() }
+    }
+
+    /// Says how things stand, if that is news; false when nobody listens any more.
+    pub fn tell(&mut self, line: &str) -> bool {
+        if self.last == line {
+            return true;
+        }
+        self.last = line.to_owned();
+        writeln!(self.stream, "{line}").is_ok()
+    }
+}
+
+/// How things stand, as a line of JSON.
+pub fn progress(bag: &Bag) -> String {
+    let mut value = serde_json::to_value(bag.counts()).unwrap_or_default();
+    value["running"] = bag.running().into();
+    value["workers"] = bag.workers().into();
+    value["over"] = bag.is_over().into();
+    value.to_string()
+}
+
+/// What an order means to a bag.
+pub fn inputs(bag: &Bag, order: &Order) -> Result<Inputs> {
+    let each = |what: &str,
+                input: fn(u32) -> Input,
+                may: fn(&mutirao_bag::TaskView<'_>) -> bool|
+     -> Result<Inputs> {
+        let tasks: Vec<u32> = bag
+            .select(what)?
+            .into_iter()
+            .filter(|task| bag.task(*task).is_some_and(|view| may(&view)))
+            .collect();
+        if tasks.is_empty() {
+            bail!("none of the tasks `{what}` is so that this could be done; see `mutirao bag show`");
+        }
+        Ok(Inputs { tasks: tasks.len(), inputs: tasks.into_iter().map(input).collect() })
+    };
+    use mutirao_bag::Verdict::{Cancelled, Failed, Ready, Running, SetAside, Waiting};
+    match order {
+        Order::Add(added) => {
+            let (templates, tasks) = bag.resolve(added, None)?;
+            Ok(Inputs { tasks: tasks.len(), inputs: vec![Input::Add { templates, tasks }] })
+        }
+        Order::Cancel(what) => {
+            each(what, Input::Cancel, |view| matches!(view.verdict, Waiting | Ready | Running))
+        }
+        Order::Retry(what) => {
+            each(what, Input::Again, |view| matches!(view.verdict, Failed | SetAside | Cancelled))
+        }
+        Order::Watch => Ok(Inputs { inputs: Vec::new(), tasks: 0 }),
+    }
+}
+
+/// Gives an order to whoever has the bag; how many tasks it concerned, and whether a keeper runs.
+pub fn give(place: &Place, order: &Order) -> Result<(u64, bool)> {
+    let Some(mut stream) = place.connect() else { return Ok((enter(place, order)?, false)) };
+    writeln!(stream, "{}", serde_json::to_string(order)?).context("the keeper has gone")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).context("the keeper did not answer")?;
+    let answer: serde_json::Value =
+        serde_json::from_str(&line).context("the keeper ended before it answered")?;
+    match answer["error"].as_str() {
+        Some(error) => bail!("{error}"),
+        None => Ok((answer["tasks"].as_u64().unwrap_or(0), true)),
+    }
+}
+
+/// Enters an order into the journal of a bag that nobody keeps.
+fn enter(place: &Place, order: &Order) -> Result<u64> {
+    let (mut bag, mut journal, _) = place.open()?;
+    let Inputs { inputs, tasks } = inputs(&bag, order)?;
+    let mut out = Vec::new();
+    for input in inputs {
+        bag.handle(Tick(0), now_ms(), input, &mut out);
+    }
+    for output in out {
+        if let Output::Append(record) = output {
+            journal.append(&record.encode());
+        }
+    }
+    journal.commit()?;
+    Ok(tasks as u64)
+}
+
+/// Calls `each` with every line of progress until the bag is over or its keeper ends; whether it is over.
+pub fn watch(place: &Place, mut each: impl FnMut(&serde_json::Value) -> Result<()>) -> Result<bool> {
+    let Some(mut stream) = place.connect() else {
+        let (bag, _) = place.read()?;
+        each(&serde_json::from_str(&progress(&bag))?)?;
+        return Ok(bag.is_over());
+    };
+    writeln!(stream, "{}", serde_json::to_string(&Order::Watch)?).context("the keeper has gone")?;
+    for line in BufReader::new(stream).lines() {
+        let Ok(line) = line else { break };
+        let value: serde_json::Value = serde_json::from_str(&line)?;
+        each(&value)?;
+        if value["over"] == true {
+            return Ok(true);
+        }
+    }
+    // It may have come to its end and said no more.
+    Ok(place.read()?.0.is_over())
+}

@@ -1,0 +1,478 @@
+//! The keeper of a bag: drives it, between its journal, its workers and those who give it orders.
+
+mod showing;
+
+use super::control::{self, Asked, Order};
+use super::leases::{Change, Granted, Leases};
+use super::outputs::{self, NotKept, Outputs};
+use super::place::{Place, now_ms};
+use super::work::{self, Outcome};
+use anyhow::{Context, Result, bail};
+use mutirao::raw::{Call, CallOptions, Deliver, Finished, LeaseKey, Options, Pool, Slots};
+use mutirao_bag::{Bag, Counts, End, Input, Output, Record};
+use mutirao_store::Journal;
+use mutirao_wire::Tick;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// When the disk is full, it is tried again after so long.
+const DISK_RETRY: Duration = Duration::from_secs(2);
+/// A worker gets so much longer than the task's own limit, which it keeps itself.
+const LIMIT_MARGIN: Duration = Duration::from_secs(10);
+/// Events taken before the journal is written: many results share one wait for the disk.
+const BATCH: usize = 512;
+
+/// What reaches the keeper.
+pub enum Event {
+    Ended {
+        attempt: u64,
+        finished: Finished,
+    },
+    Leases,
+    Granted(Granted),
+    PoolLost(mutirao::Error),
+    Order(Asked),
+    /// Somebody wants the keeper to stop. The bag stays.
+    Stop,
+}
+
+/// How the keeping ended.
+pub enum Kept {
+    /// Nothing is left to do.
+    Over(Counts),
+    /// It was told to stop.
+    Stopped,
+}
+
+/// How a keeper goes about it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// Standard output of tasks is printed as their results come to count.
+    pub prints: bool,
+    /// Progress is shown.
+    pub shows: bool,
+}
+
+struct Keeper {
+    place: Place,
+    bag: Bag,
+    journal: Journal,
+    outputs: Outputs,
+    pool: Pool,
+    operation: u32,
+    leases: Leases,
+    sender: Sender<Event>,
+    born: Instant,
+    /// Attempts under way, each with its call.
+    calls: BTreeMap<u64, Call>,
+    /// Attempts that could not be sent.
+    unsent: VecDeque<(u64, Outcome)>,
+    /// Results that wait for room on the disk.
+    held: VecDeque<(u64, Outcome)>,
+    /// Records appended in this life, and of these on the disk.
+    appended: u64,
+    synced: u64,
+    must_sync: bool,
+    disk_retry: Option<Instant>,
+    over: bool,
+    manner: Manner,
+    bar: Option<indicatif::ProgressBar>,
+    list_due: Option<Instant>,
+    /// How many were where when it was written last.
+    listed: Counts,
+    watchers: Vec<control::Watcher>,
+}
+
+/// Keeps a bag until it is over.
+pub fn keep(place: Place, node: Option<String>, manner: Manner) -> Result<Kept> {
+    let (bag, journal, found) = place.open()?;
+    if found.damaged_bytes > 0 && !found.torn {
+        eprintln!(
+            "mutirao: the journal of bag {} was damaged; {} bytes were cut off and kept as journal.damaged in {}",
+            place.id,
+            found.damaged_bytes,
+            place.directory().display()
+        );
+    }
+    let (sender, events) = channel();
+    control::listen(&place, &sender)?;
+    signals(&sender)?;
+    mutirao::raw::init(crate::operations())?;
+    let options = Options {
+        name: Some(format!("bag-{}", bag.settings().name)),
+        node,
+        slots: Slots::ByHand,
+        as_user: true,
+        ..Options::default()
+    };
+    let pool = Pool::open(options)?;
+    let leases = Leases::start(&pool, bag.settings(), &sender).context("cannot start a thread")?;
+    let mut keeper = Keeper {
+        outputs: Outputs::open(&place.outputs())?,
+        operation: pool.operation(work::OPERATION)?,
+        bar: manner.shows.then(showing::bar),
+        place,
+        bag,
+        journal,
+        pool,
+        leases,
+        sender,
+        born: Instant::now(),
+        calls: BTreeMap::new(),
+        unsent: VecDeque::new(),
+        held: VecDeque::new(),
+        appended: 0,
+        synced: 0,
+        must_sync: false,
+        disk_retry: None,
+        over: false,
+        manner,
+        list_due: Some(Instant::now()),
+        listed: Counts::default(),
+        watchers: Vec::new(),
+    };
+    keeper.settle_again()?;
+    if keeper.bag.is_over() {
+        return Ok(Kept::Over(keeper.bag.counts()));
+    }
+    let kept = keeper.run(&events);
+    keeper.pool.close();
+    keeper.end_showing();
+    kept
+}
+
+/// Interrupts stop the keeper; the bag stays.
+fn signals(sender: &Sender<Event>) -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot hear signals")?;
+    let sender = sender.clone();
+    let heard = move || signals.forever().take(1).for_each(|_| drop(sender.send(Event::Stop)));
+    std::thread::Builder::new().name("signals".into()).spawn(heard).context("cannot start a thread")?;
+    Ok(())
+}
+
+impl Keeper {
+    fn now(&self) -> Tick {
+        Tick(self.born.elapsed().as_micros() as u64 + 1)
+    }
+
+    fn run(&mut self, events: &Receiver<Event>) -> Result<Kept> {
+        let mut out = Vec::new();
+        self.bag.begin(self.now(), now_ms(), &mut out)?;
+        self.carry_out(out)?;
+        loop {
+            self.write()?;
+            if self.over {
+                self.write_list()?;
+                return Ok(Kept::Over(self.bag.counts()));
+            }
+            self.leases.want(self.bag.wanted());
+            self.show()?;
+            let first = match self.due() {
+                None => Some(events.recv().context("all who tell the keeper something are gone")?),
+                Some(due) => match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        bail!("all who tell the keeper something are gone")
+                    }
+                },
+            };
+            for event in first.into_iter().chain(events.try_iter().take(BATCH)) {
+                if let Some(kept) = self.take(event)? {
+                    self.write()?;
+                    return Ok(kept);
+                }
+            }
+            self.take_time()?;
+        }
+    }
+
+    /// When something is to be done although nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let idle = self.bag.deadline().map(|due| self.born + Duration::from_micros(due.0));
+        let at_once = (!self.unsent.is_empty()).then(Instant::now);
+        [idle, self.disk_retry, at_once, self.list_due].into_iter().flatten().min()
+    }
+
+    fn take(&mut self, event: Event) -> Result<Option<Kept>> {
+        match event {
+            Event::Ended { attempt, finished } => {
+                if self.calls.remove(&attempt).is_some() {
+                    self.ended(attempt, Outcome::of(finished.result))?;
+                }
+            }
+            Event::Leases => {
+                let leases = self.pool.leases();
+                for change in self.leases.changes(&leases) {
+                    self.tell(match change {
+                        Change::Leaves(worker) => Input::WorkerLeaves(worker),
+                        Change::Down(worker) => Input::WorkerDown(worker),
+                    })?;
+                }
+            }
+            Event::Granted(granted) => self.granted(granted)?,
+            Event::PoolLost(error) => {
+                return Err(error).with_context(|| {
+                    format!("the bag stays as it is; `mutirao bag resume {}` goes on with it", self.place.id)
+                });
+            }
+            Event::Order(asked) => self.obey(asked)?,
+            Event::Stop => return Ok(Some(Kept::Stopped)),
+        }
+        Ok(None)
+    }
+
+    fn take_time(&mut self) -> Result<()> {
+        let now = Instant::now();
+        while let Some((attempt, outcome)) = self.unsent.pop_front() {
+            self.ended(attempt, outcome)?;
+        }
+        if self.disk_retry.is_some_and(|due| due <= now) {
+            self.disk_retry = None;
+            for (attempt, outcome) in std::mem::take(&mut self.held) {
+                self.ended(attempt, outcome)?;
+            }
+        }
+        if self.bag.deadline().is_some_and(|due| due <= self.now()) {
+            self.tell(Input::Time)?;
+        }
+        if self.list_due.is_some_and(|due| due <= now) {
+            self.write_list()?;
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, granted: Granted) -> Result<()> {
+        match granted.result {
+            Ok(allocation) => {
+                for (worker, site, node) in self.leases.granted(&self.pool, &allocation) {
+                    let offers = granted.needs.clone();
+                    self.tell(Input::WorkerUp { worker, site, node, offers })?;
+                }
+            }
+            // Nothing came in all the time that the request has waited; it is made anew.
+            Err(
+                mutirao::Error::WaitedInVain(_)
+                | mutirao::Error::NotEnough { .. }
+                | mutirao::Error::TimedOut { .. },
+            ) => {
+                self.leases.asked_in_vain();
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// An attempt is over: what it left is put on the disk before anything is said about it.
+    fn ended(&mut self, attempt: u64, mut outcome: Outcome) -> Result<()> {
+        let mut spans = Default::default();
+        if outcome.end == End::Done && self.bag.is_wanted(attempt) {
+            match self.put_outputs(attempt, &outcome)? {
+                Ok(put) => spans = put,
+                Err(NotKept::Full(path)) => {
+                    if self.disk_retry.is_none() {
+                        eprintln!("mutirao: no room for {}; waiting for some", path.display());
+                    }
+                    self.disk_retry = Some(Instant::now() + DISK_RETRY);
+                    self.held.push_back((attempt, outcome));
+                    return Ok(());
+                }
+                Err(NotKept::Missing(name)) => outcome.end = End::NoOutput(name),
+                Err(NotKept::Refused(path, error)) => {
+                    outcome.end =
+                        End::NoOutput(format!("{} (it cannot be written here: {error})", path.display()));
+                }
+            }
+        }
+        let last_words = outcome.last_words();
+        let Outcome { end, cost, report, .. } = outcome;
+        self.tell(Input::Ended { attempt, end, cost, last_words, outputs: spans, report })
+    }
+
+    fn put_outputs(
+        &mut self,
+        attempt: u64,
+        outcome: &Outcome,
+    ) -> Result<Result<(mutirao_bag::Span, mutirao_bag::Span), NotKept>> {
+        let Some(task) = self.bag.task_of(attempt).and_then(|task| self.bag.task(task)) else {
+            return Ok(Ok(Default::default()));
+        };
+        if let Err(why) = outputs::keep(self.place.id, &self.bag, &task, attempt, &outcome.files) {
+            return Ok(Err(why));
+        }
+        let put = self.outputs.append(&outcome.stdout);
+        let put = put.and_then(|stdout| Ok((stdout, self.outputs.append(&outcome.stderr)?)));
+        match put {
+            Ok(spans) => Ok(Ok(spans)),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Ok(Err(NotKept::Full(self.place.outputs())))
+            }
+            Err(error) => Err(error).context("cannot keep what a task has written"),
+        }
+    }
+
+    fn tell(&mut self, input: Input) -> Result<()> {
+        let mut out = Vec::new();
+        let now = self.now();
+        self.bag.handle(now, now_ms(), input, &mut out);
+        self.carry_out(out)
+    }
+
+    fn carry_out(&mut self, out: Vec<Output>) -> Result<()> {
+        let mut idle = Vec::new();
+        for output in out {
+            match output {
+                Output::Append(record) => {
+                    // That an attempt began need not outlive a loss of power.
+                    self.must_sync |= !matches!(*record, Record::Started { .. } | Record::Life { .. });
+                    self.journal.append(&record.encode());
+                    self.appended += 1;
+                }
+                Output::Start { attempt, task, worker } => self.start(attempt, task, worker),
+                Output::Kill { attempt } => {
+                    if let Some(call) = self.calls.get(&attempt) {
+                        call.cancel();
+                    }
+                }
+                Output::Settle { task, attempt } => self.settled(task, attempt)?,
+                Output::Drop { task, attempt } => {
+                    if let Some(view) = self.bag.task(task) {
+                        outputs::drop_files(self.place.id, &self.bag, &view, attempt);
+                    }
+                }
+                Output::GiveBack(worker) => idle.push(LeaseKey(worker as u32)),
+                Output::Over => self.over = true,
+            }
+        }
+        if !idle.is_empty() {
+            self.pool.release(&idle)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, attempt: u64, task: u32, worker: u64) {
+        let Some(view) = self.bag.task(task) else { return };
+        let sender = self.sender.clone();
+        let deliver = Deliver::Callback(Box::new(move |finished| {
+            // Without a keeper nobody wants to know.
+            let _ = sender.send(Event::Ended { attempt, finished });
+        }));
+        let limit = view.template.limit_ms.map(|ms| Duration::from_millis(ms) + LIMIT_MARGIN);
+        let options =
+            CallOptions { limit, deliver, only: Some(LeaseKey(worker as u32)), ..CallOptions::default() };
+        let argument = work::command(self.place.id, self.bag.settings(), &view, attempt);
+        let outcome = match argument {
+            Err(error) => Outcome::not_started(format!("{error:#}")),
+            Ok(argument) => match self.pool.submit(self.operation, argument, options) {
+                Ok(call) => {
+                    self.calls.insert(attempt, call);
+                    return;
+                }
+                Err(error) => Outcome::not_begun(error.to_string()),
+            },
+        };
+        self.unsent.push_back((attempt, outcome));
+    }
+
+    /// A result counts: its files go where they belong, and what it wrote is printed.
+    fn settled(&mut self, task: u32, attempt: u64) -> Result<()> {
+        let Some(view) = self.bag.task(task) else { return Ok(()) };
+        outputs::settle(self.place.id, &self.bag, &view, attempt)?;
+        let Some((stdout, stderr)) = view.outputs().filter(|_| self.manner.prints) else { return Ok(()) };
+        let failed = "cannot read what a task has written";
+        let (stdout, stderr) =
+            (self.outputs.read(stdout).context(failed)?, self.outputs.read(stderr).context(failed)?);
+        let print = || -> std::io::Result<()> {
+            std::io::stderr().write_all(&stderr)?;
+            let mut out = std::io::stdout().lock();
+            out.write_all(&stdout)?;
+            out.flush()
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(print)?,
+            None => print()?,
+        }
+        Ok(())
+    }
+
+    /// Puts files in place whose results count already, after a keeper that did not come to it.
+    fn settle_again(&mut self) -> Result<()> {
+        for view in self.bag.tasks() {
+            if let Some((attempt, ..)) = view.result() {
+                outputs::settle(self.place.id, &self.bag, &view, attempt)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was appended, and tells the bag what is on the disk, until nothing follows.
+    fn write(&mut self) -> Result<()> {
+        while self.synced < self.appended && self.disk_retry.is_none() {
+            if !self.must_sync {
+                return self.flush();
+            }
+            let synced = self.outputs.sync().map_err(anyhow::Error::from);
+            let written = synced.and_then(|()| self.journal.commit().map_err(anyhow::Error::from));
+            if let Err(error) = written {
+                self.disk_full(error)?;
+                return Ok(());
+            }
+            self.must_sync = false;
+            self.synced = self.appended;
+            self.tell(Input::Journaled(self.synced))?;
+        }
+        let quiet = self.synced == self.appended && self.disk_retry.is_none();
+        if quiet && self.bag.is_long() {
+            self.journal.rewrite(self.bag.shrink().map(|record| record.encode()))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self.journal.flush() {
+            Ok(()) => Ok(()),
+            Err(error) => self.disk_full(error.into()),
+        }
+    }
+
+    /// What cannot be written now is kept and tried again, if it is for want of room.
+    fn disk_full(&mut self, error: anyhow::Error) -> Result<()> {
+        let is_full = match error.downcast_ref::<mutirao_store::Error>() {
+            Some(mutirao_store::Error::DiskFull(_)) => true,
+            _ => error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull),
+        };
+        if !is_full {
+            return Err(error);
+        }
+        eprintln!("mutirao: {error}; nothing is lost, and the bag goes on when there is room");
+        self.disk_retry = Some(Instant::now() + DISK_RETRY);
+        Ok(())
+    }
+
+    fn obey(&mut self, asked: Asked) -> Result<()> {
+        if let Order::Watch = asked.order {
+            let watcher = control::Watcher::new(asked.stream);
+            self.watchers.push(watcher);
+            return self.show();
+        }
+        let answer = match control::inputs(&self.bag, &asked.order) {
+            Ok(inputs) => {
+                let count = inputs.tasks;
+                for input in inputs.inputs {
+                    self.tell(input)?;
+                }
+                self.write()?;
+                Ok(count)
+            }
+            Err(error) => Err(error),
+        };
+        control::answer(asked.stream, &answer);
+        Ok(())
+    }
+}

@@ -1,0 +1,385 @@
+//! `mutirao bag`: thousands of independent tasks that finish whatever happens.
+
+mod control;
+mod ipar;
+mod keeper;
+mod leases;
+mod outputs;
+mod place;
+mod show;
+mod work;
+
+pub use ipar::{IparArgs, ReportArgs};
+pub use work::operations;
+
+use crate::args::{Cli, Output as Form};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use control::Order;
+use keeper::{Kept, Manner};
+use mutirao_bag::{Added, Counts, Draft, Settings};
+use place::Place;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// What to do with bags.
+#[derive(Debug, Subcommand)]
+pub enum BagCommand {
+    /// Run the bag of a file here, to its end; what tasks write is printed
+    #[command(after_help = "\
+Interrupted or killed, the bag stays: `mutirao bag resume` goes on with what is left.
+The exit code is 0 if all tasks are done, 1 if some failed.
+
+Example: mutirao bag run sweep.toml")]
+    Run(FileArgs),
+    /// Hand a bag to a keeper in the background, which goes on when you log out
+    #[command(after_help = "Example: mutirao bag submit sweep.toml       prints the bag's number")]
+    Submit(FileArgs),
+    /// Go on with a bag that was stopped
+    #[command(after_help = "Example: mutirao bag resume 7")]
+    Resume {
+        /// The bag, by number or name
+        bag: String,
+        /// In the background
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Say what a bag file means, without running anything
+    #[command(after_help = "Example: mutirao bag plan sweep.toml")]
+    Plan(FileArgs),
+    /// Add tasks: from inside a task to its own bag, else to any
+    #[command(after_help = "\
+From inside a task, what is added counts with the task's own result: an attempt that fails adds nothing.
+
+Examples:
+  mutirao bag add --like solve alpha=0.3 n=12      in a task: one more task of template `solve`
+  mutirao bag add --to 7 -- ./solve --alpha 0.3    from outside: a task with this command")]
+    Add(AddArgs),
+    /// List the bags
+    Ls,
+    /// Show a bag and its tasks
+    #[command(after_help = "Example: mutirao bag show 7 failed")]
+    Show(WhichArgs),
+    /// Say why tasks are where they are
+    #[command(after_help = "Example: mutirao bag explain 7 solve.3")]
+    Explain(WhichArgs),
+    /// Print what tasks have written
+    #[command(after_help = "Example: mutirao bag results 7 > all.txt")]
+    Results {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Their standard error instead
+        #[arg(long)]
+        stderr: bool,
+    },
+    /// Print all tasks as comma-separated values
+    #[command(after_help = "Example: mutirao bag export 7 > tasks.csv")]
+    Export {
+        /// The bag, by number or name
+        bag: String,
+    },
+    /// Follow a bag until it is over
+    #[command(after_help = "Example: mutirao bag watch 7")]
+    Watch {
+        /// The bag, by number or name
+        bag: String,
+    },
+    /// Wait until a bag is over
+    #[command(after_help = "\
+The exit code is 0 if all its tasks are done, 1 if some failed, 3 if nobody runs the bag.
+
+Example: mutirao bag wait 7 && echo done")]
+    Wait {
+        /// The bag, by number or name
+        bag: String,
+    },
+    /// Let tasks not be done
+    #[command(after_help = "Example: mutirao bag cancel 7 all")]
+    Cancel(WhichArgs),
+    /// Try tasks again that failed, were set aside or cancelled
+    #[command(after_help = "Example: mutirao bag retry 7 failed && mutirao bag resume 7")]
+    Retry(WhichArgs),
+    /// Check the journal of a bag
+    #[command(after_help = "Example: mutirao bag check 7")]
+    Check {
+        /// The bag, by number or name
+        bag: String,
+    },
+    /// Run an ipar application
+    Ipar(IparArgs),
+    /// Report to the manager of an ipar application, from inside
+    Report(ReportArgs),
+}
+
+/// A bag file.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// The bag file (TOML)
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Tasks of a bag.
+#[derive(Debug, Args)]
+pub struct WhichArgs {
+    /// The bag, by number or name
+    pub bag: String,
+    /// A task by its number (`7`), those of a template (`solve`), one of them by its place (`solve.3`), those of
+    /// a state (`failed`), or `all`
+    pub tasks: Option<String>,
+}
+
+/// Options of `bag add`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The bag, by number or name; its own from inside a task
+    #[arg(long, value_name = "BAG")]
+    pub to: Option<String>,
+    /// The template of the task
+    #[arg(long, value_name = "TEMPLATE")]
+    pub like: Option<String>,
+    /// Values of the template's parameters
+    #[arg(value_name = "NAME=VALUE", value_parser = value)]
+    pub values: Vec<(String, String)>,
+    /// A command of its own
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+fn value(text: &str) -> Result<(String, String), String> {
+    let split = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    split.ok_or_else(|| format!("`{text}` is no value; write NAME=VALUE, or `--` before a command"))
+}
+
+/// Carries out a command.
+pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
+    let form = cli.output;
+    match command {
+        BagCommand::Run(args) => run_here(Place::submit(read(&args.file)?)?, cli.node.clone()),
+        BagCommand::Submit(args) => submit(read(&args.file)?, cli.node.as_deref(), form),
+        BagCommand::Resume { bag, detach: false } => run_here(Place::find(bag)?, cli.node.clone()),
+        BagCommand::Resume { bag, detach: true } => {
+            let place = Place::find(bag)?;
+            detach(&place, cli.node.as_deref())?;
+            Ok(0)
+        }
+        BagCommand::Plan(args) => plan(&read(&args.file)?, form),
+        BagCommand::Add(args) => add(args),
+        BagCommand::Ls => show::ls(form).map(|()| 0),
+        BagCommand::Show(which) => {
+            show::show(&Place::find(&which.bag)?, which.tasks.as_deref(), form).map(|()| 0)
+        }
+        BagCommand::Explain(which) => {
+            let tasks = which.tasks.as_deref().unwrap_or("all");
+            show::explain(&Place::find(&which.bag)?, tasks, form).map(|()| 0)
+        }
+        BagCommand::Results { which, stderr } => {
+            show::results(&Place::find(&which.bag)?, which.tasks.as_deref(), *stderr, form).map(|()| 0)
+        }
+        BagCommand::Export { bag } => show::export(&Place::find(bag)?).map(|()| 0),
+        BagCommand::Watch { bag } => follow(&Place::find(bag)?, true, form),
+        BagCommand::Wait { bag } => follow(&Place::find(bag)?, false, form),
+        BagCommand::Cancel(which) => order(which, Order::Cancel, "cancelled"),
+        BagCommand::Retry(which) => order(which, Order::Retry, "will be tried again"),
+        BagCommand::Check { bag } => show::check(&Place::find(bag)?, form),
+        BagCommand::Ipar(args) => ipar::run(cli, args),
+        BagCommand::Report(args) => ipar::report(args),
+    }
+}
+
+/// A keeper that was started in the background.
+pub fn keeper(bag: &str, node: Option<String>) -> Result<u8> {
+    let kept = keeper::keep(Place::find(bag)?, node, Manner::default())?;
+    Ok(match kept {
+        Kept::Over(counts) => u8::from(counts.bad() > 0),
+        Kept::Stopped => 3,
+    })
+}
+
+fn read(file: &Path) -> Result<Draft> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+    let directory = std::env::current_dir().context("this directory cannot be found")?;
+    let settings =
+        here(file.file_stem().map_or_else(|| "bag".into(), |stem| stem.to_string_lossy().into_owned()))?;
+    let load = |name: &str| {
+        std::fs::read_to_string(directory.join(name))
+            .map_err(|error| format!("`{name}` cannot be read: {error}"))
+    };
+    mutirao_bag::read(&text, settings, &load).with_context(|| name.to_string())
+}
+
+/// What holds for a bag that is submitted here.
+fn here(name: String) -> Result<Settings> {
+    let directory = std::env::current_dir().context("this directory cannot be found")?;
+    let directory = directory.into_os_string().into_string();
+    let directory = directory.map_err(|_| anyhow::anyhow!("the name of this directory is no text"))?;
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    // What tells a program its node and its worker is of this process alone.
+    let environment = environment.filter(|(name, _)| !name.starts_with("MUTIRAO_")).collect();
+    Ok(Settings { name, directory, environment, ..Settings::default() })
+}
+
+fn run_here(place: Place, node: Option<String>) -> Result<u8> {
+    let id = place.id;
+    eprintln!("mutirao: bag {id}; what is left of it, `mutirao bag resume {id}` goes on with");
+    let manner = Manner { prints: true, shows: std::io::stderr().is_terminal() };
+    match keeper::keep(place, node, manner)? {
+        Kept::Over(counts) => {
+            eprintln!("mutirao: bag {id}: {}", summary(&counts));
+            if counts.bad() > 0 {
+                eprintln!("mutirao: `mutirao bag explain {id}` says why");
+            }
+            Ok(u8::from(counts.bad() > 0))
+        }
+        Kept::Stopped => {
+            eprintln!("mutirao: stopped; `mutirao bag resume {id}` goes on");
+            Ok(130)
+        }
+    }
+}
+
+fn summary(counts: &Counts) -> String {
+    let mut text = format!("{} of {} tasks done", counts.done, counts.all());
+    let others = [
+        (counts.failed, "failed"),
+        (counts.set_aside, "set aside"),
+        (counts.cancelled, "cancelled"),
+        (counts.barred, "barred by others that failed"),
+    ];
+    others
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .for_each(|(count, what)| text += &format!(", {count} {what}"));
+    text
+}
+
+fn submit(draft: Draft, node: Option<&str>, form: Form) -> Result<u8> {
+    let place = Place::submit(draft)?;
+    detach(&place, node)?;
+    match form {
+        Form::Text => crate::output::put(&format!("{}\n", place.id))?,
+        Form::Json => crate::output::put(&format!("{}\n", serde_json::json!({ "bag": place.id })))?,
+    }
+    Ok(0)
+}
+
+/// Starts a keeper that outlives this process and its terminal.
+fn detach(place: &Place, node: Option<&str>) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    // Whoever has the node up has it up for as long as the bag runs; a private node would end with the keeper.
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(place.log());
+    let log = log.with_context(|| format!("cannot write {}", place.log().display()))?;
+    let binary = std::env::current_exe().context("this program cannot be found")?;
+    let mut command = Command::new(binary);
+    command.args(node.map(|node| format!("--node={node}"))).arg("keeper").arg(place.id.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // A session's end is no longer its end.
+    command.process_group(0);
+    let mut child = command.spawn().context("cannot start the keeper")?;
+    loop {
+        if place.connect().is_some() {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait().context("cannot wait for the keeper")? {
+            // A short bag is over before one looks.
+            if status.success() || place.read()?.0.is_over() {
+                return Ok(());
+            }
+            let said = std::fs::read_to_string(place.log()).unwrap_or_default();
+            bail!(
+                "the keeper of bag {} ended at once: {}",
+                place.id,
+                said.lines().last().unwrap_or("it said nothing")
+            );
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn plan(draft: &Draft, form: Form) -> Result<u8> {
+    let tasks = |place: usize| draft.tasks.iter().filter(|task| task.template as usize == place).count();
+    let value = |(place, template): (usize, &mutirao_bag::Template)| {
+        let after: Vec<&str> =
+            template.after.iter().map(|after| draft.templates[*after as usize].name.as_str()).collect();
+        (template.name.clone(), tasks(place), after.join(", "), template.parameters.join(", "))
+    };
+    let rows: Vec<_> = draft.templates.iter().enumerate().map(value).collect();
+    let text = match form {
+        Form::Json => {
+            let row = |(name, tasks, after, parameters): &(String, usize, String, String)| serde_json::json!({ "template": name, "tasks": tasks, "after": after, "parameters": parameters });
+            format!("{}\n", rows.iter().map(row).collect::<serde_json::Value>())
+        }
+        Form::Text => {
+            let rows: Vec<[String; 4]> = rows
+                .into_iter()
+                .map(|(name, tasks, after, parameters)| [name, tasks.to_string(), after, parameters])
+                .collect();
+            crate::output::table(
+                ["TEMPLATE", "TASKS", "AFTER", "PARAMETERS"],
+                [false, true, false, false],
+                &rows,
+            )
+        }
+    };
+    crate::output::put(&text)?;
+    Ok(0)
+}
+
+fn add(args: &AddArgs) -> Result<u8> {
+    let command =
+        (!args.command.is_empty()).then(|| mutirao_bag::AddedCommand::Program(args.command.clone()));
+    let added = Added { like: args.like.clone(), values: args.values.iter().cloned().collect(), command };
+    match (&args.to, std::env::var_os(work::REPORT_ENV)) {
+        (Some(bag), _) => {
+            let place = Place::find(bag)?;
+            let (_, kept) = control::give(&place, &Order::Add(vec![added]))?;
+            if !kept {
+                eprintln!("mutirao: nobody runs bag {0}; `mutirao bag resume {0}` does", place.id);
+            }
+        }
+        (None, Some(report)) => ipar::write(Path::new(&report), &added.line())?,
+        (None, None) => bail!("say to which bag with --to; only from inside a task it is the task's own"),
+    }
+    Ok(0)
+}
+
+fn order(which: &WhichArgs, order: impl Fn(String) -> Order, done: &str) -> Result<u8> {
+    let place = Place::find(&which.bag)?;
+    let Some(tasks) = &which.tasks else { bail!("say which tasks; `all` are all of them") };
+    let (count, kept) = control::give(&place, &order(tasks.clone()))?;
+    eprintln!("mutirao: {count} tasks {done}");
+    if !kept {
+        eprintln!("mutirao: nobody runs bag {0}; `mutirao bag resume {0}` does", place.id);
+    }
+    Ok(0)
+}
+
+/// Follows a bag to its end.
+fn follow(place: &Place, shows: bool, form: Form) -> Result<u8> {
+    let over = control::watch(place, |value| {
+        if !shows {
+            return Ok(());
+        }
+        let number = |name: &str| value[name].as_u64().unwrap_or(0);
+        let bad = number("failed") + number("set_aside") + number("cancelled") + number("barred");
+        let line = match form {
+            Form::Json => format!("{value}\n"),
+            Form::Text => format!(
+                "{} done, {} to do, {} running on {} slots, {bad} failed\n",
+                number("done"),
+                number("waiting") + number("open"),
+                number("running"),
+                number("workers"),
+            ),
+        };
+        crate::output::put(&line)
+    })?;
+    if !over {
+        eprintln!("mutirao: nobody runs bag {0} and it is not over; `mutirao bag resume {0}`", place.id);
+        return Ok(3);
+    }
+    Ok(u8::from(place.read()?.0.counts().bad() > 0))
+}

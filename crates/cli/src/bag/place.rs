@@ -1,0 +1,155 @@
+//! Where bags lie: `bags/NUMBER` in the state directory, each with its journal, its outputs, its keeper's socket.
+
+use anyhow::{Context, Result, bail};
+use mutirao_bag::{Bag, Draft, Record};
+use mutirao_store::{Found, Journal, read_journal};
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The directory of one bag.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub id: u32,
+    directory: PathBuf,
+}
+
+/// The directory of all bags.
+fn all() -> Result<PathBuf> {
+    Ok(crate::membership::home()?.path().join("bags"))
+}
+
+/// All bags there are, by number.
+pub fn list() -> Result<Vec<Place>> {
+    let directory = all()?;
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {}", directory.display())),
+    };
+    let number = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<u32>().ok();
+    let mut ids: Vec<u32> = entries.filter_map(number).collect();
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(|id| Place { id, directory: directory.join(id.to_string()) }).collect())
+}
+
+impl Place {
+    /// The bag that is meant: by its number, or the latest of that name.
+    pub fn find(what: &str) -> Result<Place> {
+        let places = list()?;
+        if let Ok(id) = what.parse::<u32>() {
+            let found = places.into_iter().find(|place| place.id == id);
+            return found.with_context(|| format!("there is no bag {id}; see `mutirao bag ls`"));
+        }
+        for place in places.into_iter().rev() {
+            if place.read().is_ok_and(|(bag, _)| bag.settings().name == what) {
+                return Ok(place);
+            }
+        }
+        bail!("there is no bag `{what}`; see `mutirao bag ls`")
+    }
+
+    /// Puts a new bag in its place: all of it, or nothing that counts.
+    pub fn submit(draft: Draft) -> Result<Place> {
+        let directory = all()?;
+        let failed = || format!("cannot make {}", directory.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(failed)?;
+        let mut id = list()?.last().map_or(1, |place| place.id + 1);
+        let place = loop {
+            let place = Place { id, directory: directory.join(id.to_string()) };
+            match DirBuilder::new().mode(0o700).create(&place.directory) {
+                Ok(()) => break place,
+                // Somebody submits another at the same time.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => id += 1,
+                Err(error) => return Err(error).with_context(failed),
+            }
+        };
+        let (mut journal, _) = Journal::open(&place.journal(), |_| Ok::<(), mutirao_store::Error>(()))?;
+        draft.into_records(now_ms()).for_each(|record| journal.append(&record.encode()));
+        journal.commit()?;
+        Ok(place)
+    }
+
+    /// The bag as its journal says it stands, whoever keeps it.
+    pub fn read(&self) -> Result<(Bag, Found)> {
+        let mut bag = Bag::new();
+        let found = read_journal(&self.journal(), |bytes| replay(&mut bag, bytes))?;
+        Ok((bag, found))
+    }
+
+    /// The bag, to be changed by this process alone.
+    pub fn open(&self) -> Result<(Bag, Journal, Found)> {
+        let mut bag = Bag::new();
+        let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
+        let (journal, found) = opened.map_err(|error| match error.downcast_ref() {
+            Some(mutirao_store::Error::InUse(_)) => {
+                anyhow::anyhow!(
+                    "bag {} is run by another process already; `mutirao bag watch {}`",
+                    self.id,
+                    self.id
+                )
+            }
+            _ => error,
+        })?;
+        if !bag.is_complete() {
+            bail!("bag {} was never submitted to its end; remove {}", self.id, self.directory.display());
+        }
+        Ok((bag, journal, found))
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.directory.join("journal")
+    }
+
+    /// What tasks have written.
+    pub fn outputs(&self) -> PathBuf {
+        self.directory.join("outputs")
+    }
+
+    /// What the keeper says that was started by `submit`.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Listens for orders. Only whoever holds the journal does.
+    pub fn listen(&self) -> Result<UnixListener> {
+        let failed = || format!("cannot listen in {}", self.directory.display());
+        // By way of the directory's descriptor: the whole path may be too long for a socket.
+        let directory = File::open(&self.directory).with_context(failed)?;
+        let path = socket_below(&directory);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(failed);
+            }
+            _ => {}
+        }
+        UnixListener::bind(&path).with_context(failed)
+    }
+
+    /// The keeper, if one runs.
+    pub fn connect(&self) -> Option<UnixStream> {
+        let directory = File::open(&self.directory).ok()?;
+        UnixStream::connect(socket_below(&directory)).ok()
+    }
+}
+
+fn socket_below(directory: &File) -> PathBuf {
+    format!("/proc/self/fd/{}/keeper", directory.as_raw_fd()).into()
+}
+
+fn replay(bag: &mut Bag, bytes: &[u8]) -> Result<()> {
+    let number = bag.records() + 1;
+    Ok(bag.replay(Record::decode(bytes, number)?)?)
+}
+
+/// Now, ms since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,273 @@
+//! Bags and their tasks as people and programs see them: read from the journal, whoever keeps the bag.
+
+use super::outputs::Outputs;
+use super::place::{self, Place};
+use crate::args::Output as Form;
+use crate::output::{put, put_bytes, span, table};
+use anyhow::Result;
+use mutirao_bag::{Bag, TaskView, Work};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// `mutirao bag ls`
+pub fn ls(form: Form) -> Result<()> {
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    for place in place::list()? {
+        // One that is just being removed, or damaged, is told by `check`.
+        let Ok((bag, _)) = place.read() else { continue };
+        let kept = place.connect().is_some();
+        let state = state_word(&bag, kept);
+        let counts = bag.counts();
+        let age = place::now_ms().saturating_sub(bag.submitted_ms()) / 1000;
+        rows.push([
+            place.id.to_string(),
+            bag.settings().name.clone(),
+            state.into(),
+            counts.all().to_string(),
+            counts.done.to_string(),
+            counts.bad().to_string(),
+            span(age),
+        ]);
+        let mut value = bag_value(&place, &bag);
+        value["state"] = state.into();
+        values.push(value);
+    }
+    match form {
+        Form::Json => put(&format!("{}\n", Value::from(values))),
+        Form::Text => {
+            let head = ["BAG", "NAME", "STATE", "TASKS", "DONE", "FAILED", "AGE"];
+            put(&table(head, [true, false, false, true, true, true, false], &rows))
+        }
+    }
+}
+
+/// One word for where a bag is.
+fn state_word(bag: &Bag, kept: bool) -> &'static str {
+    match (bag.is_over(), kept) {
+        (true, _) if bag.counts().bad() > 0 => "failed",
+        (true, _) => "done",
+        (false, true) => "running",
+        (false, false) => "stopped",
+    }
+}
+
+fn bag_value(place: &Place, bag: &Bag) -> Value {
+    let counts = bag.counts();
+    json!({
+        "bag": place.id, "name": bag.settings().name, "tasks": counts.all(), "counts": counts,
+        "submitted_ms": bag.submitted_ms(), "lives": bag.lives(), "scheduler": bag.settings().scheduler,
+        "directory": bag.settings().directory,
+    })
+}
+
+/// `mutirao bag show`
+pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
+    let (bag, _) = place.read()?;
+    let tasks: Vec<u32> = bag.select(what.unwrap_or("all"))?;
+    let views = || tasks.iter().filter_map(|task| bag.task(*task));
+    if form == Form::Json {
+        let mut value = bag_value(place, &bag);
+        value["state"] = state_word(&bag, place.connect().is_some()).into();
+        value["task"] = views().map(|view| task_value(&view)).collect();
+        return put(&format!("{value}\n"));
+    }
+    let counts = bag.counts();
+    let mut text = format!(
+        "bag {} `{}` is {}: {} tasks, {} done, {} to do, {} failed, {} set aside, {} cancelled, {} barred\n",
+        place.id,
+        bag.settings().name,
+        state_word(&bag, place.connect().is_some()),
+        counts.all(),
+        counts.done,
+        counts.open(),
+        counts.failed,
+        counts.set_aside,
+        counts.cancelled,
+        counts.barred,
+    );
+    text += &task_table(views());
+    put(&text)
+}
+
+fn task_table<'a>(views: impl Iterator<Item = TaskView<'a>>) -> String {
+    let row = |view: TaskView<'_>| {
+        let (node, wall) = match (view.result(), view.evidence) {
+            (Some((_, node, cost)), _) => (node.to_owned(), format!("{} ms", cost.wall_ms)),
+            (None, Some(evidence)) => (evidence.node.clone(), format!("{} ms", evidence.cost.wall_ms)),
+            (None, None) => ("-".into(), "-".into()),
+        };
+        let why = match view.result() {
+            Some(_) => String::new(),
+            None => view.evidence.map(|evidence| evidence.end.to_string()).unwrap_or_default(),
+        };
+        let name = format!("{}.{}", view.template.name, view.place);
+        [view.number.to_string(), name, view.verdict.word().into(), node, wall, values_text(&view), why]
+    };
+    let rows: Vec<[String; 7]> = views.map(row).collect();
+    let head = ["TASK", "NAME", "STATE", "NODE", "RAN", "VALUES", "LAST FAILURE"];
+    table(head, [true, false, false, false, true, false, false], &rows)
+}
+
+fn values_text(view: &TaskView<'_>) -> String {
+    let each = view.template.parameters.iter().zip(view.named.values);
+    let text: Vec<String> = each.map(|(name, value)| format!("{name}={value}")).collect();
+    text.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn task_value(view: &TaskView<'_>) -> Value {
+    let each = view.template.parameters.iter().zip(view.named.values);
+    let values: serde_json::Map<String, Value> =
+        each.map(|(name, value)| (name.clone(), Value::from(&**value))).collect();
+    let mut value = json!({
+        "task": view.number, "name": format!("{}.{}", view.template.name, view.place),
+        "template": view.template.name, "place": view.place, "state": view.verdict.word(), "values": values,
+        "failures": view.tries.0, "crashes": view.tries.1, "result": null, "failure": null,
+    });
+    if let Some((attempt, node, cost)) = view.result() {
+        value["result"] = json!({
+            "attempt": attempt, "node": node, "wall_ms": cost.wall_ms, "cpu_ms": cost.cpu_ms, "peak_mib": cost.peak_mib,
+        });
+    }
+    if let Some(evidence) = view.evidence {
+        value["failure"] = json!({
+            "attempt": evidence.attempt, "node": evidence.node, "kind": evidence.end.word(),
+            "text": evidence.end.to_string(), "wall_ms": evidence.cost.wall_ms, "last_words": evidence.last_words,
+        });
+    }
+    value
+}
+
+/// `mutirao bag explain`
+pub fn explain(place: &Place, what: &str, form: Form) -> Result<()> {
+    let (bag, _) = place.read()?;
+    let mut text = String::new();
+    let mut values = Vec::new();
+    for task in bag.select(what)? {
+        let (Some(view), Some(mut why)) = (bag.task(task), bag.explain(task)) else { continue };
+        if view.verdict == mutirao_bag::Verdict::Ready && place.connect().is_none() {
+            why = format!("nobody runs the bag: `mutirao bag resume {}`", place.id);
+        }
+        let name = format!("{}.{}", view.template.name, view.place);
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{task} ({name}) {}: {why}", view.verdict.word());
+        if let Some(evidence) = view.evidence.filter(|evidence| !evidence.last_words.is_empty()) {
+            evidence.last_words.lines().for_each(|line| {
+                let _ = writeln!(text, "    {line}");
+            });
+        }
+        values.push(json!({ "task": task, "name": name, "state": view.verdict.word(), "why": why }));
+    }
+    match form {
+        Form::Json => put(&format!("{}\n", Value::from(values))),
+        Form::Text => put(&text),
+    }
+}
+
+/// `mutirao bag results`
+pub fn results(place: &Place, what: Option<&str>, stderr: bool, form: Form) -> Result<()> {
+    let (bag, _) = place.read()?;
+    let outputs = Outputs::open(&place.outputs())?;
+    for task in bag.select(what.unwrap_or("all"))? {
+        let Some(view) = bag.task(task) else { continue };
+        let Some((out, err)) = view.outputs() else { continue };
+        let bytes = outputs.read(if stderr { err } else { out })?;
+        match form {
+            Form::Text => put_bytes(&bytes)?,
+            Form::Json => {
+                let mut value = task_value(&view);
+                value["output"] = String::from_utf8_lossy(&bytes).into();
+                put(&format!("{value}\n"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `mutirao bag export`: the bag's tasks as lines of comma-separated values.
+pub fn export(place: &Place) -> Result<()> {
+    let (bag, _) = place.read()?;
+    let mut text =
+        "task,name,state,node,attempt,wall_ms,cpu_ms,peak_mib,failures,crashes,failure,values\n".to_owned();
+    for view in bag.tasks() {
+        let (attempt, node, cost) = match (view.result(), view.evidence) {
+            (Some(result), _) => result,
+            (None, Some(evidence)) => (evidence.attempt, evidence.node.as_str(), evidence.cost),
+            (None, None) => (0, "", Default::default()),
+        };
+        let failure = view.evidence.map(|evidence| evidence.end.to_string()).unwrap_or_default();
+        let name = format!("{}.{}", view.template.name, view.place);
+        let _ = writeln!(
+            text,
+            "{},{},{},{},{attempt},{},{},{},{},{},{},{}",
+            view.number,
+            csv(&name),
+            view.verdict.word(),
+            csv(node),
+            cost.wall_ms,
+            cost.cpu_ms,
+            cost.peak_mib,
+            view.tries.0,
+            view.tries.1,
+            csv(&failure),
+            csv(&values_text(&view)),
+        );
+    }
+    put(&text)
+}
+
+fn csv(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}
+
+/// `mutirao bag check`: whether the journal is whole.
+pub fn check(place: &Place, form: Form) -> Result<u8> {
+    let (bag, found) = place.read()?;
+    let whole = found.damaged_bytes == 0 || found.torn;
+    if form == Form::Json {
+        let mut value = bag_value(place, &bag);
+        value["records"] = found.records.into();
+        value["bytes"] = found.bytes.into();
+        value["damaged_bytes"] = found.damaged_bytes.into();
+        value["whole"] = whole.into();
+        put(&format!("{value}\n"))?;
+        return Ok(u8::from(!whole));
+    }
+    let mut text = format!("bag {}: {} records in {} bytes", place.id, found.records, found.bytes);
+    if found.torn {
+        text += "; behind them one that was being written, which does not count";
+    } else if found.damaged_bytes > 0 {
+        let _ = write!(text, "; {} bytes behind them are damaged", found.damaged_bytes);
+        text += " and will be put aside as journal.damaged; what they said happens again";
+    }
+    put(&format!("{text}\n"))?;
+    Ok(u8::from(!whole))
+}
+
+/// The list of tasks for people.
+pub fn list_text(bag: &Bag) -> String {
+    let counts = bag.counts();
+    let mut text = format!(
+        "# {}: {} tasks, {} done, {} to do, {} failed\n",
+        bag.settings().name,
+        counts.all(),
+        counts.done,
+        counts.open(),
+        counts.bad()
+    );
+    for view in bag.tasks() {
+        // Of an ipar application, its own tasks by their own numbers.
+        let name = match &view.template.work {
+            Work::Ipar { method: mutirao_bag::ipar::Method::Executa, .. } => view.place.to_string(),
+            Work::Ipar { method, .. } => method.word().to_owned(),
+            _ => format!("{}.{}", view.template.name, view.place),
+        };
+        let values: Vec<&str> = view.named.values.iter().map(|value| &**value).collect();
+        let values: String = values.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let _ = writeln!(text, "{name}\t{}\t{values}", view.verdict.word());
+    }
+    text
+}

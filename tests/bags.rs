@@ -1,0 +1,207 @@
+//! Bags of tasks over real workers: what fails is named, what is killed goes on, each result counts once.
+
+mod lab;
+
+use lab::{Lab, Running};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+/// A command that works in the lab's own room.
+fn bag(lab: &Lab, args: &[&str]) -> Command {
+    let mut command = lab.mutirao(["bag"].iter().chain(args));
+    command.env_remove("MUTIRAO_NODE").current_dir(lab.path(""));
+    command
+}
+
+fn run(lab: &Lab, args: &[&str]) -> lab::Said {
+    lab.spawn(bag(lab, args)).wait()
+}
+
+fn show(lab: &Lab, id: &str) -> Value {
+    run(lab, &["show", id, "--output", "json"]).json()
+}
+
+/// The row of a task by its name.
+fn task<'a>(shown: &'a Value, name: &str) -> &'a Value {
+    let rows = shown["task"].as_array().unwrap();
+    rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {shown}"))
+}
+
+fn done(lab: &Lab, id: &str) -> u64 {
+    show(lab, id)["counts"]["done"].as_u64().unwrap()
+}
+
+/// Ends a keeper as with `kill -9` when so many tasks are done.
+#[track_caller]
+fn kill_at(lab: &Lab, keeper: Running, id: &str, tasks: u64) {
+    // Before it is submitted there is nothing to be shown.
+    let is_there = || lab.home().join("bags").join(id).join("keeper").exists();
+    lab.until("the keeper is there", is_there);
+    lab.until("some tasks are done", || done(lab, id) >= tasks);
+    keeper.kill();
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_grid_with_files_and_dependencies_is_done_and_failures_are_named() {
+    let lab = Lab::new();
+    lab.file(
+        "sweep.toml",
+        "[task.prepare]\ncommand = 'echo seed > seed.txt'\noutputs = ['seed.txt']\n\
+         [task.solve]\ncommand = 'cat seed.txt; test {a} != 2 || exit 3; echo {a}{b} > out'\n\
+         grid = { a = [1, 2], b = ['x y', \"it's\"] }\nafter = ['prepare']\ninputs = ['seed.txt']\n\
+         outputs = [{ here = 'results/{a}-{b}', there = 'out' }]\nretries = 1\n\
+         [task.join]\ncommand = 'true'\nafter = ['solve']\n\
+         [task.slow]\ncommand = 'sleep 60'\ntime_limit = '200ms'\n\
+         [task.hit]\ncommand = 'kill -SEGV $$'\n[task.none]\ncommand = ['no-such-program']\n\
+         [task.lazy]\ncommand = 'true'\noutputs = ['nothing.txt']\n",
+    );
+    let said = run(&lab, &["run", "sweep.toml"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(1), "seed\nseed\n"), "{}", said.err);
+    assert_eq!(lines(&lab.path("results/1-x y")), ["1x y"]);
+    assert_eq!(lines(&lab.path("results/1-it's")), ["1it's"]);
+    assert_eq!(std::fs::read_dir(lab.path("results")).unwrap().count(), 2, "and no attempt's own files");
+    let shown = show(&lab, "1");
+    let kind = |name: &str| task(&shown, name)["failure"]["kind"].as_str().unwrap_or("").to_owned();
+    let kinds = ["solve.2", "slow.0", "hit.0", "none.0", "lazy.0"].map(kind);
+    assert_eq!(kinds, ["exit-code", "time-limit", "signal", "not-started", "no-output"]);
+    assert_eq!(task(&shown, "solve.2")["failures"], 2);
+    assert_eq!(task(&shown, "join.0")["state"], "barred");
+    let why = run(&lab, &["explain", "sweep", "join"]).well();
+    assert!(why.contains("2 of the 4 tasks of `solve` will not be done"), "{why}");
+    assert!(run(&lab, &["export", "1"]).well().contains("solve.2,failed"));
+}
+
+#[test]
+fn a_bag_file_that_is_wrong_is_refused_with_line_and_column() {
+    let lab = Lab::new();
+    lab.file("wrong.toml", "[task.a]\ncommand = 'x {y}'\n");
+    let complaint = run(&lab, &["run", "wrong.toml"]).complaint();
+    assert!(complaint.contains("line 2, column 11") && complaint.contains("`y`"), "{complaint}");
+    assert!(run(&lab, &["ls"]).well().lines().count() == 1, "nothing was submitted");
+    lab.file("right.toml", "[task.a]\ncommand = 'x {y}'\ngrid = { y = { from = 1, to = 9 } }\n");
+    let planned = run(&lab, &["plan", "right.toml", "--output", "json"]).json();
+    assert_eq!((&planned[0]["tasks"], &planned[0]["parameters"]), (&9.into(), &"y".into()));
+}
+
+#[test]
+fn a_keeper_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing() {
+    let lab = Lab::new();
+    lab.file(
+        "many.toml",
+        "[task.a]\ncommand = 'sleep 0.05; echo {n} > out; echo {n}'\ngrid = { n = { from = 1, to = 40 } }\n\
+         outputs = [{ here = 'many/{n}', there = 'out' }]\n",
+    );
+    let keeper = lab.spawn(bag(&lab, &["run", "many.toml"]));
+    kill_at(&lab, keeper, "1", 5);
+    for tasks in [12, 20] {
+        let keeper = lab.spawn(bag(&lab, &["resume", "1"]));
+        kill_at(&lab, keeper, "1", tasks);
+    }
+    run(&lab, &["check", "1"]).well();
+    run(&lab, &["resume", "1"]).well();
+    assert_eq!(done(&lab, "1"), 40);
+    for n in 1..=40 {
+        assert_eq!(lines(&lab.path(&format!("many/{n}"))), [n.to_string()]);
+    }
+    assert_eq!(std::fs::read_dir(lab.path("many")).unwrap().count(), 40);
+    let results = run(&lab, &["results", "1"]).well();
+    let expected: Vec<String> = (1..=40).map(|n| n.to_string()).collect();
+    assert_eq!(results.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn tasks_add_tasks_from_inside_and_commands_from_outside() {
+    let lab = Lab::new();
+    lab.file(
+        "tree.toml",
+        "[task.node]\ncommand = 'if [ {d} -lt 3 ]; then $MUTIRAO bag add d=$(({d}+1)); $MUTIRAO bag add d=$(({d}+1)); fi'\n\
+         array = { d = [0] }\n[task.end]\ncommand = 'echo end'\nafter = ['node']\n",
+    );
+    run(&lab, &["run", "tree.toml"]).well();
+    assert_eq!(done(&lab, "1"), 16);
+    let complaint = run(&lab, &["add", "--like", "node", "d=1"]).complaint();
+    assert!(complaint.contains("--to"), "{complaint}");
+    run(&lab, &["add", "--to", "tree", "--like", "node", "d=2"]).well();
+    run(&lab, &["add", "--to", "1", "--", "echo", "by hand"]).well();
+    let said = run(&lab, &["resume", "1"]);
+    assert!(said.out.contains("by hand"), "{} {}", said.out, said.err);
+    assert_eq!(done(&lab, "1"), 20);
+}
+
+#[test]
+fn a_submitted_bag_lives_on_and_takes_orders() {
+    let lab = Lab::with_pool(2, 2);
+    let gate = lab.path("gate");
+    lab.file(
+        "b.toml",
+        format!(
+            "[task.first]\ncommand = 'cat go'\ninputs = [{{ here = '{}', there = 'go' }}]\n\
+             [task.then]\ncommand = 'sleep 60'\n[task.quick]\ncommand = 'echo quick'\ngrid = {{ n = [1, 2, 3] }}\n",
+            gate.display()
+        ),
+    );
+    let id = run(&lab, &["--node", "n1", "submit", "b.toml"]).well();
+    let id = id.trim();
+    lab.until("what can be done is done", || done(&lab, id) == 3);
+    let shown = show(&lab, id);
+    assert_eq!((&shown["state"], &task(&shown, "first.0")["state"]), (&"running".into(), &"failed".into()));
+    assert_eq!(task(&shown, "first.0")["failure"]["kind"], "not-started");
+    let why = run(&lab, &["explain", id, "first"]).well();
+    assert!(why.contains("gate"), "{why}");
+    std::fs::write(&gate, "gone\n").unwrap();
+    run(&lab, &["retry", id, "failed"]).well();
+    lab.until("it was tried again", || done(&lab, id) == 4);
+    run(&lab, &["cancel", id, "then"]).well();
+    let waited = run(&lab, &["wait", id]);
+    assert_eq!(waited.code, Some(1), "one was cancelled: {}", waited.err);
+    assert_eq!(run(&lab, &["results", id, "first"]).well(), "gone\n");
+    lab.until("its slots are free again", || lab.free_slots() == 4);
+}
+
+#[test]
+fn a_node_that_is_killed_costs_only_what_ran_there() {
+    let lab = Lab::with_pool(3, 2);
+    lab.file(
+        "n.toml",
+        "slots_max = 6\n[task.a]\ncommand = 'sleep 0.2; echo {n}'\ngrid = { n = { from = 1, to = 60 } }\n",
+    );
+    let id = run(&lab, &["--node", "n1", "submit", "n.toml"]).well();
+    let id = id.trim();
+    lab.until("some tasks are done", || done(&lab, id) >= 6);
+    lab.kill("n3");
+    run(&lab, &["wait", id]).well();
+    let results = run(&lab, &["results", id]).well();
+    let expected: Vec<String> = (1..=60).map(|n| n.to_string()).collect();
+    assert_eq!(results.lines().collect::<Vec<_>>(), expected, "each once");
+}
+
+#[test]
+fn an_ipar_application_prepares_splits_and_joins() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    let app = lab.file(
+        "soma",
+        "#!/bin/sh\ncase \"$2\" in\n\
+         inicia) \"$MUTIRAO\" bag report \"$1\" lista 1 split 3 flaky;;\n\
+         executa)\n  case \"$4\" in\n\
+           split) \"$MUTIRAO\" bag report \"$1\" lista 20 21;;\n\
+           flaky) [ \"$MUTIRAO_ATTEMPT\" -gt 8 ] && \"$MUTIRAO\" bag report \"$1\" tarefa \"$3\" ok || exit 0;;\n\
+           *) echo \"task $3 is $4\"; \"$MUTIRAO\" bag report \"$1\" tarefa \"$3\" ok;;\n  esac;;\n\
+         finaliza) echo joined; \"$MUTIRAO\" bag report \"$1\" finaliza ok;;\nesac\n",
+    );
+    std::fs::set_permissions(&app, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let said = run(&lab, &["ipar", "--app", "./soma", "--retries", "9"]);
+    let out = said.well();
+    let mut printed: Vec<&str> = out.lines().collect();
+    assert_eq!(printed.pop(), Some("joined"));
+    printed.sort_unstable();
+    assert_eq!(printed, ["task 0 is 1", "task 2 is 3", "task 4 is 20", "task 5 is 21"]);
+    let list = lines(&lab.path("soma.tasks"));
+    assert!(list[0].contains("8 tasks, 8 done"), "{list:?}");
+    assert!(list.contains(&"1\tdone\tsplit".to_owned()), "{list:?}");
+}
