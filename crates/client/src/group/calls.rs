@@ -3,7 +3,7 @@
 use super::Error;
 use super::port::{InPort, Sink, Stored};
 use super::shared::{Inner, Port, Shared, Step};
-use mutirao_group::channel::{Body, Fault, MESSAGE_BYTES_MAX, Reading, Want};
+use mutirao_group::channel::{Fault, MESSAGE_BYTES_MAX, Reading, Want};
 use mutirao_group::plan::Mode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,17 +64,24 @@ pub(super) fn post(
     timeout: Option<Duration>,
 ) -> Result<bool, Error> {
     check_length(bytes.len() as u64)?;
-    let mut body = Some(Stored::Kept(bytes));
+    let mut bytes = Some(bytes);
     let until = deadline(timeout);
     let posted = shared.drive(&[Port::Out(index)], until, |inner, is_late| {
         let port = &mut inner.outs[index];
         port.outlet.use_mode(Mode::Async).map_err(|fault| port.common.named(fault))?;
-        if body.as_ref().is_some_and(|body| !port.outlet.has_room(body.length())) {
+        if bytes.as_ref().is_some_and(|bytes| !port.outlet.has_room(bytes.len() as u64)) {
             port.pump(None);
             port.outlet.check().map_err(|fault| port.common.named(fault))?;
         }
-        if let Some(stored) = body.take_if(|body| port.outlet.has_room(body.length())) {
-            port.outlet.send(stored);
+        let body = match bytes.take_if(|bytes| port.outlet.has_room(bytes.len() as u64)) {
+            Some(bytes) => Some(Stored::Kept(bytes)),
+            None => match (&mut port.spill, &bytes) {
+                (Some(spill), Some(bytes)) => Some(Stored::Spilled(spill.put(bytes)?)),
+                _ => None,
+            },
+        };
+        if let Some(body) = body {
+            port.outlet.send(body);
             port.pump(None);
             return Ok(Step::Done(()));
         }

@@ -20,6 +20,8 @@ pub(super) enum Gone {
     Ended,
     /// What is on the other side has written what cannot be.
     Corrupt(String),
+    /// What is to be written cannot be had.
+    Unreadable(String),
 }
 
 impl From<RingError> for Gone {

@@ -19,6 +19,7 @@ mod line;
 mod port;
 mod process;
 mod shared;
+mod spill;
 mod superstep;
 #[cfg(test)]
 mod tests;

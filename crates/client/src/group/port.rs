@@ -3,11 +3,15 @@
 use super::Error;
 use super::conduit::{Conduit, Gone};
 use super::error::{other_word, word};
+use super::spill::{Spill, Spilled};
 use mutirao_group::channel::{Body, Fault, Inlet, Outlet, PipeId, Reading};
 use mutirao_group::plan::{Peer, PortPlan, ProcessPlan, Shape};
 
 /// Memory for a message is set aside as it comes, at first so much: its announced length is the sender's word.
 const RESERVE_BYTES: usize = 1024 * 1024;
+
+/// Bytes read at once of a message on disk.
+const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// The bytes of a message on its way out.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub(super) enum Stored {
     Lent(u64),
     /// They are here.
     Kept(Vec<u8>),
+    /// They are on disk.
+    Spilled(Spilled),
 }
 
 impl Body for Stored {
@@ -23,7 +29,12 @@ impl Body for Stored {
         match self {
             Stored::Lent(length) => *length,
             Stored::Kept(bytes) => bytes.len() as u64,
+            Stored::Spilled(spilled) => spilled.length,
         }
+    }
+
+    fn stored(&self) -> u64 {
+        if let Stored::Spilled(_) = self { 0 } else { self.length() }
     }
 }
 
@@ -49,6 +60,10 @@ impl Way {
 pub(super) struct OutPort {
     pub(super) outlet: Outlet<Stored>,
     pub(super) ways: Vec<Way>,
+    /// Where messages go that are beyond what may be stored, if they may.
+    pub(super) spill: Option<Spill>,
+    /// Bytes of such a message on their way.
+    scratch: Vec<u8>,
     pub(super) common: Common,
 }
 
@@ -132,6 +147,8 @@ impl OutPort {
         OutPort {
             outlet: Outlet::new(&pipe_ids(plan, &port.peers), is_asked, port.mode, stored_bytes_max),
             ways: port.peers.iter().map(|_| Way::default()).collect(),
+            spill: plan.spill.then(Spill::default),
+            scratch: Vec::new(),
             common: Common::new(name, &port.peers),
         }
     }
@@ -152,6 +169,7 @@ impl OutPort {
                             self.common.damaged = Some((lane, text.clone()));
                             self.outlet.failed(lane, text);
                         }
+                        Gone::Unreadable(text) => self.outlet.failed(lane, text),
                     }
                 }
             }
@@ -178,6 +196,14 @@ impl OutPort {
         while let Some(out) = self.outlet.next(lane) {
             let body = match out.body {
                 None => &[],
+                Some((Stored::Spilled(spilled), from)) => {
+                    self.scratch.resize(SCRATCH_BYTES, 0);
+                    let read = spilled.read(from, &mut self.scratch);
+                    let unread = |error: std::io::Error| {
+                        Gone::Unreadable(format!("a message stored on disk cannot be read: {error}"))
+                    };
+                    &self.scratch[..read.map_err(unread)?]
+                }
                 Some((Stored::Kept(bytes), from)) => &bytes[from as usize..],
                 Some((Stored::Lent(_), from)) => match lent {
                     Some(bytes) => &bytes[from as usize..],
@@ -185,10 +211,10 @@ impl OutPort {
                     None => break,
                 },
             };
-            let all = out.head.len() + body.len();
+            let offered = out.head.len() + body.len();
             let count = conduit.write(out.head, body)?;
             self.outlet.wrote(lane, count as u64);
-            if count < all {
+            if count < offered {
                 way.is_full = true;
                 break;
             }
@@ -232,6 +258,7 @@ impl InPort {
                 self.common.damaged = Some((lane, text.clone()));
                 self.inlet.failed(lane, text);
             }
+            Gone::Unreadable(text) => self.inlet.failed(lane, text),
         }
     }
 

@@ -89,8 +89,11 @@ fn run(plans: &[ProcessPlan], over: Over, work: impl Fn(Group) + Sync) {
     drop(direct);
 }
 
+/// Bytes that tell one message from another, and one part of it from the next.
 fn pattern(length: usize, seed: usize) -> Vec<u8> {
-    (0..length).map(|place| (place * 7 + seed * 13) as u8).collect()
+    let mut bytes = vec![seed as u8; length];
+    bytes.iter_mut().step_by(61).enumerate().for_each(|(place, byte)| *byte = (place * 7 + seed) as u8);
+    bytes
 }
 
 #[test]
@@ -175,6 +178,28 @@ fn a_full_store_makes_the_sender_wait_or_says_so() {
             let input = group.input(0).unwrap();
             let kinds: Vec<u8> = (0..3).map(|_| input.receive().unwrap()[0]).collect();
             assert_eq!(kinds, [1, 1, 2]);
+        }
+        group.close().unwrap();
+    });
+}
+
+#[test]
+fn what_is_beyond_the_store_goes_to_disk_if_the_file_says_so() {
+    let mut plans = plans(2);
+    plans[0].stored_bytes_max = 1000;
+    plans[0].spill = true;
+    join(&mut plans, &[0], &[1], None);
+    let is_stored = Barrier::new(2);
+    run(&plans, Over::Rings(4096), |group| {
+        if group.rank() == 0 {
+            let output = group.output(0).unwrap();
+            (0..60).for_each(|seed| output.try_post(pattern(seed * 3000, seed)).unwrap());
+            assert!(output.stored().1 < 20_000, "{:?}", output.stored());
+            is_stored.wait();
+        } else {
+            is_stored.wait();
+            let input = group.input(0).unwrap();
+            (0..60).for_each(|seed| assert!(input.receive().unwrap() == pattern(seed * 3000, seed)));
         }
         group.close().unwrap();
     });

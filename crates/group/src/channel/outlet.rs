@@ -12,6 +12,11 @@ const OVERHEAD_BYTES: u64 = 64;
 pub trait Body {
     /// How many.
     fn length(&self) -> u64;
+
+    /// How many of them take memory here.
+    fn stored(&self) -> u64 {
+        self.length()
+    }
 }
 
 impl Body for Vec<u8> {
@@ -140,7 +145,7 @@ impl<M: Body> Outlet<M> {
     pub fn send(&mut self, body: M) -> u64 {
         debug_assert!(self.mode.is_some(), "a mode is chosen first");
         self.tickets += 1;
-        self.stored_bytes += body.length() + OVERHEAD_BYTES;
+        self.stored_bytes += body.stored() + OVERHEAD_BYTES;
         let kept = Kept { ticket: self.tickets, body };
         if self.is_asked {
             self.waiting.push_back(kept);
@@ -157,7 +162,7 @@ impl<M: Body> Outlet<M> {
         !has(&self.waiting) && !self.lanes.iter().any(|lane| has(&lane.kept))
     }
 
-    /// A message that is not taken yet, to be kept elsewhere. Its length must stay.
+    /// A message that is not taken yet, to be kept elsewhere. Its lengths must stay.
     pub fn body_mut(&mut self, ticket: u64) -> Option<&mut M> {
         let lanes = self.lanes.iter_mut().flat_map(|lane| &mut lane.kept);
         self.waiting.iter_mut().chain(lanes).find(|kept| kept.ticket == ticket).map(|kept| &mut kept.body)
@@ -292,7 +297,7 @@ impl<M: Body> Outlet<M> {
         let lane = &mut self.lanes[at];
         while lane.taken < sequence {
             let Some(kept) = lane.kept.pop_front() else { return };
-            self.stored_bytes -= kept.body.length() + OVERHEAD_BYTES;
+            self.stored_bytes -= kept.body.stored() + OVERHEAD_BYTES;
             lane.written = lane.written.saturating_sub(1);
             lane.taken += 1;
         }
