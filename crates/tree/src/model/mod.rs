@@ -164,15 +164,7 @@ fn nodes_become_one_tree_within_wider_bounds() {
         let breaks = scenario.breaks.max(1);
         (name, Scenario { timers, breaks, crashes: (0..scenario.nodes).collect(), ..scenario })
     });
-    let only = std::env::var("MUTIRAO_MODEL").unwrap_or_default();
     for (name, scenario) in scenarios_of_five().into_iter().chain(wider) {
-        if !name.contains(&only) {
-            continue;
-        }
-        let explored = explore(&scenario, 1_000_000);
-        let Explored { states, settled, complete } = explored;
-        let all = if complete { "all" } else { "the nearest" };
-        println!("{name}: {all} {states} states, {settled} at rest");
-        assert!(settled > 0, "`{name}` never comes to rest");
+        assert!(explore(&scenario, 1_000_000).settled > 0, "`{name}` never comes to rest");
     }
 }
