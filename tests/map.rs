@@ -158,7 +158,7 @@ fn a_run_stops_when_it_is_told_to() {
         (said.out, said.code)
     };
     assert_eq!(go("now,fail=1", &["0", "3", "4"]), ("0\n3\n".into(), Some(3)));
-    assert_eq!(go("soon,fail=1", &["0", "3", "4"]).1, Some(3));
+    assert_eq!(go("soon,fail=1", &["0", "3", "4"]), ("0\n3\n".into(), Some(3)));
     assert_eq!(go("now,success=1", &["3", "0", "4"]), ("3\n0\n".into(), Some(0)));
     assert_eq!(go("soon,fail=100%", &["0", "0"]).1, Some(0));
     let said = say(&lab, alone(&lab, &["-j2", "--halt", "now,fail=1", ":::", "sleep 876502", "false"]));

@@ -67,6 +67,11 @@ impl Halt {
         }
     }
 
+    /// Whether it stops a run at all.
+    pub fn may_stop(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether it depends on how many jobs there are.
     pub fn needs_total(&self) -> bool {
         self.0.is_some_and(|rule| matches!(rule.many, Many::Percent(_)))

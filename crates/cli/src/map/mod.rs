@@ -61,13 +61,11 @@ fn tried(cli: &Cli, args: &MapArgs) -> Result<u8> {
     mutirao::raw::init(crate::operations())?;
     let opened = open(cli, args, &words)?;
     let maker = Maker::new(args, &words.command, opened.pool.id().is_none())?;
-    // Short jobs wait where they will run. Where the command is told its place, or has to wait its time, as
-    // many are under way as run.
+    // Short jobs wait where they will run. Where the command is told its place, or has to wait its time or for how
+    // others end, as many are under way as run.
     let jobs = opened.jobs.min(opened.slots).max(1) as usize;
-    let window = match maker.names_place() || args.delay.is_some() {
-        true => opened.jobs.min(SLOTS_MAX) as usize,
-        false => jobs * 4 + 16,
-    };
+    let as_they_run = maker.names_place() || args.delay.is_some() || args.halt.may_stop();
+    let window = if as_they_run { jobs } else { jobs * 4 + 16 };
     Run::new(args, maker, opened.pool, window, values, total)?.run()
 }
 
