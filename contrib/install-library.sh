@@ -16,7 +16,7 @@ install -m 755 "$build/libmutirao_c.so" "$target/lib/libmutirao.so.$version"
 ln -sf "libmutirao.so.$version" "$target/lib/libmutirao.so.0"
 ln -sf libmutirao.so.0 "$target/lib/libmutirao.so"
 install -m 644 "$build/libmutirao_c.a" "$target/lib/libmutirao.a"
-install -m 644 "$header" "$(dirname "$header")/spd.h" "$target/include/"
+install -m 644 "$header" "$(dirname "$header")/spd.h" "$(dirname "$header")/ipar.h" "$target/include/"
 for file in mutirao mutirao-static; do
     sed -e "s|@PREFIX@|$prefix|" -e "s|@VERSION@|$version|" "$here/$file.pc.in" > "$target/lib/pkgconfig/$file.pc"
 done

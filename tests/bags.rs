@@ -205,3 +205,13 @@ fn an_ipar_application_prepares_splits_and_joins() {
     assert!(list[0].contains("8 tasks, 8 done"), "{list:?}");
     assert!(list.contains(&"1\tdone\tsplit".to_owned()), "{list:?}");
 }
+
+#[test]
+fn an_ipar_application_in_c_reports_with_the_calls_of_its_header() {
+    let lab = Lab::with_pool(2, 2);
+    let app = lab.compile("ipar_sum");
+    let said = run(&lab, &["--node", "n1", "ipar", "--app", app.to_str().unwrap()]);
+    assert_eq!(said.well(), "500000500000 in 8 parts\n");
+    let list = lines(&lab.path("ipar_sum.tasks"));
+    assert!(list[0].contains("14 tasks, 14 done"), "{list:?}");
+}

@@ -5,8 +5,6 @@ mod lab;
 use lab::Lab;
 use lab::hosts::Hosts;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 const MANDEL: &str = "\
@@ -278,35 +276,10 @@ fn output_and_input_go_on_where_they_were_after_a_cut() {
     hosts.until("all is free again", || (1..=2).all(|i| hosts.free_slots(i) == Some(1)));
 }
 
-/// Compiles a C program of the examples, with the library where only its own path leads to.
-fn compile(lab: &Lab, name: &str) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let built = Path::new(Lab::binary()).with_file_name("libmutirao_c.so");
-    assert!(built.exists(), "{} is missing: run `cargo build --workspace` first", built.display());
-    let libraries = lab.path("lib");
-    std::fs::create_dir_all(&libraries).unwrap();
-    let library = libraries.join("libmutirao.so.0");
-    if !library.exists() {
-        std::os::unix::fs::symlink(&built, &library).unwrap();
-    }
-    let compiled = Command::new("cc")
-        .args(["-O2", "-Wall", "-I"])
-        .arg(root.join("crates/capi/include"))
-        .arg(root.join(format!("examples/c/group/{name}.c")))
-        .arg("-o")
-        .arg(lab.path(name))
-        .arg(&library)
-        .arg(format!("-Wl,-rpath,{}", libraries.display()))
-        .arg("-lm")
-        .output()
-        .expect("a C compiler");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-}
-
 #[test]
 fn a_ring_of_c_programs_passes_a_number_round_on_several_nodes() {
     let lab = Lab::with_pool(3, 2);
-    compile(&lab, "ring");
+    lab.compile("group/ring");
     let mut text = String::from(
         "[program.first]\nexecutable = \"ring\"\narguments = [\"first\"]\n\
          [program.next]\nexecutable = \"ring\"\ninstances = 5\n",
@@ -324,8 +297,8 @@ fn a_ring_of_c_programs_passes_a_number_round_on_several_nodes() {
 #[test]
 fn the_application_of_the_sources_draws_its_picture() {
     let lab = Lab::with_pool(2, 2);
-    compile(&lab, "xmandel");
-    compile(&lab, "gmandel");
+    lab.compile("group/xmandel");
+    lab.compile("group/gmandel");
     let text = "P n1\nP n2\nT xmandel 1 1 1\nT gmandel 2 1 1\nL xmandel 0 . n1 -2.5 0.5 -1.5 1.5 150\n\
                 L gmandel 0 . n1\nL gmandel 1 . n2\nC xmandel 0 0 = gmandel 0 0 , gmandel 1 0\n\
                 C gmandel 0 0 , gmandel 1 0 = xmandel 0 0\n";

@@ -113,6 +113,34 @@ impl Lab {
         path
     }
 
+    /// Compiles a C program of the examples into this room, with the library where only its own path leads to.
+    pub fn compile(&self, name: &str) -> PathBuf {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let built = Path::new(Lab::binary()).with_file_name("libmutirao_c.so");
+        assert!(built.exists(), "{} is missing: run `cargo build --workspace` first", built.display());
+        let libraries = self.path("lib");
+        std::fs::create_dir_all(&libraries).unwrap();
+        let library = libraries.join("libmutirao.so.0");
+        if !library.exists() {
+            std::os::unix::fs::symlink(&built, &library).unwrap();
+        }
+        let source = root.join("examples/c").join(name).with_extension("c");
+        let program = self.path(source.file_stem().unwrap().to_str().unwrap());
+        let compiled = Command::new("cc")
+            .args(["-O2", "-Wall", "-I"])
+            .arg(root.join("crates/capi/include"))
+            .arg(&source)
+            .arg("-o")
+            .arg(&program)
+            .arg(&library)
+            .arg(format!("-Wl,-rpath,{}", libraries.display()))
+            .arg("-lm")
+            .output()
+            .expect("a C compiler");
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        program
+    }
+
     /// The program under test.
     pub fn binary() -> &'static str {
         env!("CARGO_BIN_EXE_mutirao")

@@ -1,4 +1,5 @@
-//! libmutirao: the C interface. `include/mutirao.h` and `include/spd.h` say what each function does; here stands only how.
+//! libmutirao: the C interface. `include/mutirao.h`, `spd.h` and `ipar.h` say what each function does; here
+//! stands only how.
 //!
 //! The modules named as in the header hold the functions that C calls. They check and translate, and are the only
 //! ones with `unsafe` code; what they stand on is safe.
@@ -19,6 +20,8 @@ mod common;
 #[allow(unsafe_code)]
 mod convert;
 mod error;
+#[allow(unsafe_code)]
+mod ipar;
 #[allow(unsafe_code)]
 mod lending;
 #[allow(unsafe_code)]

@@ -2,6 +2,7 @@
 
 use super::Bag;
 use crate::error::Error;
+use crate::ipar;
 use crate::limits::{TASKS_MAX, TEMPLATES_MAX, VALUE_BYTES_MAX};
 use crate::record::NewTask;
 use crate::report::{Added, AddedCommand};
@@ -37,6 +38,21 @@ impl Bag {
             };
             tasks.push(NewTask { template: template as u32, values });
         }
+        self.within_limits(templates, tasks)
+    }
+
+    /// Tasks that an ipar application has listed.
+    pub(super) fn listed(&self, tasks: Vec<String>) -> Result<(Vec<Template>, Vec<NewTask>), Error> {
+        tasks.iter().try_for_each(|task| fits(task.len()))?;
+        let added = |value: String| NewTask { template: ipar::TASKS, values: vec![value.into()] };
+        self.within_limits(Vec::new(), tasks.into_iter().map(added).collect())
+    }
+
+    fn within_limits(
+        &self,
+        templates: Vec<Template>,
+        tasks: Vec<NewTask>,
+    ) -> Result<(Vec<Template>, Vec<NewTask>), Error> {
         if self.templates.len() + templates.len() > TEMPLATES_MAX {
             return Err(Error::TooMany { what: "templates", most: TEMPLATES_MAX });
         }
@@ -109,15 +125,20 @@ fn values_of(template: &Template, added: &Added) -> Result<Vec<Box<str>>, Error>
         let known = if known.is_empty() { "none".to_owned() } else { known };
         return Err(Error::Task(format!("`{}` has no parameter `{odd}`; it has {known}", template.name)));
     }
-    let bytes: usize = added.values.values().map(String::len).sum();
-    if bytes > VALUE_BYTES_MAX {
-        return Err(Error::Task(format!(
-            "its values have {bytes} bytes, at most {VALUE_BYTES_MAX} are possible"
-        )));
-    }
+    fits(added.values.values().map(String::len).sum())?;
     let value = |name: &String| {
         let missing = || Error::Task(format!("`{}` needs a value of `{name}`", template.name));
         added.values.get(name).map(|value| value.as_str().into()).ok_or_else(missing)
     };
     template.parameters.iter().map(value).collect()
+}
+
+/// Whether values of so many bytes may be those of one task.
+fn fits(bytes: usize) -> Result<(), Error> {
+    if bytes > VALUE_BYTES_MAX {
+        return Err(Error::Task(format!(
+            "its values have {bytes} bytes, at most {VALUE_BYTES_MAX} are possible"
+        )));
+    }
+    Ok(())
 }

@@ -103,9 +103,8 @@ impl Bag {
         let known = &self.tasks[task as usize];
         if let Work::Ipar { method, .. } = self.templates[known.template as usize].work {
             let (end, tasks) = ipar::judge(method, known.place, end, &report);
-            let added = |value: String| NewTask { template: ipar::TASKS, values: vec![value.into()] };
             return match end {
-                End::Done => Ok((Vec::new(), tasks.into_iter().map(added).collect())),
+                End::Done => self.listed(tasks).map_err(|error| End::NoReport(error.to_string())),
                 end => Err(end),
             };
         }

@@ -449,3 +449,14 @@ proptest! {
         prop_assert_eq!(world.bag.counts().open(), 0);
     }
 }
+
+#[test]
+fn an_ipar_application_that_lists_a_task_too_long_has_failed() {
+    let mut world = World::new(crate::ipar::bag(Settings::default(), vec!["app".into()], 0));
+    world.worker();
+    let said = vec![crate::report::Said::Tasks(vec!["x".repeat(crate::VALUE_BYTES_MAX + 1)])];
+    world.end_with(world.attempt_of(0), End::Done, Report { said, ..Report::default() });
+    let why = world.bag.task(0).unwrap().evidence.unwrap().end.to_string();
+    assert!(why.contains("at most 65536"), "{why}");
+    assert_eq!(world.bag.counts().all(), 2, "and nothing was added");
+}

@@ -54,16 +54,27 @@ const USE_SPD: &str = "#include <spd.h>\n#include <spd.h>\n\
         return close_spd();\n\
     }\n";
 
+/// Uses all of `ipar.h`.
+const USE_IPAR: &str = "#include <ipar.h>\n#include <ipar.h>\n\
+    int main(int argc, char **argv)\n\
+    {\n\
+        const char *tasks[] = {\"a\", \"b\"};\n\
+        if (ipar_lista_tarefas(argv[1], tasks, 2) == IPAR_EMANAGER) return ipar_error()[0];\n\
+        return ipar_tarefa(argv[1], argc, 1) + ipar_finaliza(argv[1], 1);\n\
+    }\n";
+
 #[test]
 fn it_compiles_as_c_and_as_cpp_without_a_warning() {
     for standard in ["-std=c99", "-std=c11"] {
         assert_eq!(complaints(cc(), "c", standard, USE), "", "{standard}");
         assert_eq!(complaints(cc(), "c", standard, USE_SPD), "", "{standard}");
+        assert_eq!(complaints(cc(), "c", standard, USE_IPAR), "", "{standard}");
     }
     let cxx = || Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
     for standard in ["-std=c++11", "-std=c++17"] {
         assert_eq!(complaints(cxx(), "c++", standard, USE), "", "{standard}");
         assert_eq!(complaints(cxx(), "c++", standard, USE_SPD), "", "{standard}");
+        assert_eq!(complaints(cxx(), "c++", standard, USE_IPAR), "", "{standard}");
     }
 }
 
@@ -105,6 +116,7 @@ fn the_shared_library_exports_what_the_header_declares_and_nothing_else() {
         text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     let mut both = declared(header());
     both.extend(declared(text_of("spd.h")));
+    both.extend(declared(text_of("ipar.h")));
     assert_eq!(exported, both);
     assert!(exported.contains("mutirao_call_start_many"));
 }
