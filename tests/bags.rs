@@ -208,7 +208,8 @@ fn an_ipar_application_prepares_splits_and_joins() {
 
 #[test]
 fn an_ipar_application_in_c_reports_with_the_calls_of_its_header() {
-    let lab = Lab::with_pool(2, 2);
+    // One node, that of the files: the application shares its parts through them.
+    let lab = Lab::with_pool(1, 2);
     let app = lab.compile("ipar_sum");
     let said = run(&lab, &["--node", "n1", "ipar", "--app", app.to_str().unwrap()]);
     assert_eq!(said.well(), "500000500000 in 8 parts\n");
