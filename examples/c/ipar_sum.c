@@ -54,7 +54,7 @@ static int finaliza(const char *manager)
 {
     long sum = 0, part;
     int parts = 0;
-    /* A number without a file is of a task that was split. */
+    /* A number without a file is of a task that was split. The files stay: this too may run more than once. */
     for (int id = 0; id < 3 * PARTS; id++) {
         char name[32];
         snprintf(name, sizeof name, "part.%d", id);
@@ -66,7 +66,6 @@ static int finaliza(const char *manager)
             parts++;
         }
         fclose(file);
-        remove(name);
     }
     printf("%ld in %d parts\n", sum, parts);
     return ipar_finaliza(manager, sum == (long)LAST * (LAST + 1L) / 2);
