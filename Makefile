@@ -29,6 +29,7 @@ test-faults: ## some 200 faults in real pools: kills, cuts, stops; seeded (MUTIR
 
 bench: build ## figures of this machine, each beside its floor
 	$(RELEASE)/mutirao bench call
+	$(RELEASE)/mutirao bench channel
 	$(RELEASE)/mutirao bench alloc
 
 install: build ## binary, library, header, pkg-config file, man page, completions, below PREFIX

@@ -204,3 +204,33 @@ fn the_doctor_names_what_is_missing_and_how_to_mend_it() {
     assert_eq!(verdict("certificate"), "good");
     assert_eq!(verdict("clock"), "good");
 }
+
+#[test]
+fn channels_are_measured_beside_their_floors() {
+    let lab = Lab::new();
+    let measured =
+        lab.run(["bench", "channel", "--seconds", "0.01", "--only", "8 B", "--output", "json"]).well();
+    let cases: Vec<serde_json::Value> =
+        measured.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
+    let expected = [
+        "ping 8 B, same node",
+        "stream 8 B, same node",
+        "ping 8 B, trusted link",
+        "stream 8 B, trusted link",
+    ];
+    assert_eq!(names, expected);
+    for case in &cases {
+        assert_eq!(case["size_bytes"], 8, "{case}");
+        assert_eq!(case["tls"], false, "{case}");
+        assert!(case["n"].as_u64().unwrap() >= 10, "{case}");
+        for rate in ["per_s", "floor_per_s", "ratio"] {
+            assert!(case[rate].as_f64().unwrap() > 0.0, "{rate}: {case}");
+        }
+        let is_ping = case["name"].as_str().unwrap().starts_with("ping");
+        assert_eq!(case["p50_us"].is_number(), is_ping, "{case}");
+        assert_eq!(case["mib_per_s"].is_number(), !is_ping, "{case}");
+    }
+    let complaint = lab.run(["bench", "channel", "--only", "carrier pigeon"]).complaint();
+    assert!(complaint.contains("carrier pigeon"), "{complaint}");
+}

@@ -591,6 +591,16 @@ pub enum BenchCommand {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// Channels: round trips and streams between two processes of a group
+    #[command(after_help = "Example: mutirao bench channel --only 'same node' --output json")]
+    Channel {
+        /// Seconds for each case
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+        /// Only cases whose names contain this, such as "trusted link"
+        #[arg(long, default_value = "")]
+        only: String,
+    },
     /// Allocation: one slot on each of many daemons
     #[command(after_help = "Example: mutirao bench alloc --nodes 205 --output json")]
     Alloc {

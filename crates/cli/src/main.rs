@@ -168,6 +168,7 @@ fn plugin(cli: &Cli, command: &PluginCommand) -> Result<()> {
 fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Call { seconds, only } => bench::call(cli.output, *seconds, only),
+        BenchCommand::Channel { seconds, only } => bench::channel(cli.output, *seconds, only),
         BenchCommand::Alloc { nodes, rounds, fan_out, full } => {
             bench::alloc(cli.output, *nodes, *rounds, *fan_out, *full)
         }

@@ -133,6 +133,8 @@ pub struct Spinner {
     seat: Option<Seat>,
     /// Moving average of what a wait takes.
     usual: Duration,
+    /// What was spun in vain since the last note.
+    in_vain: Duration,
     /// Waits to let pass without spinning.
     pause: u32,
     /// What the next spin in vain sets `pause` to.
@@ -142,16 +144,16 @@ pub struct Spinner {
 impl Spinner {
     /// One that spins when it pays and the board allows.
     pub fn new(seat: Seat) -> Self {
-        Self { seat: Some(seat), usual: Duration::ZERO, pause: 0, penalty: 1 }
+        Self { seat: Some(seat), usual: Duration::ZERO, in_vain: Duration::ZERO, pause: 0, penalty: 1 }
     }
 
     /// One that never spins: for a process that was given no seat.
     pub fn asleep() -> Self {
-        Self { seat: None, usual: Duration::ZERO, pause: 0, penalty: 1 }
+        Self { seat: None, usual: Duration::ZERO, in_vain: Duration::ZERO, pause: 0, penalty: 1 }
     }
 
     /// Spins until `is_ready`, if spinning is worth it now, for at most 50 microseconds. False when it did not
-    /// spin or spun in vain: go to sleep, then [`note`](Self::note) how long it all took.
+    /// spin or spun in vain: go to sleep, then [`note`](Self::note) how long that took.
     pub fn spin(&mut self, mut is_ready: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
         let Some(seat) = &self.seat else { return Ok(false) };
         if self.usual > SPIN_MAX {
@@ -162,29 +164,31 @@ impl Spinner {
             return Ok(false);
         }
         let Some(spinning) = seat.enter() else { return Ok(false) };
-        let began = Instant::now();
-        loop {
+        // The clock costs as much as a short wait, so the first looks do without it.
+        let mut began = None;
+        let took = |began: Option<Instant>| began.map_or(Duration::ZERO, |began| began.elapsed());
+        while took(began) < SPIN_MAX {
             for _ in 0..LOOKS {
                 if is_ready()? {
                     drop(spinning);
                     self.penalty = (self.penalty / 2).max(1);
-                    self.note(began.elapsed());
+                    self.note(took(began));
                     return Ok(true);
                 }
                 std::hint::spin_loop();
             }
-            if began.elapsed() >= SPIN_MAX {
-                break;
-            }
+            began.get_or_insert_with(Instant::now);
         }
         drop(spinning);
+        self.in_vain = took(began);
         self.pause = self.penalty;
         self.penalty = (self.penalty * 2).min(PENALTY_MAX);
         Ok(false)
     }
 
-    /// Tells how long a wait has taken in the end, asleep or not; [`wait`](crate::wait) does so itself.
+    /// Tells how long a wait has taken after spinning, if it did; [`wait`](crate::wait) does so itself.
     pub fn note(&mut self, took: Duration) {
+        let took = took + std::mem::take(&mut self.in_vain);
         self.usual = (self.usual * 7 + took.min(NOTE_MAX)) / 8;
     }
 }

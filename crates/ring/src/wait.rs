@@ -46,10 +46,10 @@ pub fn wait(
     if on.is_ready()? {
         return Ok(Wake::Ready);
     }
-    let began = Instant::now();
     if spinner.spin(|| on.is_ready())? {
         return Ok(Wake::Ready);
     }
+    let began = Instant::now();
     let wake = sleep(on, bell, others, deadline)?;
     on.disarm();
     spinner.note(began.elapsed());
@@ -61,10 +61,10 @@ pub fn wait_solely(on: &mut impl Wakeable, spinner: &mut Spinner, bell: &SoleBel
     if on.is_ready()? {
         return Ok(Wake::Ready);
     }
-    let began = Instant::now();
     if spinner.spin(|| on.is_ready())? {
         return Ok(Wake::Ready);
     }
+    let began = Instant::now();
     let wake = loop {
         if on.arm()? {
             break Wake::Ready;

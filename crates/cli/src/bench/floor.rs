@@ -39,6 +39,7 @@ impl Carrier {
 pub fn peer(carrier: &str, place: &str, home: &Path) -> Result<()> {
     match carrier {
         "tree" => super::floor_tree::peer(place),
+        "channel" => super::channel::peer(),
         "unix" => serve(UnixStream::connect(place)?),
         "tcp" => serve(dial(place)?),
         "tls" => {

@@ -3,6 +3,7 @@
 mod alloc;
 mod bag;
 mod calls;
+mod channel;
 mod floor;
 mod floor_tree;
 mod grow;
@@ -13,6 +14,7 @@ mod pool;
 pub use alloc::alloc;
 pub use bag::bag;
 pub use calls::{call, operations};
+pub use channel::channel;
 pub use floor::peer as floor_peer;
 pub use grow::grow;
 pub use heal::heal;

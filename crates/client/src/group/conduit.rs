@@ -60,8 +60,11 @@ pub(super) struct Ring {
 #[derive(Debug)]
 pub(super) struct Plain {
     fd: Arc<OwnedFd>,
+    /// Room for what is read ahead, made when it is needed first.
     buffer: Vec<u8>,
+    /// Where in it the bytes are that were fetched and not read.
     start: usize,
+    end: usize,
     has_ended: bool,
 }
 
@@ -98,7 +101,7 @@ impl Conduit {
             }
             PipeWay::Socket { .. } => {
                 let fd = Arc::new(fd()?);
-                Ok(Conduit::Plain(Plain { fd, buffer: Vec::new(), start: 0, has_ended: false }))
+                Ok(Conduit::Plain(Plain { fd, buffer: Vec::new(), start: 0, end: 0, has_ended: false }))
             }
         }
     }
@@ -148,7 +151,7 @@ impl Conduit {
                     }
                     plain.fill()?;
                 }
-                let there = &plain.buffer[plain.start..];
+                let there = &plain.buffer[plain.start..plain.end];
                 let count = there.len().min(into.len());
                 into[..count].copy_from_slice(&there[..count]);
                 plain.start += count;
@@ -165,7 +168,7 @@ impl Conduit {
                 if plain.is_drained() {
                     plain.fill()?;
                 }
-                let there = &plain.buffer[plain.start..];
+                let there = &plain.buffer[plain.start..plain.end];
                 let count = there.len().min(most);
                 into.extend_from_slice(&there[..count]);
                 plain.start += count;
@@ -225,7 +228,7 @@ impl Conduit {
 impl Plain {
     #[inline]
     fn is_drained(&self) -> bool {
-        self.start == self.buffer.len()
+        self.start == self.end
     }
 
     /// Fetches what there is, if all before it was read.
@@ -236,9 +239,8 @@ impl Plain {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(READ_BYTES, 0);
         let received = self.receive(|fd| recv(fd, &mut buffer[..], RecvFlags::DONTWAIT).map(|(n, _)| n));
-        buffer.truncate(*received.as_ref().unwrap_or(&0));
         self.buffer = buffer;
-        self.start = 0;
+        (self.start, self.end) = (0, *received.as_ref().unwrap_or(&0));
         received.map(drop)
     }
 

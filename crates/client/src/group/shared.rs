@@ -155,10 +155,10 @@ impl Shared {
                 is_late = true;
                 continue;
             }
-            let began = Instant::now();
             if inner.spin(ports) {
                 continue;
             }
+            let began = Instant::now();
             let until = deadline.filter(|_| !is_late);
             let (guard, slept) = self.sleep(inner, ports, until, false);
             inner = guard;

@@ -241,7 +241,6 @@ impl Shared {
 
     /// Spins, then sleeps, until there may be something to do.
     fn rest<'a>(&'a self, mut core: Guard<'a>, is_helper: bool, deadline: Option<Instant>) -> Guard<'a> {
-        let began = Instant::now();
         // The spinner is taken out for the while, since looking needs the rest of the core.
         let mut spinner = std::mem::replace(&mut core.spinner, mutirao_ring::Spinner::asleep());
         let has_ring = core.ring_is_busy();
@@ -262,6 +261,7 @@ impl Shared {
             }
             return core;
         }
+        let began = Instant::now();
         let now = now();
         if core.arm(now) {
             core.disarm();
