@@ -15,6 +15,7 @@ use mutirao::raw::{
 use mutirao_group::console::{Console, Report, Saying};
 use mutirao_group::master::{End, Input, Master, Outcome, Output, State};
 use mutirao_group::plan::{GroupId, ProcessPlan};
+use mutirao_group::wiring::PipePlan;
 use mutirao_group::{Application, wiring};
 use mutirao_wire::Tick;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,7 +44,7 @@ pub struct Launch<'a> {
     consoles: BTreeMap<u64, u32>,
     plans: Vec<ProcessPlan>,
     /// Pipes between processes, as they were opened last.
-    pipes: Vec<u64>,
+    pipes: Vec<PipePlan>,
     /// Why two processes are not joined, and when that is to be believed.
     unjoined: Option<(Instant, String)>,
     /// How often the processes were joined.
@@ -184,7 +185,7 @@ impl<'a> Launch<'a> {
     /// Joins all processes by fresh pipes.
     fn join(&mut self) -> Result<()> {
         for pipe in std::mem::take(&mut self.pipes) {
-            self.pool.close_pipe(pipe)?;
+            self.pool.close_pipe(pipe.pipe)?;
         }
         self.unjoined = None;
         let group = GroupId(self.pool.app().0);
@@ -194,7 +195,16 @@ impl<'a> Launch<'a> {
         for pipe in pipes {
             let end = |rank: u32| PipeEnd::Worker(self.seats[rank as usize].lease);
             self.pool.open_pipe(pipe.pipe, end(pipe.a), end(pipe.b))?;
-            self.pipes.push(pipe.pipe);
+            self.pipes.push(pipe);
+        }
+        Ok(())
+    }
+
+    /// Ends the pipes of a process that is no more and will not start again: whoever waits at the other end is to
+    /// know. What it has written is read first.
+    fn part(&mut self, rank: u32) -> Result<()> {
+        for pipe in self.pipes.extract_if(.., |pipe| pipe.a == rank || pipe.b == rank) {
+            self.pool.close_pipe(pipe.pipe)?;
         }
         Ok(())
     }
@@ -317,7 +327,7 @@ impl<'a> Launch<'a> {
     /// the better reason.
     fn pipe_failed(&mut self, event: PipeEvent) {
         if let PipeEvent::Failed { number, text } = event
-            && self.pipes.contains(&number)
+            && self.pipes.iter().any(|pipe| pipe.pipe == number)
         {
             self.unjoined.get_or_insert((Instant::now() + NEWS_DELAY, text));
         }
@@ -365,6 +375,9 @@ impl<'a> Launch<'a> {
                     let seat = &mut self.seats[rank as usize];
                     seat.report = Some(report);
                     self.printer.finish(&name, &mut seat.begun)?;
+                    if !end.is_unexpected() {
+                        self.part(rank)?;
+                    }
                     self.tell(Input::Ended { rank, life, end, lease: true });
                 }
                 Saying::Input(_) | Saying::InputEnds => {}
