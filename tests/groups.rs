@@ -310,3 +310,24 @@ fn the_application_of_the_sources_draws_its_picture() {
     assert!(output.stdout.len() > 150 * 150, "{} bytes", output.stdout.len());
     until_nothing_is_left(&lab, 4);
 }
+
+#[test]
+fn whoever_waits_for_a_process_that_left_without_a_word_is_told() {
+    let lab = Lab::with_pool(2, 2);
+    let leaves = lab.file("leaves.c", "#include <spd.h>\nint main(void) { return open_spd() < 0; }\n");
+    lab.compile(leaves.to_str().unwrap());
+    let waits = "#include <spd.h>\n#include <stdio.h>\nint main(void) {\n  msg_type m = {0, 0};\n  \
+                 if (open_spd() < 0) return 1;\n  printf(\"%s\\n\", receivec(0, &m) == SPD_ELOST ? \"lost\" : \"?\");\n  \
+                 return close_spd() < 0;\n}\n";
+    lab.compile(lab.file("waits.c", waits).to_str().unwrap());
+    for stations in [["n1", "n1"], ["n1", "n2"]] {
+        let text = format!(
+            "P n1\nP n2\nT leaves 1 0 1\nT waits 1 1 0\nL leaves 0 . {}\nL waits 0 . {}\nC waits 0 0 = leaves 0 0\n",
+            stations[0], stations[1]
+        );
+        let file = lab.file("left.app", text);
+        let said = lab.run(["group", "run", file.to_str().unwrap()]);
+        assert_eq!(said.out, "waits.0: lost\n", "{}", said.err);
+    }
+    until_nothing_is_left(&lab, 4);
+}

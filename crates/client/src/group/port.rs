@@ -44,6 +44,8 @@ pub(super) struct Way {
     pub(super) conduit: Option<Conduit>,
     /// Its end was announced: what it still holds is read, nothing more is written.
     pub(super) is_dying: bool,
+    /// It will not be there again once what it holds is read, and why.
+    pub(super) fails: Option<String>,
     /// There was no room for all that was to be written.
     pub(super) is_full: bool,
 }
@@ -51,7 +53,7 @@ pub(super) struct Way {
 impl Way {
     /// Puts a new pipe in its place.
     pub(super) fn open(&mut self, conduit: Conduit) {
-        *self = Way { conduit: Some(conduit), is_dying: false, is_full: false };
+        *self = Way { conduit: Some(conduit), ..Way::default() };
     }
 }
 
@@ -164,7 +166,10 @@ impl OutPort {
                 Err(gone) => {
                     self.ways[lane].conduit = None;
                     match gone {
-                        Gone::Ended => self.outlet.broken(lane),
+                        Gone::Ended => match self.ways[lane].fails.take() {
+                            None => self.outlet.broken(lane),
+                            Some(text) => self.outlet.failed(lane, text),
+                        },
                         Gone::Corrupt(text) => {
                             self.common.damaged = Some((lane, text.clone()));
                             self.outlet.failed(lane, text);
@@ -253,7 +258,10 @@ impl InPort {
     fn lose(&mut self, lane: usize, gone: Gone) {
         self.ways[lane].conduit = None;
         match gone {
-            Gone::Ended => self.inlet.broken(lane),
+            Gone::Ended => match self.ways[lane].fails.take() {
+                None => self.inlet.broken(lane),
+                Some(text) => self.inlet.failed(lane, text),
+            },
             Gone::Corrupt(text) => {
                 self.common.damaged = Some((lane, text.clone()));
                 self.inlet.failed(lane, text);

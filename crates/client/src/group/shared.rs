@@ -440,7 +440,13 @@ impl Inner {
 
     fn failed(&mut self, pipe: u64, text: String) {
         let Some((port, lane)) = self.routes.get(&pipe).copied() else { return };
-        self.ways(port)[lane] = Way::default();
+        let way = &mut self.ways(port)[lane];
+        if way.conduit.is_some() {
+            // The other side may have said that it ends, and more before.
+            (way.is_dying, way.fails) = (true, Some(text));
+            return;
+        }
+        *way = Way::default();
         match port {
             Port::Out(index) => self.outs[index].outlet.failed(lane, text),
             Port::In(index) => self.ins[index].inlet.failed(lane, text),
