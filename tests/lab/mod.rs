@@ -176,7 +176,7 @@ impl Lab {
             .stdin(Stdio::null());
     }
 
-    /// Runs `mutirao` with these arguments, through node `n1` unless said otherwise.
+    /// Runs `mutirao` with these arguments, through node `n1` of the pool, if there is one.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
         Said::of(self.mutirao(args).output().unwrap())
     }
@@ -184,7 +184,11 @@ impl Lab {
     /// `mutirao` with these arguments, to be run.
     pub fn mutirao<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.command(Lab::binary());
-        command.env("MUTIRAO_NODE", "n1").args(args);
+        // Where no pool was ever brought up no node is meant.
+        if std::fs::read_dir(&self.runtime).is_ok_and(|mut pools| pools.next().is_some()) {
+            command.env("MUTIRAO_NODE", "n1");
+        }
+        command.args(args);
         command
     }
 

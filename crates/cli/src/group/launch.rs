@@ -20,7 +20,7 @@ use mutirao_group::{Application, wiring};
 use mutirao_wire::Tick;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub struct Launch<'a> {
     plans: Vec<ProcessPlan>,
     /// Pipes between processes, as they were opened last.
     pipes: Vec<PipePlan>,
+    /// Processes that came to a good end and do not start again.
+    gone: BTreeSet<u32>,
     /// Why two processes are not joined, and when that is to be believed.
     unjoined: Option<(Instant, String)>,
     /// How often the processes were joined.
@@ -105,6 +107,7 @@ impl<'a> Launch<'a> {
             operation: pool.operation(super::process::NAME)?,
             seats: leases.into_iter().map(seat).collect(),
             consoles: BTreeMap::new(),
+            gone: BTreeSet::new(),
             plans: Vec::new(),
             pipes: Vec::new(),
             unjoined: None,
@@ -200,16 +203,20 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// Ends the pipes of a process that is no more and will not start again: whoever waits at the other end is to
-    /// know. What it has written is read first.
-    fn part(&mut self, rank: u32) -> Result<()> {
-        for pipe in self.pipes.extract_if(.., |pipe| pipe.a == rank || pipe.b == rank) {
+    /// Ends the pipes of processes that are gone: whoever waits at the other end is to know, once it is there to
+    /// be told. What the process has written is read first.
+    fn part(&mut self) -> Result<()> {
+        let (gone, seats) = (&self.gone, &self.seats);
+        let is_told = |rank: u32| gone.contains(&rank) || seats[rank as usize].pipe.is_some();
+        let ends = |pipe: &mut PipePlan| {
+            (gone.contains(&pipe.a) || gone.contains(&pipe.b)) && is_told(pipe.a) && is_told(pipe.b)
+        };
+        for pipe in self.pipes.extract_if(.., ends) {
             self.pool.close_pipe(pipe.pipe)?;
         }
         Ok(())
     }
 
-    /// Starts a process, once what it was before is over.
     fn start(&mut self, rank: u32, life: u32) -> Result<()> {
         let seat = &mut self.seats[rank as usize];
         seat.next_life = Some(life);
@@ -221,6 +228,7 @@ impl<'a> Launch<'a> {
     }
 
     fn begin(&mut self, rank: u32) -> Result<()> {
+        self.gone.remove(&rank);
         let seat = &mut self.seats[rank as usize];
         let Some(life) = seat.next_life.take() else { return Ok(()) };
         if seat.life > 0 {
@@ -313,6 +321,7 @@ impl<'a> Launch<'a> {
                     let seat = &mut self.seats[rank as usize];
                     seat.pipe = Some(Pipe::open(way)?);
                     seat.console.opened();
+                    self.part()?;
                 }
                 PipeEvent::Broken { .. } | PipeEvent::Failed { .. } => {
                     self.talk(rank)?;
@@ -376,7 +385,8 @@ impl<'a> Launch<'a> {
                     seat.report = Some(report);
                     self.printer.finish(&name, &mut seat.begun)?;
                     if !end.is_unexpected() {
-                        self.part(rank)?;
+                        self.gone.insert(rank);
+                        self.part()?;
                     }
                     self.tell(Input::Ended { rank, life, end, lease: true });
                 }
