@@ -113,7 +113,7 @@ impl Lab {
         path
     }
 
-    /// Compiles a C program of the examples into this room, with the library where only its own path leads to.
+    /// Compiles a C program of the examples, or one of that path, into this room, with the library where only its own path leads to.
     pub fn compile(&self, name: &str) -> PathBuf {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let built = Path::new(Lab::binary()).with_file_name("libmutirao_c.so");
