@@ -216,3 +216,39 @@ fn an_ipar_application_in_c_reports_with_the_calls_of_its_header() {
     let list = lines(&lab.path("ipar_sum.tasks"));
     assert!(list[0].contains("14 tasks, 14 done"), "{list:?}");
 }
+
+/// Compiles the Java example, its sources as `edit` makes them; `false`, with a word, where there is no Java.
+fn compile_java(lab: &Lab, into: &str, edit: impl Fn(String) -> String) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let sources = ["examples/java/Soma.java", "contrib/ipar-java/InterfaceGerente.java"].map(|source| {
+        let text = edit(std::fs::read_to_string(root.join(source)).unwrap());
+        lab.file(source.rsplit('/').next().unwrap(), text)
+    });
+    match Command::new("javac").arg("-d").arg(lab.path(into)).args(sources).output() {
+        Err(error) => eprintln!("skipped: there is no Java here ({error})"),
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn an_ipar_application_in_java_runs_as_it_is() {
+    let lab = Lab::new();
+    let classes = compile_java(&lab, "classes", |source| source);
+    let packed = compile_java(&lab, "packed", |source| format!("package ufsc.soma; {source}"));
+    if !(classes && packed) {
+        return;
+    }
+    let jar = ["--create", "--file", "soma.jar", "--main-class", "ufsc.soma.Soma", "-C", "packed", "."];
+    assert!(Command::new("jar").args(jar).current_dir(lab.path("")).status().unwrap().success());
+    for app in ["classes/Soma.class", "soma.jar"] {
+        let out = run(&lab, &["ipar", "--app", app]).well();
+        let mut printed: Vec<&str> = out.lines().collect();
+        assert_eq!(printed.pop(), Some("joined"));
+        printed.sort_unstable();
+        assert_eq!(printed, ["task 0 is 1", "task 2 is 5", "task 3 is 2", "task 4 is 3", "task 5 is 4"]);
+    }
+}

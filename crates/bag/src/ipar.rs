@@ -33,9 +33,10 @@ impl Method {
 }
 
 /// The bag that runs an application: one task for `inicia`, those that it lists, one for `finaliza`.
-pub fn bag(settings: Settings, program: Vec<String>, retries: u32) -> Draft {
+/// `files` are brought along to where it cannot reach them.
+pub fn bag(settings: Settings, program: Vec<String>, files: Vec<String>, retries: u32) -> Draft {
     let template = |method: Method| {
-        let work = Work::Ipar { program: program.clone(), method };
+        let work = Work::Ipar { program: program.clone(), files: files.clone(), method };
         Template { retries, ..Template::new(method.word(), work) }
     };
     let executa = Template { parameters: vec!["tarefa".into()], ..template(Method::Executa) };

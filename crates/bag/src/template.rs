@@ -56,6 +56,8 @@ pub enum Work {
     Ipar {
         /// The application.
         program: Vec<String>,
+        /// Files that go with it to where those of the bag's directory cannot be reached.
+        files: Vec<String>,
         /// Which method.
         method: crate::ipar::Method,
     },

@@ -452,7 +452,7 @@ proptest! {
 
 #[test]
 fn an_ipar_application_that_lists_a_task_too_long_has_failed() {
-    let mut world = World::new(crate::ipar::bag(Settings::default(), vec!["app".into()], 0));
+    let mut world = World::new(crate::ipar::bag(Settings::default(), vec!["app".into()], Vec::new(), 0));
     world.worker();
     let said = vec![crate::report::Said::Tasks(vec!["x".repeat(crate::VALUE_BYTES_MAX + 1)])];
     world.end_with(world.attempt_of(0), End::Done, Report { said, ..Report::default() });

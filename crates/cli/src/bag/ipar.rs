@@ -1,5 +1,6 @@
 //! `mutirao bag ipar`: applications of the ipar framework, and how they report.
 
+use super::java;
 use super::place::Place;
 use super::work::REPORT_ENV;
 use crate::args::Cli;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 The application is run with four arguments: how to reach the manager, the method (inicia, executa, finaliza),
 the number of the task, the task. It reports once each time, with `mutirao bag report` or the calls of ipar.h,
 and exits. `inicia` runs first and lists the tasks; `finaliza` runs when all are done.
+A .class or .jar is run by Java, and reports to the object `InterfaceGerente` that it looks up.
 
 Example: mutirao bag ipar --app ./soma --nodes nodes.txt")]
 pub struct IparArgs {
@@ -106,18 +108,23 @@ pub fn run(cli: &Cli, args: &IparArgs) -> Result<u8> {
     let (Some(directory), Some(file)) = (app.parent(), app.file_name()) else {
         bail!("{} is no application", app.display());
     };
-    let (directory, program) = (text(directory.as_os_str())?, format!("./{}", text(file)?));
+    let file = format!("./{}", text(file)?);
+    let (mut program, files) = match java::runs(&app) {
+        true => java::command(directory, &file)?,
+        false => (vec![file.clone()], vec![file]),
+    };
+    let directory = text(directory.as_os_str())?;
     let settings = Settings { list: Some(text(list.as_os_str())?), nodes, directory, ..super::here(name)? };
-    let mut program = vec![program];
     program.extend(args.arguments.iter().cloned());
-    let draft = mutirao_bag::ipar::bag(settings, program, args.retries);
+    let draft = mutirao_bag::ipar::bag(settings, program, files, args.retries);
     match args.detach {
         true => super::submit(draft, cli.node.as_deref(), cli.output),
         false => super::run_here(Place::submit(draft)?, cli.node.clone()),
     }
 }
 
-fn text(name: &std::ffi::OsStr) -> Result<String> {
+/// A name as text.
+pub fn text(name: &std::ffi::OsStr) -> Result<String> {
     name.to_str().map(str::to_owned).with_context(|| format!("{} is no text", name.display()))
 }
 

@@ -2,6 +2,7 @@
 
 mod control;
 mod ipar;
+mod java;
 mod keeper;
 mod leases;
 mod outputs;

@@ -70,7 +70,7 @@ pub fn command(bag: u32, settings: &Settings, task: &TaskView<'_>, attempt: u64)
     let mut command = match &template.work {
         Work::Shell(words) => Command::shell(words.fill_quoted(&task.named)),
         Work::Program(words) => Command::words(words.iter().map(|word| word.fill(&task.named))),
-        Work::Ipar { program, method } => {
+        Work::Ipar { program, method, .. } => {
             let (id, text) = match method {
                 mutirao_bag::ipar::Method::Executa => {
                     (task.place.to_string(), task.named.values.first().map_or("", |value| value))
@@ -99,9 +99,11 @@ pub fn command(bag: u32, settings: &Settings, task: &TaskView<'_>, attempt: u64)
         bring(settings, task, &mut command)?;
         command.take = template.outputs.iter().map(|file| file.there.fill(&task.named)).collect();
     } else {
-        if let Work::Ipar { program, .. } = &template.work {
+        if let Work::Ipar { files, .. } = &template.work {
             let mut room = INPUT_BYTES_MAX;
-            bring_file(settings, &program[0], &program[0], &mut room, &mut command)?;
+            for file in files {
+                bring_file(settings, file, file, &mut room, &mut command)?;
+            }
         }
         let variable =
             |(name, value): &(String, String)| (name.clone().into_bytes(), value.clone().into_bytes());
