@@ -9,7 +9,6 @@ use crate::args::Output;
 use anyhow::{Context, Result, ensure};
 use mutirao::group::plan::{GroupId, Peer, PortPlan, ProcessPlan, Shape};
 use mutirao::group::{Direct, Group, Over};
-use rustix::process::Pid;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,9 +69,10 @@ impl Two {
             .stdin(Stdio::from(theirs))
             .spawn()
             .context("cannot start the other process")?;
-        pin(Pid::from_raw(child.id().cast_signed()), 1)?;
+        let group = Group::join(ours)?;
+        // Not before it has joined: a process that may use one processor never spins.
         pin(None, 0)?;
-        Ok(Two { group: Group::join(ours)?, _direct: direct, child })
+        Ok(Two { group, _direct: direct, child })
     }
 
     fn order(&self, order: u8, size: usize) -> Result<()> {
@@ -142,6 +142,7 @@ impl Drop for Two {
 /// The other process: its place in the group is its standard input.
 pub(super) fn peer() -> Result<()> {
     let group = Group::join(std::io::stdin().as_fd().try_clone_to_owned()?)?;
+    pin(None, 1)?;
     let (orders, out) = (group.input(SYNC)?, group.output(SYNC)?);
     let (stored, answers) = (group.input(STORED)?, group.output(STORED)?);
     let mut room = Vec::new();
