@@ -328,6 +328,6 @@ fn whoever_waits_for_a_process_that_left_without_a_word_is_told() {
         let file = lab.file("left.app", text);
         let said = lab.run(["group", "run", file.to_str().unwrap()]);
         assert_eq!(said.out, "waits.0: lost\n", "{}", said.err);
+        until_nothing_is_left(&lab, 4);
     }
-    until_nothing_is_left(&lab, 4);
 }

@@ -5,6 +5,11 @@ use mutirao::raw::{Lease, LeaseKey, Pool, Request};
 use mutirao_group::Application;
 use mutirao_wire::wait::Wait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// After so long a station is asked again: what a group held that has just ended comes free in a moment.
+const COMES_FREE: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(1000)];
 
 /// What processes have in common that are asked for together: station, slots, memory.
 type Kind<'a> = (Option<&'a str>, u16, u32);
@@ -92,17 +97,23 @@ fn lease_kind(
         Some(station) => format!("station `{station}` has no room for {count} of the processes"),
         None => format!("the pool has no room for {count} of the processes"),
     };
-    let keys = pool.allocate(&request).with_context(wanted)?.leases;
-    let Some(station) = station else { return Ok(keys) };
-    // Nodes below the station lend too, where it has too little itself.
-    let elsewhere = |lease: &Lease| keys.contains(&lease.key) && lease.lender.name != station;
-    let others = pool.leases().iter().filter(|lease| elsewhere(lease)).count();
-    if others > 0 {
+    let Some(station) = station else { return Ok(pool.allocate(&request).with_context(wanted)?.leases) };
+    let mut pauses = COMES_FREE.iter();
+    loop {
+        let keys = pool.allocate(&request).with_context(wanted)?.leases;
+        // Nodes below the station lend too, where it has too little itself.
+        let elsewhere = |lease: &Lease| keys.contains(&lease.key) && lease.lender.name != station;
+        let others = pool.leases().iter().filter(|lease| elsewhere(lease)).count();
+        if others == 0 {
+            return Ok(keys);
+        }
         pool.release(&keys)?;
-        bail!(
-            "station `{station}` has room for only {} of {count} processes: wait, or place fewer there",
-            keys.len() - others
-        );
+        let Some(pause) = pauses.next() else {
+            bail!(
+                "station `{station}` has room for only {} of {count} processes: wait, or place fewer there",
+                keys.len() - others
+            );
+        };
+        std::thread::sleep(*pause);
     }
-    Ok(keys)
 }
