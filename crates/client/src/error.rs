@@ -67,7 +67,7 @@ pub enum Error {
         reason: String,
     },
     /// The node refused this program.
-    #[error("the node refuses this program: {0}")]
+    #[error("this machine's node turns this program away: {0}")]
     Refused(String),
     /// The node does not take this program as a plugin. The pool was not opened.
     #[error("the node does not accept this program as a plugin: {0}")]
