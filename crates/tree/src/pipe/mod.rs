@@ -1,7 +1,7 @@
 //! Pipes between the ends of an application, as far as one node decides about them.
 //!
-//! A node has two parts in this, told apart by module: at [`home`] it keeps the orders of its programs, tells
-//! the lenders of both ends, and the program what becomes of them; at an [`end`] it joins a worker (or its
+//! A node has two parts in this, told apart by module: at `home` it keeps the orders of its programs, tells
+//! the lenders of both ends, and the program what becomes of them; at an `end` it joins a worker (or its
 //! program) to the other end. Where both parts are played here, they speak to each other directly.
 //!
 //! Of two nodes the one with the smaller id binds, on the data connection it dials; the other accepts what its
