@@ -1,15 +1,15 @@
 //! What can be wrong with a bag.
 
+use mutirao_text::At;
+
 /// Why a bag, or a part of one, cannot be. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A bag file says something that cannot be.
-    #[error("line {line}, column {column}: {reason}")]
+    #[error("{at}: {reason}")]
     File {
-        /// Where, counted from 1.
-        line: usize,
-        /// Where in the line, in characters, counted from 1.
-        column: usize,
+        /// Where.
+        at: At,
         /// What is wrong and what to do.
         reason: String,
     },

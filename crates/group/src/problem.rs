@@ -2,31 +2,7 @@
 
 use crate::limits::{ENDS_MAX, FILE_BYTES_MAX, PORTS_MAX, PROCESSES_MAX};
 use core::fmt;
-
-/// A place in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct At {
-    /// The line, counted from 1.
-    pub line: usize,
-    /// The column, in characters, counted from 1.
-    pub column: usize,
-}
-
-impl At {
-    /// Line and column of the byte `offset` of `text`.
-    pub(crate) fn of(text: &str, offset: usize) -> At {
-        let before = &text[..text.floor_char_boundary(offset)];
-        let line = before.matches('\n').count() + 1;
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        At { line, column: before[start..].chars().count() + 1 }
-    }
-}
-
-impl fmt::Display for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}", self.line, self.column)
-    }
-}
+pub use mutirao_text::At;
 
 /// A mistake with its place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]

@@ -1,14 +1,15 @@
-//! `wire`, `tree`, `schedule`, `group`, `bag` and `sim` do no I/O, read no clock, draw no random numbers and start
+//! `text`, `wire`, `tree`, `schedule`, `group`, `bag` and `sim` do no I/O, read no clock, draw no random numbers and start
 //! no threads: held by what they depend on, and by what of the standard library their sources name.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PURE: [&str; 6] = ["wire", "tree", "schedule", "group", "bag", "sim"];
+const PURE: [&str; 7] = ["text", "wire", "tree", "schedule", "group", "bag", "sim"];
 
 /// Crates they may use, procedural macros aside (those run in the compiler). Each is without I/O.
-const CRATES: [&str; 22] = [
+const CRATES: [&str; 23] = [
+    "mutirao-text",
     "mutirao-wire",
     "mutirao-tree",
     "mutirao-schedule",

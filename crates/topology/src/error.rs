@@ -1,33 +1,8 @@
 //! Where a file is wrong, and how.
 
 use crate::NODES_MAX;
-use core::fmt;
+pub use mutirao_text::At;
 use mutirao_wire::limits::{CHILDREN_MAX, DEPTH_MAX};
-
-/// A place in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct At {
-    /// The line, counted from 1.
-    pub line: usize,
-    /// The column, in characters, counted from 1.
-    pub column: usize,
-}
-
-impl At {
-    /// Line and column of the byte `offset` of `text`.
-    pub fn of(text: &str, offset: usize) -> At {
-        let before = &text[..text.floor_char_boundary(offset)];
-        let line = before.matches('\n').count() + 1;
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        At { line, column: before[start..].chars().count() + 1 }
-    }
-}
-
-impl fmt::Display for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}", self.line, self.column)
-    }
-}
 
 /// What is wrong with a topology file, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,6 +11,7 @@ use crate::bag::Draft;
 use crate::error::Error;
 use crate::limits::TASKS_MAX;
 use crate::template::Settings;
+use mutirao_text::At;
 use node::{Node, Table, Wrong};
 use task::TaskText;
 
@@ -20,12 +21,8 @@ pub type Load<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 /// Reads a bag file. `settings` is what holds where the file says nothing; `load` reads the files of lines that it
 /// names.
 pub fn read(text: &str, settings: Settings, load: Load<'_>) -> Result<Draft, Error> {
-    read_document(text, settings, load).map_err(|wrong| {
-        let before = &text[..text.floor_char_boundary(wrong.at)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Error::File { line, column, reason: wrong.reason }
-    })
+    read_document(text, settings, load)
+        .map_err(|wrong| Error::File { at: At::of(text, wrong.at), reason: wrong.reason })
 }
 
 fn read_document(text: &str, settings: Settings, load: Load<'_>) -> Result<Draft, Wrong> {

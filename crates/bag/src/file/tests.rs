@@ -101,7 +101,7 @@ fn what_is_wrong_is_told_where_it_stands() {
     ];
     for (text, line, column, reason) in cases {
         match read_text(text) {
-            Err(Error::File { line: l, column: c, reason: r }) => {
+            Err(Error::File { at: At { line: l, column: c }, reason: r }) => {
                 assert!((l, c) == (line, column) && r.contains(reason), "{text}: {l}:{c} {r}");
             }
             other => panic!("{text}: {other:?}"),

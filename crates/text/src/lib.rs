@@ -1,0 +1,47 @@
+//! Places in texts that people write: topology, application and bag files all tell mistakes by them.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+/// A place in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The column, in characters, counted from 1.
+    pub column: usize,
+}
+
+impl At {
+    /// Line and column of the byte `offset` of `text`.
+    pub fn of(text: &str, offset: usize) -> At {
+        let before = &text[..text.floor_char_boundary(offset)];
+        let line = before.matches('\n').count() + 1;
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        At { line, column: before[start..].chars().count() + 1 }
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_characters_and_the_end_is_a_place() {
+        let text = "ab\nç d\n";
+        let at = |line, column| At { line, column };
+        assert_eq!(At::of(text, 0), at(1, 1));
+        assert_eq!(At::of(text, 2), at(1, 3));
+        assert_eq!(At::of(text, 3), at(2, 1));
+        assert_eq!(At::of(text, 4), at(2, 1), "the middle of a character is that character");
+        assert_eq!(At::of(text, 5), at(2, 2));
+        assert_eq!(At::of(text, 1000), at(3, 1));
+        assert_eq!(at(2, 3).to_string(), "line 2, column 3");
+    }
+}
