@@ -13,7 +13,7 @@ use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::query::Order;
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::tree::TreeMessage;
-use mutirao_wire::worker::WorkerMessage;
+use mutirao_wire::worker::{LineMessage, WorkerMessage};
 
 macro_rules! families {
     ($header:expr, $body:expr, $($family:ident)*) => {$(
@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     header.length.set(body.len() as u32);
-    families!(&header, body, LinkMessage TreeMessage LeaseMessage PluginMessage StreamMessage LocalMessage WorkerMessage
+    families!(&header, body, LinkMessage TreeMessage LeaseMessage PluginMessage StreamMessage LocalMessage LineMessage WorkerMessage
         PipeMessage PipeOrder PipeBinding);
     let question = mutirao_wire::query::Question {
         to: None,

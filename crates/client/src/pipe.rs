@@ -4,12 +4,17 @@ use crate::Error;
 use crate::socket::{Received, Socket};
 use mutirao_ring::{Bell, CallerEnd, Consumer, Producer, Ringer, WorkerEnd};
 use mutirao_wire::frame::{Header, put_frame};
+use mutirao_wire::kind::Kind;
 use mutirao_wire::pipe::{PipeBroken, PipeFailed, PipeMessage, PipeOpened, PipeWay, RingSide};
+use mutirao_wire::worker::{LineMessage, TerminalMade};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Descriptors of a terminal.
+const TERMINAL_SIDES: usize = 2;
 
 /// How a pipe is reached.
 #[derive(Debug)]
@@ -97,6 +102,15 @@ impl Way {
     }
 }
 
+/// A terminal that the node has made.
+#[derive(Debug)]
+pub struct Terminal {
+    /// The side from which it is driven: reads what programs write, writes what they read, sets its size.
+    pub driver: OwnedFd,
+    /// The side that programs use.
+    pub user: OwnedFd,
+}
+
 /// What comes over a line.
 #[derive(Debug)]
 pub enum LineEvent {
@@ -119,7 +133,9 @@ pub enum LineEvent {
         /// Why.
         text: String,
     },
-    /// A frame that is not about pipes; nodes send none.
+    /// The terminal that was [asked for](Line::ask_terminal), or why there is none.
+    Terminal(Result<Terminal, String>),
+    /// A frame that is about none of these; nodes send none.
     Message {
         /// Its kind, as a number.
         kind: u16,
@@ -180,6 +196,12 @@ impl Line {
         }
     }
 
+    /// In a worker: asks its node for a terminal, once in the worker's life. [`LineEvent::Terminal`] answers.
+    pub fn ask_terminal(&self) -> Result<(), Error> {
+        // The message has no fields.
+        self.pass_on(LineEvent::Message { kind: Kind::NeedTerminal as u16, body: Vec::new() })
+    }
+
     /// Says something to the other side of a line, descriptors included; waits while it does not read.
     pub fn pass_on(&self, event: LineEvent) -> Result<(), Error> {
         let mut writer = lock(&self.inner.writer);
@@ -197,6 +219,14 @@ impl Line {
             LineEvent::Broken { number } => PipeMessage::from(PipeBroken { number }).put(socket.out()),
             LineEvent::Failed { number, text } => {
                 PipeMessage::from(PipeFailed { number, text }).put(socket.out());
+            }
+            LineEvent::Terminal(made) => {
+                let (refused, fds) = match made {
+                    Ok(terminal) => (None, vec![terminal.driver, terminal.user]),
+                    Err(why) => (Some(why), Vec::new()),
+                };
+                socket.attach(fds);
+                LineMessage::from(TerminalMade { refused }).put(socket.out());
             }
             LineEvent::Message { kind, body } => {
                 let mut header = Header::default();
@@ -227,6 +257,20 @@ fn take(socket: &mut Socket) -> Result<Option<LineEvent>, Error> {
         return Ok(None);
     };
     let kind = header.kind.get();
+    if kind == Kind::TerminalMade as u16 {
+        let message = LineMessage::read(&header, body).map_err(|error| nonsense(error.to_string()))?;
+        let made = match message {
+            LineMessage::TerminalMade(TerminalMade { refused: Some(why) }) => Err(why),
+            _ => {
+                let sides =
+                    socket.take_fds(TERMINAL_SIDES).and_then(|fds| <[OwnedFd; 2]>::try_from(fds).ok());
+                let missing = || nonsense("a terminal came without its descriptors".into());
+                let [driver, user] = sides.ok_or_else(missing)?;
+                Ok(Terminal { driver, user })
+            }
+        };
+        return Ok(Some(LineEvent::Terminal(made)));
+    }
     if !PipeMessage::has_kind(kind) {
         return Ok(Some(LineEvent::Message { kind, body: body.to_vec() }));
     }
@@ -282,6 +326,23 @@ mod tests {
         assert!(matches!(next(), LineEvent::Failed { number: 7, text } if text == "no"));
         drop(here);
         assert!(matches!(there.next(None), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_terminal_comes_when_it_was_asked_for_or_the_reason_why_not() {
+        let (node, worker) = pair();
+        worker.ask_terminal().unwrap();
+        let asked = node.next(None).unwrap().unwrap();
+        assert!(
+            matches!(asked, LineEvent::Message { kind, body } if kind == Kind::NeedTerminal as u16 && body.is_empty())
+        );
+        node.pass_on(LineEvent::Terminal(Err("none".into()))).unwrap();
+        let (driver, user) = UnixStream::pair().unwrap();
+        let terminal = Terminal { driver: driver.into(), user: user.into() };
+        node.pass_on(LineEvent::Terminal(Ok(terminal))).unwrap();
+        let next = || worker.next(None).unwrap().unwrap();
+        assert!(matches!(next(), LineEvent::Terminal(Err(why)) if why == "none"));
+        assert!(matches!(next(), LineEvent::Terminal(Ok(_))));
     }
 
     #[test]

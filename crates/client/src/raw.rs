@@ -2,7 +2,7 @@
 
 pub use crate::error::Error;
 pub use crate::operation::{Failure, OperationEntry, Run};
-pub use crate::pipe::{Line, LineEvent, RingEnds, RingWay, Way};
+pub use crate::pipe::{Line, LineEvent, RingEnds, RingWay, Terminal, Way};
 pub use crate::pool::{
     Allocation, Answers, Call, CallError, CallErrorKind, CallOptions, CallResult, Counts, Deliver, Finished,
     ForeignProgram, Lease, LeaseKey, LeaseState, Options, PipeEnd, PipeEvent, Pool, Private, Request, Slots,

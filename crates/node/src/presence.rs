@@ -36,12 +36,12 @@ impl Presence {
         self.next
     }
 
-    /// Looks; whether the node may lend, if that has changed.
-    pub(crate) fn look(&mut self, now: Tick, lent: u16) -> Option<bool> {
+    /// Looks; whether the node may lend, if that has changed. At the terminals of these devices others type.
+    pub(crate) fn look(&mut self, now: Tick, lent: u16, foreign: &[u64]) -> Option<bool> {
         self.next = Some(now + LOOK);
         let facts = Facts {
             minute_of_week: sys::minute_of_week(),
-            untouched: untouched(),
+            untouched: untouched(foreign),
             load_centi: self.load_centi(),
             lent,
         };
@@ -70,8 +70,8 @@ fn spent(stat: &str) -> Option<(u64, u64)> {
     Some((all - idle, all))
 }
 
-/// Since when nobody has typed at any terminal: the kernel notes when one is read.
-fn untouched() -> Option<Duration> {
+/// Since when nobody has typed at any terminal but the foreign ones: the kernel notes when one is read.
+fn untouched(foreign: &[u64]) -> Option<Duration> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     let terminals = ["/dev", "/dev/pts"].into_iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten());
     let read = terminals.flatten().filter_map(|entry| {
@@ -79,7 +79,8 @@ fn untouched() -> Option<Duration> {
         let name = name.to_str()?;
         let number = name.strip_prefix("tty").unwrap_or(name);
         let is_terminal = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        is_terminal.then(|| entry.metadata().ok())?.map(|facts| facts.atime())
+        let facts = is_terminal.then(|| entry.metadata().ok())??;
+        (!foreign.contains(&facts.rdev())).then(|| facts.atime())
     });
     let last = read.max()?;
     Some(Duration::from_secs(now.saturating_sub(u64::try_from(last).unwrap_or(0))))
@@ -98,13 +99,28 @@ mod tests {
     }
 
     #[test]
+    fn a_foreign_terminal_is_none_of_the_owners() {
+        let Ok(([_driver, user], device)) = crate::pipes::terminal::make() else { return };
+        assert_eq!(rustix::fs::fstat(&user).unwrap().st_rdev, device);
+        let all = || {
+            let entries =
+                ["/dev", "/dev/pts"].into_iter().flat_map(|dir| fs::read_dir(dir).unwrap().flatten());
+            entries.filter_map(|entry| Some(entry.metadata().ok()?.rdev())).collect::<Vec<u64>>()
+        };
+        let others: Vec<u64> = all().into_iter().filter(|other| *other != device).collect();
+        assert!(untouched(&others).is_some(), "it counts as read when it was made");
+        // Terminals of others may be made at any time.
+        assert!((0..50).any(|_| untouched(&all()).is_none()));
+    }
+
+    #[test]
     fn without_rules_nothing_is_looked_at() {
         assert_eq!(Presence::new(Rules::default(), Duration::ZERO).deadline(), None);
         let rules = Rules { idle: Some(Duration::from_secs(u64::MAX / 2)), ..Rules::default() };
         let mut presence = Presence::new(rules, Duration::ZERO);
         assert_eq!(presence.deadline(), Some(Tick(0)));
-        let found = presence.look(Tick(1), 0);
-        assert_eq!(found, untouched().map(|_| false));
-        assert_eq!(presence.look(Tick(2), 0), None, "only changes are told");
+        let found = presence.look(Tick(1), 0, &[]);
+        assert_eq!(found, untouched(&[]).map(|_| false));
+        assert_eq!(presence.look(Tick(2), 0, &[]), None, "only changes are told");
     }
 }

@@ -96,6 +96,8 @@ pub enum Kind {
     Fork = 0x0602,
     Forked = 0x0603,
     Exited = 0x0604,
+    NeedTerminal = 0x0605,
+    TerminalMade = 0x0606,
 
     OpenPipe = 0x0701,
     ClosePipe = 0x0702,

@@ -76,6 +76,23 @@ pub struct Exited {
     pub max_resident_kib: u64,
 }
 
+/// Worker to node, on its line: make a terminal, which a confined worker cannot. Once in a worker's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeedTerminal {}
+
+/// Node to worker: the answer. Beside it travel, where the terminal could be made, the side from which it is driven,
+/// and then the side that programs use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalMade {
+    /// For people: why there is none; `None`: it is there.
+    pub refused: Option<String>,
+}
+
+messages! {
+    /// Every message on a worker's line that is not about pipes.
+    LineMessage { NeedTerminal, TerminalMade }
+}
+
 messages! {
     /// Every message between a node and a template.
     WorkerMessage { WorkerHello, Fork, Forked, Exited }

@@ -177,6 +177,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Forked { worker: 1, pid: Ok(1234) },
         Exited { worker: 1, wait_status: 11, max_resident_kib: 2048 },
     );
+    sample!(LineMessage:
+        NeedTerminal {},
+        TerminalMade { refused: Some("no".into()) },
+    );
     sample!(PipeMessage:
         OpenPipe { number: 300, a: PipeEnd::Program, b: PipeEnd::Lease(Handle(1)) },
         ClosePipe { number: 300 },
@@ -206,6 +210,7 @@ fn read(family: &str, header: &Header, body: &[u8]) -> bool {
         "StreamMessage" => StreamMessage::read(header, body).is_ok(),
         "LocalMessage" => LocalMessage::read(header, body).is_ok(),
         "WorkerMessage" => WorkerMessage::read(header, body).is_ok(),
+        "LineMessage" => LineMessage::read(header, body).is_ok(),
         "PipeMessage" => PipeMessage::read(header, body).is_ok(),
         "PipeOrder" => PipeOrder::read(header, body).is_ok(),
         "PipeBinding" => PipeBinding::read(header, body).is_ok(),

@@ -151,6 +151,7 @@ impl<'a> Ear<'a> {
                     LineEvent::Opened { number, way } => Ok((number, way)),
                     LineEvent::Broken { number } => Err(number),
                     LineEvent::Failed { text, .. } => return Err(text),
+                    LineEvent::Terminal(_) => return Err("a terminal came that nobody asked for".into()),
                     LineEvent::Message { kind, .. } => {
                         return Err(format!("a {kind:#06x} came over the line"));
                     }

@@ -157,7 +157,8 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
     if getppid() != Some(template) {
         return Ok(Outcome::Ended);
     }
-    rustix::process::setpgid(None, None).map_err(failed("make a process group"))?;
+    // A group, by which the node ends it, and a session, which may have a terminal of its own.
+    rustix::process::setsid().map_err(failed("make a session"))?;
     // So that the node's kill reaches all that operations start. What acts as its user may do what the user's
     // shell may. Where the kernel knows no filters this fails;
     // whether programs run at all there was for the node's owner to say before the template began.

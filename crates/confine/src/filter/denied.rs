@@ -155,13 +155,15 @@ fn other_processes() -> Vec<Entry> {
     let death = libc::PR_SET_PDEATHSIG.unsigned_abs();
     let kill = libc::SIGKILL.unsigned_abs();
     list.push(if_any(EPERM, libc::SYS_prctl, vec![all([(0, Eq, death), (1, Ne, kill)])]));
-    // Typing into the terminal of whoever started the node, and driving its console.
+    // Typing into the terminal of whoever started the node, and driving its console. Other ways of reading a
+    // terminal than the ordinary one, which the kernel would load drivers for.
     const TIOCSTI: u32 = 0x5412;
     const TIOCLINUX: u32 = 0x541C;
+    const TIOCSETD: u32 = 0x5423;
     list.push(if_any(
         EPERM,
         libc::SYS_ioctl,
-        [TIOCSTI, TIOCLINUX].map(|command| all([(1, Eq, command)])).to_vec(),
+        [TIOCSTI, TIOCLINUX, TIOCSETD].map(|command| all([(1, Eq, command)])).to_vec(),
     ));
     list
 }

@@ -143,7 +143,7 @@ impl Daemon {
     /// Looks whether the owner's rules let this node lend.
     pub(super) fn mind_presence(&mut self) {
         let lent = self.core.leases().map(|lease| lease.bundle.slots).fold(0, u16::saturating_add);
-        let Some(may) = self.presence.look(self.ctx.now, lent) else { return };
+        let Some(may) = self.presence.look(self.ctx.now, lent, &self.pipes.terminals()) else { return };
         tracing::info!("by the owner's rules this node {}", if may { "lends" } else { "does not lend" });
         self.tell_core(Input::MayLend { may, grace: self.presence.grace });
     }

@@ -136,7 +136,12 @@ enum End {
     Program,
     Stranger,
     Control(NodeId),
-    Data { peer: NodeId, dialled: bool },
+    Data {
+        peer: NodeId,
+        dialled: bool,
+    },
+    /// The worker of a lease lent here.
+    Line(u64),
 }
 
 impl Node {
@@ -350,7 +355,7 @@ impl Daemon {
             return End::Program;
         }
         match self.links.as_ref().and_then(|links| links.up(conn)) {
-            None => End::Stranger,
+            None => self.pipes.line_of(conn).map_or(End::Stranger, End::Line),
             Some((peer, Purpose::Control, _)) => End::Control(peer),
             Some((peer, Purpose::Data, dialled)) => End::Data { peer, dialled },
         }
@@ -389,6 +394,7 @@ impl Daemon {
                 }
                 End::Control(peer) => self.control_frame(peer, &header, body),
                 End::Data { peer, dialled } => self.data_frame(conn, peer, dialled, &header, body),
+                End::Line(serial) => self.line_frame(conn, serial, &header, body),
                 End::Stranger => Err(FrameError::UnknownKind { kind }),
             };
             match result {

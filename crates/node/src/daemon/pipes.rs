@@ -4,7 +4,7 @@
 use super::Daemon;
 use crate::conn::{ConnId, Transport, UnixTransport};
 use crate::context::Context;
-use crate::pipes::ring;
+use crate::pipes::{WorkerLine, ring, terminal};
 use mutirao_tree::pipe::{Input, Output, Spot};
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
@@ -13,6 +13,7 @@ use mutirao_wire::pipe::{
     ClosePipe, JoinPipe, OpenPipe, PipeBinding, PipeBound, PipeBroken, PipeEnd, PipeFailed, PipeMessage,
     PipeOpened, PipeOrder, PipePlace, PipeState, PipeUnbound, PipeWay, RingSide,
 };
+use mutirao_wire::worker::{LineMessage, TerminalMade};
 use mutirao_wire::{AppId, Handle, LeaseId, NodeId};
 use std::os::fd::OwnedFd;
 
@@ -157,7 +158,7 @@ impl Daemon {
     /// The worker of a lease lent here is no more.
     pub(super) fn worker_gone(&mut self, serial: u64) {
         if let Some(line) = self.pipes.lines.remove(&serial) {
-            self.ctx.conns.close(line);
+            self.ctx.conns.close(line.conn);
         }
         self.tell_pipes(Input::WorkerGone { serial });
     }
@@ -279,10 +280,36 @@ impl Daemon {
         }
     }
 
+    /// A worker here speaks on its line.
+    pub(super) fn line_frame(
+        &mut self,
+        conn: ConnId,
+        serial: u64,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), FrameError> {
+        let LineMessage::NeedTerminal(_) = LineMessage::read(header, body)? else {
+            return Err(FrameError::OutOfPlace { kind: Kind::TerminalMade });
+        };
+        let Some(line) = self.pipes.lines.get_mut(&serial).filter(|line| line.terminal.is_none()) else {
+            return Err(FrameError::OutOfPlace { kind: Kind::NeedTerminal });
+        };
+        let (refused, fds) = match terminal::make() {
+            Ok((sides, device)) => {
+                line.terminal = Some(device);
+                (None, sides.into())
+            }
+            Err(errno) => (Some(format!("its node can make no terminal: {errno}")), Vec::new()),
+        };
+        let answer = LineMessage::from(TerminalMade { refused });
+        self.ctx.conns.put_with_fds(conn, fds, |out| answer.put(out));
+        Ok(())
+    }
+
     /// The line to the worker of a lease.
     fn line(&mut self, serial: u64) -> Option<ConnId> {
         if let Some(line) = self.pipes.lines.get(&serial) {
-            return Some(*line);
+            return Some(line.conn);
         }
         let stream = self.lender.take_line(serial)?;
         let opened = UnixTransport::new(mio::net::UnixStream::from_std(stream)).and_then(|unix| {
@@ -290,7 +317,7 @@ impl Daemon {
         });
         match opened {
             Ok(line) => {
-                self.pipes.lines.insert(serial, line);
+                self.pipes.lines.insert(serial, WorkerLine { conn: line, terminal: None });
                 Some(line)
             }
             Err(error) => {

@@ -7,10 +7,12 @@
 //! | [`pump`] | moves bytes between the socket of an end here and a data connection |
 //! | [`plain`] | brings and awaits sockets of their own on links the pool trusts |
 //! | [`ring`] | makes the ring between two ends of this machine |
+//! | [`terminal`] | makes a terminal for a worker |
 
 pub(crate) mod plain;
 pub(crate) mod pump;
 pub(crate) mod ring;
+pub(crate) mod terminal;
 
 use crate::conn::ConnId;
 use crate::context::{Context, Readiness};
@@ -35,7 +37,14 @@ pub(crate) struct Pipes {
     pub(crate) pumps: Pumps,
     pub(crate) plains: Plains,
     /// The lines to workers here, by lease.
-    pub(crate) lines: HashMap<u64, ConnId>,
+    pub(crate) lines: HashMap<u64, WorkerLine>,
+}
+
+/// The line to a worker here.
+pub(crate) struct WorkerLine {
+    pub(crate) conn: ConnId,
+    /// The device of the terminal that the worker was given, once in its life.
+    pub(crate) terminal: Option<u64>,
 }
 
 impl Pipes {
@@ -52,6 +61,16 @@ impl Pipes {
     /// Tells the machine; what it says is among `outputs`.
     pub(crate) fn tell(&mut self, now: Tick, input: Input<ConnId>) {
         self.machine.handle(now, input, &mut self.outputs);
+    }
+
+    /// The lease whose worker's line this connection is.
+    pub(crate) fn line_of(&self, conn: ConnId) -> Option<u64> {
+        self.lines.iter().find(|(_, line)| line.conn == conn).map(|(serial, _)| *serial)
+    }
+
+    /// The devices of the terminals that workers have.
+    pub(crate) fn terminals(&self) -> Vec<u64> {
+        self.lines.values().filter_map(|line| line.terminal).collect()
     }
 
     /// Whether connections to `peer` are in use.
