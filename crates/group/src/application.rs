@@ -43,6 +43,8 @@ pub struct Process {
     pub slots: u16,
     /// Memory set aside for it, MiB; 0: none.
     pub memory_mib: u32,
+    /// Whether its standard streams are a terminal, to which somebody may attach.
+    pub terminal: bool,
     /// Its input channels.
     pub inputs: u32,
     /// Its output channels.

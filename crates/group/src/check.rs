@@ -67,6 +67,7 @@ fn process(program: &Program, place: &Place) -> Process {
         station: place.station.as_ref().map(|station| station.name.clone()),
         slots: place.slots,
         memory_mib: place.memory_mib,
+        terminal: place.terminal,
         inputs: program.inputs,
         outputs: program.outputs,
     }

@@ -96,6 +96,7 @@ fn place(draft: &mut Draft, line: Line, rest: &[Word<'_>]) {
         files: Vec::new(),
         slots: 1,
         memory_mib: 0,
+        terminal: false,
     });
 }
 

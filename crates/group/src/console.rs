@@ -29,6 +29,15 @@ pub enum Stream {
     Error,
 }
 
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
 /// How a process ended, and what it used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -67,6 +76,8 @@ pub enum Saying {
     Input(Vec<u8>),
     /// To the process: its standard input ends.
     InputEnds,
+    /// To the process: its terminal has this size.
+    Size(Size),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -193,8 +204,9 @@ impl Console {
     }
 }
 
-fn encoded(frame: &Frame) -> Vec<u8> {
-    // Serialising into a growing vector fails only for types postcard cannot express, and these it can.
+/// A frame of its length and a body.
+pub(crate) fn encoded<T: Serialize>(frame: &T) -> Vec<u8> {
+    // Serialising into a growing vector fails only for types postcard cannot express, and frames have none.
     let body = postcard::to_allocvec(frame).expect("a frame is expressible in postcard");
     let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
     bytes.extend(body);

@@ -70,6 +70,8 @@ struct ProgramTable {
     stations: Option<Spanned<Vec<Spanned<String>>>>,
     slots: Option<u16>,
     memory_mib: Option<u32>,
+    #[serde(default)]
+    terminal: bool,
 }
 
 #[derive(Deserialize)]
@@ -239,6 +241,7 @@ impl Reader<'_> {
                 files: files.clone(),
                 slots: table.slots.unwrap_or(1).max(1),
                 memory_mib: table.memory_mib.unwrap_or(0),
+                terminal: table.terminal,
             });
         }
     }

@@ -35,6 +35,7 @@ pub(crate) struct Place {
     pub(crate) files: Vec<Named>,
     pub(crate) slots: u16,
     pub(crate) memory_mib: u32,
+    pub(crate) terminal: bool,
 }
 
 /// An end of a channel.

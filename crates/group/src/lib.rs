@@ -2,10 +2,11 @@
 //!
 //! Nothing here does I/O. An [`Application`] is read from a file that says which programs run, how often, where, and
 //! what joins them; [`wiring::plan`] makes of it what each process is told ([`plan::ProcessPlan`]); [`draw`] shows it. Running, a group has
-//! a [`master::Master`], which decides what follows when a process ends, and talks to each over a [`console::Console`].
+//! a [`master::Master`], which decides what follows when a process ends, and talks to each over a [`console::Console`]; who attaches to the terminal of a process speaks to it as [`attach`] has it.
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod attach;
 pub mod channel;
 mod check;
 mod classic;

@@ -320,6 +320,16 @@ impl End {
     pub fn is_unexpected(&self) -> bool {
         !matches!(self, End::Code(0) | End::Ordered)
     }
+
+    /// As a shell would see it: an exit code, or 128 and a signal.
+    pub fn code(&self) -> u8 {
+        match self {
+            End::Code(code) => *code,
+            End::Signal(signal) => 128_u8.saturating_add(*signal),
+            End::OutOfMemory => 137,
+            End::Ordered | End::Lost(_) | End::NotStarted(_) => 1,
+        }
+    }
 }
 
 impl fmt::Display for End {

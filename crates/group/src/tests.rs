@@ -31,6 +31,7 @@ restarts = 5
 
 [program.xmandel]
 executable = \"aplic/mandel/xmandel\"
+terminal = true
 arguments = [\"-2.5\", \"0.5\", \"-1\", \"1\"]
 stations = [\"rubi\"]
 files = [\"colours\"]

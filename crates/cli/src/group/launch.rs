@@ -1,6 +1,9 @@
 //! The launcher of a group: holds its leases, starts its processes and ends them as the master says, and shows what
 //! they write.
 
+mod terminals;
+
+use super::guests::Guests;
 use super::pipe::Pipe;
 use super::places::{self, Terms};
 use super::print::{Begun, Printer};
@@ -12,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use mutirao::raw::{
     Call, CallErrorKind, CallOptions, CallResult, Deliver, LeaseKey, PipeEnd, PipeEvent, Pool,
 };
-use mutirao_group::console::{Console, Report, Saying};
+use mutirao_group::console::{Console, INPUT_BYTES_MAX, Report, Saying};
 use mutirao_group::master::{End, Input, Master, Outcome, Output, State};
 use mutirao_group::plan::{GroupId, ProcessPlan};
 use mutirao_group::wiring::PipePlan;
@@ -20,12 +23,15 @@ use mutirao_group::{Application, wiring};
 use mutirao_wire::Tick;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// A pipe that failed is that of a lost process if news of the loss comes so soon after.
 const NEWS_DELAY: Duration = Duration::from_secs(2);
+/// Says what kind of terminal there is; and the kind, where nothing is known of those who will attach.
+const TERM: &str = "TERM";
+const TERM_DEFAULT: &str = "xterm";
 
 /// A group that runs.
 pub struct Launch<'a> {
@@ -36,6 +42,7 @@ pub struct Launch<'a> {
     terms: Terms,
     printer: Printer,
     feed: Option<Feed>,
+    guests: Guests,
     signals: Signals,
     /// Index of the operation that runs a process.
     operation: u32,
@@ -70,6 +77,10 @@ struct Seat {
     pipe: Option<Pipe>,
     begun: Begun,
     report: Option<Report>,
+    /// What it wrote last to its terminal, for those who come later.
+    last_shown: VecDeque<u8>,
+    /// Bytes that may be typed at its terminal.
+    credit_bytes: u32,
 }
 
 impl<'a> Launch<'a> {
@@ -95,6 +106,8 @@ impl<'a> Launch<'a> {
             pipe: None,
             begun: Begun::default(),
             report: None,
+            last_shown: VecDeque::new(),
+            credit_bytes: 0,
         };
         Ok(Launch {
             pool,
@@ -103,6 +116,7 @@ impl<'a> Launch<'a> {
             terms,
             printer,
             feed,
+            guests: Guests::listen(pool.app())?,
             signals: Signals::listen()?,
             operation: pool.operation(super::process::NAME)?,
             seats: leases.into_iter().map(seat).collect(),
@@ -124,6 +138,7 @@ impl<'a> Launch<'a> {
         loop {
             self.obey()?;
             if let Some(outcome) = self.outcome.take() {
+                self.guests.see_off();
                 return Ok(outcome);
             }
             self.sleep()?;
@@ -134,6 +149,7 @@ impl<'a> Launch<'a> {
             }
             self.take_ends()?;
             self.feed()?;
+            self.receive_guests()?;
             self.judge_pipes();
         }
     }
@@ -242,18 +258,26 @@ impl<'a> Launch<'a> {
         seat.pipe = None;
         seat.report = None;
         seat.begun = Begun::default();
+        seat.last_shown.clear();
+        seat.credit_bytes = INPUT_BYTES_MAX;
         let feeds = self.feed.as_mut().filter(|feed| feed.rank() == rank);
         let stdin = feeds.is_some();
         feeds.into_iter().for_each(Feed::begin);
         let process = &self.application.processes[rank as usize];
+        let mut environment = process.environment.clone();
+        if process.terminal && !environment.iter().any(|(name, _)| name == TERM) {
+            let kind = std::env::var(TERM).unwrap_or_else(|_| TERM_DEFAULT.into());
+            environment.push((TERM.into(), kind));
+        }
         let names = process.files.iter().map(|file| super::bring::name_of(file.as_ref()));
         let start = Start {
             executable: super::bring::name_of(process.executable.as_ref()),
             arguments: process.arguments.clone(),
-            environment: process.environment.clone(),
+            environment,
             directory: process.directory.clone(),
             files: names.collect(),
             stdin,
+            terminal: process.terminal,
             console,
             plan: self.plans[rank as usize].clone(),
         };
@@ -358,10 +382,11 @@ impl<'a> Launch<'a> {
 
     /// Moves what the console of a process has to say and to hear.
     fn talk(&mut self, rank: u32) -> Result<()> {
+        let is_held = self.guests.is_full(rank);
         let seat = &mut self.seats[rank as usize];
         let Some(pipe) = &mut seat.pipe else { return Ok(()) };
         let (mut bytes, mut heard) = (Vec::new(), Vec::new());
-        let read = pipe.read(&mut bytes);
+        let read = if is_held { Ok(()) } else { pipe.read(&mut bytes) };
         let made_sense = seat.console.hear(&bytes, &mut heard);
         let written = write_all(&mut seat.console, pipe);
         if read.is_err() || written.is_err() || made_sense.is_err() {
@@ -372,11 +397,10 @@ impl<'a> Launch<'a> {
         for saying in heard {
             match saying {
                 Saying::Runs { .. } => self.tell(Input::Runs { rank, life }),
-                Saying::Wrote { stream, bytes } => {
-                    let begun = &mut self.seats[rank as usize].begun;
-                    self.printer.show(&name, begun, stream, &bytes)?;
-                }
+                Saying::Wrote { stream, bytes } => self.show(rank, &name, stream, &bytes)?,
                 Saying::Took(bytes) => {
+                    let credit = &mut self.seats[rank as usize].credit_bytes;
+                    *credit = credit.saturating_add(bytes).min(INPUT_BYTES_MAX);
                     self.feed.iter_mut().filter(|feed| feed.rank() == rank).for_each(|feed| feed.took(bytes));
                 }
                 Saying::Ended(report) => {
@@ -384,13 +408,14 @@ impl<'a> Launch<'a> {
                     let seat = &mut self.seats[rank as usize];
                     seat.report = Some(report);
                     self.printer.finish(&name, &mut seat.begun)?;
+                    self.guests.end(rank, end.to_string(), end.code());
                     if !end.is_unexpected() {
                         self.gone.insert(rank);
                         self.part()?;
                     }
                     self.tell(Input::Ended { rank, life, end, lease: true });
                 }
-                Saying::Input(_) | Saying::InputEnds => {}
+                Saying::Input(_) | Saying::InputEnds | Saying::Size(_) => {}
             }
         }
         // One that makes no sense has done so on purpose: it is no process of ours any more.
@@ -419,7 +444,9 @@ impl<'a> Launch<'a> {
                 self.begin(rank)?;
             } else {
                 let lease = self.pool.leases().iter().any(|lease| lease.key == seat.lease);
-                self.tell(Input::Ended { rank, life, end: end_of(finished.result), lease });
+                let end = end_of(finished.result);
+                self.guests.end(rank, end.to_string(), end.code());
+                self.tell(Input::Ended { rank, life, end, lease });
             }
         }
         Ok(())
@@ -439,7 +466,10 @@ impl<'a> Launch<'a> {
     /// Waits until there is something to do.
     fn sleep(&mut self) -> Result<()> {
         let mut at_once = false;
-        for seat in &mut self.seats {
+        for (seat, rank) in self.seats.iter_mut().zip(0..) {
+            if self.guests.is_full(rank) {
+                continue;
+            }
             let wants_room = !seat.console.unwritten().is_empty();
             at_once |= seat.pipe.as_mut().is_some_and(|pipe| pipe.arm(wants_room));
         }
@@ -455,7 +485,8 @@ impl<'a> Launch<'a> {
             ];
             let stdin = stdin.as_fd();
             fds.extend(wants_input.map(|_| PollFd::new(&stdin, PollFlags::IN)));
-            for seat in &self.seats {
+            self.guests.interests(|rank, bytes| self.seats[rank as usize].may_type(bytes), &mut fds);
+            for (seat, _) in self.seats.iter().zip(0..).filter(|(_, rank)| !self.guests.is_full(*rank)) {
                 let wants_room = !seat.console.unwritten().is_empty();
                 fds.extend(seat.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(wants_room))));
             }
@@ -476,6 +507,11 @@ impl<'a> Launch<'a> {
 }
 
 impl Seat {
+    /// Whether so much can be typed at its terminal.
+    fn may_type(&self, bytes: u32) -> bool {
+        self.credit_bytes >= bytes && self.console.has_room()
+    }
+
     fn hang_up(&mut self) {
         self.pipe = None;
         self.console.broken();

@@ -97,7 +97,8 @@ fn groups(pool: &Pool) -> Result<Vec<AppRow>> {
     Ok(groups)
 }
 
-fn find(pool: &Pool, wanted: &str) -> Result<AppRow> {
+/// The only group that runs by this name, or the beginning of this id.
+pub fn find(pool: &Pool, wanted: &str) -> Result<AppRow> {
     let is_it = |row: &AppRow| name(row) == wanted || row.app.to_string().starts_with(wanted);
     let mut found: Vec<AppRow> = groups(pool)?.into_iter().filter(is_it).collect();
     match (found.pop(), found.len()) {
@@ -123,7 +124,8 @@ fn worker_name(row: &WorkerRow) -> String {
     format!("{}/{}", row.node, row.serial)
 }
 
-fn name(row: &AppRow) -> &str {
+/// What people call it.
+pub fn name(row: &AppRow) -> &str {
     row.name.strip_prefix(APP_PREFIX).unwrap_or(&row.name)
 }
 

@@ -1,8 +1,10 @@
 //! `mutirao group`: groups of processes joined by channels.
 
+mod attach;
 mod bring;
 mod check;
 mod file;
+mod guests;
 mod launch;
 mod list;
 mod needs;
@@ -14,6 +16,7 @@ mod report;
 mod run;
 mod signals;
 mod stdin;
+mod terminal;
 
 use crate::args::Cli;
 use anyhow::Result;
@@ -56,6 +59,8 @@ pub enum GroupCommand {
     Show(list::GroupName),
     /// Print the last lines that the processes of a group have written to their standard errors
     Logs(list::GroupName),
+    /// Make this terminal that of a process of a group
+    Attach(attach::AttachArgs),
     /// End a group
     Kill(list::GroupName),
 }
@@ -65,6 +70,7 @@ pub fn run(cli: &Cli, command: &GroupCommand) -> Result<u8> {
     match command {
         GroupCommand::Check(args) => return check::run(args, cli.output),
         GroupCommand::Run(args) => return run::run(cli, args),
+        GroupCommand::Attach(args) => return attach::run(&crate::open(cli)?, args),
         GroupCommand::Ls => list::list(&crate::open(cli)?, cli.output)?,
         GroupCommand::Show(args) => list::show(&crate::open(cli)?, args, cli.output)?,
         GroupCommand::Logs(args) => list::logs(&crate::open(cli)?, args)?,

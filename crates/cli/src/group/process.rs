@@ -2,8 +2,9 @@
 //! pipes on to it, and reports its end.
 
 use super::pipe::Pipe;
+use super::terminal;
 use anyhow::{Context, Result};
-use mutirao::raw::{Failure, Line, LineEvent, OperationEntry};
+use mutirao::raw::{Failure, Line, LineEvent, OperationEntry, Terminal};
 use mutirao_group::console::{Console, PIECE_BYTES_MAX, Report, Saying, Stream, TEXT_BYTES_MAX};
 use mutirao_group::master::End;
 use mutirao_group::plan::{GROUP_ENV, ProcessPlan};
@@ -14,11 +15,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The operation's name.
@@ -41,6 +43,8 @@ pub struct Start {
     pub files: Vec<String>,
     /// Whether somebody will write to its standard input.
     pub stdin: bool,
+    /// Whether its standard streams are a terminal.
+    pub terminal: bool,
     /// The pipe to the master.
     pub console: u64,
     /// What it is told.
@@ -64,6 +68,8 @@ pub fn operation() -> OperationEntry {
 struct Running {
     /// From the node,
     line: Line,
+    /// what came while something else was waited for,
+    early: VecDeque<LineEvent>,
     /// and on to the process, as long as it listens.
     onward: Option<Line>,
     unsent: VecDeque<LineEvent>,
@@ -71,8 +77,11 @@ struct Running {
     console: Console,
     pipe: Option<Pipe>,
     live: Live,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    /// Its terminal, which lasts as long as this process: the kernel ends what uses one that goes.
+    terminal: Option<OwnedFd>,
+    stdin: Option<File>,
+    stdout: Option<File>,
+    stderr: Option<File>,
     input: VecDeque<u8>,
     input_ends: bool,
     ended: Option<Ended>,
@@ -92,10 +101,17 @@ impl Running {
         command
             .args(&start.arguments)
             .envs(start.environment.iter().map(|(name, value)| (name, value)))
-            .env(GROUP_ENV, its.as_raw_fd().to_string())
-            .stdin(if start.stdin { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .env(GROUP_ENV, its.as_raw_fd().to_string());
+        let mut early = VecDeque::new();
+        let terminal = if start.terminal {
+            let Terminal { driver, user } = terminal::take(&line, &mut early)?;
+            command.stdin(user.try_clone()?).stdout(user.try_clone()?).stderr(user);
+            Some(driver)
+        } else {
+            command.stdin(if start.stdin { Stdio::piped() } else { Stdio::null() });
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            None
+        };
         if let Some(directory) = &start.directory {
             command.current_dir(directory);
         }
@@ -106,10 +122,20 @@ impl Running {
             _ => format!("`{}` cannot be executed", start.executable),
         })?;
         drop(its);
-        let (stdout, stderr) = (live.stdout.take(), live.stderr.take());
-        stdout.iter().try_for_each(|fd| ioctl_fionbio(fd, true))?;
-        stderr.iter().try_for_each(|fd| ioctl_fionbio(fd, true))?;
-        live.stdin.iter().try_for_each(|fd| ioctl_fionbio(fd, true))?;
+        // With it goes this process's own use of the terminal.
+        drop(command);
+        let (stdin, stdout, stderr) = match &terminal {
+            Some(driver) => (Some(driver.try_clone()?), Some(driver.try_clone()?), None),
+            None => (
+                live.stdin.take().map(OwnedFd::from),
+                live.stdout.take().map(OwnedFd::from),
+                live.stderr.take().map(OwnedFd::from),
+            ),
+        };
+        for stream in [&stdin, &stdout, &stderr].into_iter().flatten() {
+            ioctl_fionbio(stream, true).context("cannot talk to the process")?;
+        }
+        let [stdin, stdout, stderr] = [stdin, stdout, stderr].map(|stream| stream.map(File::from));
         let mut frame = Vec::new();
         start.plan.put(&mut frame);
         let plan = LineEvent::Message { kind: Kind::ProcessPlan as u16, body: frame.split_off(HEADER_BYTES) };
@@ -117,12 +143,15 @@ impl Running {
         console.say(Saying::Runs { pid: live.pid() });
         Ok(Running {
             line,
+            early,
             onward: Some(Line::over(mine.into())),
             unsent: VecDeque::from([plan]),
             console_number: start.console,
             console,
             pipe: None,
             live,
+            terminal,
+            stdin,
             stdout,
             stderr,
             input: VecDeque::new(),
@@ -148,7 +177,11 @@ impl Running {
     /// Takes what the node says; false when it says nothing more.
     fn hear_of_pipes(&mut self) -> Result<bool> {
         loop {
-            let event = match self.line.next(Some(Duration::ZERO)) {
+            let next = match self.early.pop_front() {
+                Some(event) => Ok(Some(event)),
+                None => self.line.next(Some(Duration::ZERO)),
+            };
+            let event = match next {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok(true),
                 Err(mutirao::Error::Closed) => return Ok(false),
@@ -158,7 +191,7 @@ impl Running {
                 LineEvent::Opened { number, .. }
                 | LineEvent::Broken { number }
                 | LineEvent::Failed { number, .. } => *number,
-                LineEvent::Message { .. } => continue,
+                LineEvent::Message { .. } | LineEvent::Terminal(_) => continue,
             };
             if number != self.console_number {
                 self.unsent.push_back(event);
@@ -192,6 +225,9 @@ impl Running {
             match saying {
                 Saying::Input(bytes) => self.input.extend(bytes),
                 Saying::InputEnds => self.input_ends = true,
+                Saying::Size(size) => {
+                    self.terminal.iter().for_each(|terminal| terminal::resize(terminal, size))
+                }
                 Saying::Runs { .. } | Saying::Wrote { .. } | Saying::Took(_) | Saying::Ended(_) => {}
             }
         }
@@ -200,15 +236,17 @@ impl Running {
     /// Moves what the process reads and writes.
     fn carry(&mut self) {
         let is_over = self.ended.is_some();
+        let has_terminal = self.terminal.is_some();
         let mut quiet = true;
         if let Some(stdout) = &mut self.stdout {
-            match take(stdout, Stream::Out, &mut self.console, &mut self.last_words, is_over) {
+            match take(stdout, (Stream::Out, has_terminal), &mut self.console, &mut self.last_words, is_over)
+            {
                 Taken::All => self.stdout = None,
                 taken => quiet &= taken == Taken::Nothing,
             }
         }
         if let Some(stderr) = &mut self.stderr {
-            match take(stderr, Stream::Error, &mut self.console, &mut self.last_words, is_over) {
+            match take(stderr, (Stream::Error, true), &mut self.console, &mut self.last_words, is_over) {
                 Taken::All => self.stderr = None,
                 taken => quiet &= taken == Taken::Nothing,
             }
@@ -239,19 +277,19 @@ impl Running {
 
     fn feed(&mut self) {
         let before = self.input.len();
-        while let (Some(stdin), false) = (&mut self.live.stdin, self.input.is_empty()) {
+        while let (Some(stdin), false) = (&mut self.stdin, self.input.is_empty()) {
             match stdin.write(self.input.as_slices().0) {
                 Ok(count) => drop(self.input.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // It reads no more.
-                Err(_) => self.live.stdin = None,
+                Err(_) => self.stdin = None,
             }
         }
-        if self.live.stdin.is_none() {
+        if self.stdin.is_none() {
             self.input.clear();
         } else if self.input_ends && self.input.is_empty() {
-            self.live.stdin = None;
+            self.stdin = None;
         }
         let taken = before - self.input.len();
         if taken > 0 {
@@ -299,7 +337,7 @@ impl Running {
             fds.extend(self.stderr.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         }
         if !self.input.is_empty() {
-            fds.extend(self.live.stdin.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+            fds.extend(self.stdin.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)));
         }
         fds.extend(onward.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)));
         match poll(&mut fds, None) {
@@ -339,11 +377,11 @@ enum Taken {
     All,
 }
 
-/// Says what a process has written, as far as there is room. Once the process `is_over`, what others that it started
-/// may still write is not waited for.
+/// Says what a process has written, as far as there is room; some streams are kept as its last words too. Once the
+/// process `is_over`, what others that it started may still write is not waited for.
 fn take(
     from: &mut impl Read,
-    stream: Stream,
+    (stream, is_kept): (Stream, bool),
     console: &mut Console,
     last_words: &mut VecDeque<u8>,
     is_over: bool,
@@ -353,7 +391,7 @@ fn take(
         match from.read(&mut bytes) {
             Ok(count) if count > 0 => {
                 bytes.truncate(count);
-                if stream == Stream::Error {
+                if is_kept {
                     // Its node keeps the last lines, for `mutirao logs`.
                     let _ = std::io::stderr().write_all(&bytes);
                     last_words.extend(&bytes);

@@ -58,10 +58,7 @@ impl Ending {
     pub fn code(&self) -> u8 {
         match &self.outcome {
             Outcome::Well => 0,
-            Outcome::Failed { end: End::Code(code), .. } => *code,
-            Outcome::Failed { end: End::Signal(signal), .. } => 128_u8.saturating_add(*signal),
-            Outcome::Failed { end: End::OutOfMemory, .. } => 137,
-            Outcome::Failed { .. } => 1,
+            Outcome::Failed { end, .. } => end.code(),
             Outcome::Stopped(_) => self.signal.map_or(1, |signal| (128 + signal) as u8),
         }
     }

@@ -9,7 +9,7 @@ use super::report::Ending;
 use super::stdin::Feed;
 use crate::args::{Cli, Output};
 use crate::queue::WaitArgs;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mutirao::raw::{Options, Pool, Private, Slots};
 use mutirao_group::Application;
@@ -32,6 +32,7 @@ write goes to standard error.
 Examples:
   mutirao group run mandel.app
   mutirao group run mandel.app --stdin xmandel.0 < points
+  mutirao group run lab.toml --terminal shell.0 & mutirao group attach lab shell.0
   mutirao group run mandel.toml --wait=2h        when there is room for all processes
   mutirao group run sums.toml -- 1000000         further arguments for the first program")]
 pub struct RunArgs {
@@ -44,6 +45,9 @@ pub struct RunArgs {
     /// The process that reads this program's standard input
     #[arg(long, value_name = "PROCESS")]
     pub stdin: Option<String>,
+    /// Give this process a terminal, for `group attach`; may be repeated
+    #[arg(long, value_name = "PROCESS")]
+    pub terminal: Vec<String>,
     /// Show what processes write as it comes, without saying whose it is
     #[arg(long)]
     pub no_labels: bool,
@@ -69,6 +73,10 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
         }
     };
     add_arguments(&mut application, &args.arguments);
+    for process in &args.terminal {
+        let rank = rank_of(&application, process, "have a terminal")?;
+        application.processes[rank as usize].terminal = true;
+    }
     let feed = args.stdin.as_ref().map(|process| reader(&application, process)).transpose()?;
     let luggage = Luggage::of(&file, &application)?;
     let name = args.name.clone().or(application.settings.name.clone()).unwrap_or_else(|| file.name());
@@ -111,9 +119,16 @@ fn add_arguments(application: &mut Application, arguments: &[String]) {
 }
 
 fn reader(application: &Application, process: &str) -> Result<Feed> {
-    let rank = application.rank(process);
+    let rank = rank_of(application, process, "read the input")?;
+    ensure!(
+        !application.processes[rank as usize].terminal,
+        "`{process}` has a terminal, which is where its input is typed: leave out --stdin"
+    );
+    Ok(Feed::new(rank))
+}
+
+fn rank_of(application: &Application, process: &str, purpose: &str) -> Result<u32> {
     let known: Vec<String> = application.processes.iter().take(8).map(|one| format!("`{one}`")).collect();
-    let unknown =
-        || format!("there is no process `{process}` to read the input; there are {}", known.join(", "));
-    Ok(Feed::new(rank.with_context(unknown)?))
+    let unknown = || format!("there is no process `{process}` to {purpose}; there are {}", known.join(", "));
+    application.rank(process).with_context(unknown)
 }

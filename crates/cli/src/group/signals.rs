@@ -1,7 +1,7 @@
 //! Signals that end a group instead of the launcher.
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -20,11 +20,20 @@ pub struct Signals {
 impl Signals {
     /// From now on they end nothing by themselves.
     pub fn listen() -> Result<Signals> {
+        Signals::of(&[SIGHUP, SIGINT, SIGQUIT, SIGTERM])
+    }
+
+    /// The same, and of changes of the terminal's size.
+    pub fn listen_for_size() -> Result<Signals> {
+        Signals::of(&[SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH])
+    }
+
+    fn of(signals: &[i32]) -> Result<Signals> {
         let failed = "cannot listen for signals";
         let (wake, ring) = UnixStream::pair().context(failed)?;
         wake.set_nonblocking(true).context(failed)?;
         let last = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        for &signal in signals {
             // In this order: whoever is woken finds which it was.
             signal_hook::flag::register_usize(signal, last.clone(), signal as usize).context(failed)?;
             let ring = ring.try_clone().context(failed)?;
