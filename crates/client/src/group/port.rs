@@ -38,6 +38,18 @@ impl Body for Stored {
     }
 }
 
+/// What wakes the helper of a pipe.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Watch {
+    /// Nothing: it does not sleep on it.
+    #[default]
+    No,
+    /// Bytes to read.
+    Bytes,
+    /// The same, and room to write.
+    Room,
+}
+
 /// What one lane goes over.
 #[derive(Debug, Default)]
 pub(super) struct Way {
@@ -48,12 +60,25 @@ pub(super) struct Way {
     pub(super) fails: Option<String>,
     /// There was no room for all that was to be written.
     pub(super) is_full: bool,
+    /// What wakes the helper, which sleeps on it.
+    pub(super) watch: Watch,
 }
 
 impl Way {
     /// Puts a new pipe in its place.
     pub(super) fn open(&mut self, conduit: Conduit) {
         *self = Way { conduit: Some(conduit), ..Way::default() };
+    }
+
+    /// Whether the helper, where it sleeps, is woken by all that is to be waited for, once the pipe is armed.
+    pub(super) fn is_watched(&self) -> bool {
+        match &self.conduit {
+            None => true,
+            // The two flags in a ring are raised and lowered while somebody sleeps on its bell.
+            Some(Conduit::Ring(_)) => self.watch >= Watch::Bytes,
+            // A sleep on a socket is for what it began with.
+            Some(Conduit::Plain(_)) => self.watch >= if self.is_full { Watch::Room } else { Watch::Bytes },
+        }
     }
 }
 
@@ -88,8 +113,6 @@ pub(super) struct Common {
     pub(super) pipes: Vec<u64>,
     /// A call uses it.
     pub(super) is_busy: bool,
-    /// The helper sleeps on its pipes.
-    pub(super) is_watched: bool,
     /// What a ring's other side did to it.
     damaged: Option<(usize, String)>,
 }
@@ -113,7 +136,6 @@ impl Common {
             peers: peers.iter().map(|peer| format!("{}.{}", peer.program, peer.instance)).collect(),
             pipes: peers.iter().map(|peer| peer.pipe).collect(),
             is_busy: false,
-            is_watched: false,
             damaged: None,
         }
     }

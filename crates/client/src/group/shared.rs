@@ -7,7 +7,7 @@
 use super::Error;
 use super::conduit::Handle;
 use super::line::{Line, LineEvent};
-use super::port::{InPort, OutPort, Way};
+use super::port::{InPort, OutPort, Watch, Way};
 use mutirao_ring::{Bell, Ringer, SpinBoard, Spinner};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
@@ -184,16 +184,18 @@ impl Shared {
             if !port.outlet.has_duties() || inner.is_over {
                 continue;
             }
+            if !inner.has_helper {
+                self.start_helper(inner);
+                continue;
+            }
             // The helper that sleeps on the same pipes is to be woken by them again.
-            while port.common.is_watched && arm(&mut port.ways) {
+            while port.ways.iter().all(Way::is_watched) && arm(&mut port.ways) {
                 port.pump(None);
             }
-            if !port.common.is_watched {
-                if !inner.has_helper {
-                    self.start_helper(inner);
-                } else if let Some(alarm) = &inner.helper_alarm {
-                    alarm.ring();
-                }
+            if !port.ways.iter().all(Way::is_watched)
+                && let Some(alarm) = &inner.helper_alarm
+            {
+                alarm.ring();
             }
         }
     }
@@ -213,13 +215,16 @@ impl Shared {
                 (0..inner.outs.len()).filter(|index| is_due(&inner.outs[*index])).map(Port::Out).collect();
             for port in &due {
                 if let Port::Out(index) = port {
-                    inner.outs[*index].pump(None);
-                    inner.outs[*index].common.is_watched = true;
+                    let port = &mut inner.outs[*index];
+                    port.pump(None);
+                    for way in &mut port.ways {
+                        way.watch = if way.is_full { Watch::Room } else { Watch::Bytes };
+                    }
                 }
             }
             let (guard, slept) = self.sleep(inner, &due, None, true);
             inner = guard;
-            inner.outs.iter_mut().for_each(|port| port.common.is_watched = false);
+            inner.outs.iter_mut().flat_map(|port| &mut port.ways).for_each(|way| way.watch = Watch::No);
             if slept.is_err() {
                 break;
             }
@@ -430,10 +435,7 @@ impl Inner {
         };
         self.ways(port)[lane].open(conduit);
         match port {
-            Port::Out(index) => {
-                self.outs[index].common.is_watched = false;
-                self.outs[index].outlet.opened(lane);
-            }
+            Port::Out(index) => self.outs[index].outlet.opened(lane),
             Port::In(index) => self.ins[index].inlet.opened(lane),
         }
     }

@@ -150,6 +150,35 @@ fn stored_messages_leave_while_the_program_computes() {
     }
 }
 
+/// A helper that sleeps on a socket for what comes does not see that it must now wait for room, too.
+#[test]
+fn the_helper_that_waits_for_asks_hears_of_room_too() {
+    for over in WAYS {
+        let mut plans = plans(3);
+        join(&mut plans, &[0], &[1, 2], None);
+        let received = Barrier::new(2);
+        run(&plans, over, |group| {
+            match group.rank() {
+                0 => {
+                    let output = group.output(0).unwrap();
+                    // Most likely the helper has heard the first ask by now, and sleeps until the next.
+                    std::thread::sleep(Duration::from_millis(50));
+                    output.post(pattern(16 << 20, 3)).unwrap();
+                    // This thread does not come back to the library before it has been received.
+                    received.wait();
+                }
+                1 => {
+                    let message = group.input(0).unwrap().receive_timeout(LONG);
+                    received.wait();
+                    assert!(message.unwrap() == pattern(16 << 20, 3), "over {over:?}");
+                }
+                _ => {}
+            }
+            group.close().unwrap();
+        });
+    }
+}
+
 #[test]
 fn a_full_store_makes_the_sender_wait_or_says_so() {
     let mut plans = plans(2);
