@@ -252,3 +252,34 @@ fn an_ipar_application_in_java_runs_as_it_is() {
         assert_eq!(printed, ["task 0 is 1", "task 2 is 5", "task 3 is 2", "task 4 is 3", "task 5 is 4"]);
     }
 }
+
+#[test]
+fn a_node_that_lies_is_found_and_its_results_are_done_again() {
+    let lab = Lab::with_pool(3, 1);
+    // What the task runs is not the same everywhere: on one machine it is wrong.
+    lab.file(
+        "liar.toml",
+        "slots_max = 3\n[results]\nspot_checks = 0.9\n\
+         [task.square]\ncommand = 'sleep 0.05; case $PWD in */n3/*) echo 7;; *) echo $(({n} * {n}));; esac'\n\
+         grid = { n = { from = 1, to = 20 } }\nknown = [{ values = { n = 12 }, stdout = \"144\\n\" }]\n",
+    );
+    let said = run(&lab, &["--node", "n1", "run", "liar.toml"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("n3 gave a wrong answer"), "{}", said.err);
+    let results = run(&lab, &["results", "1"]).well();
+    let squares: Vec<String> = (1..=20).map(|n| (n * n).to_string()).collect();
+    assert_eq!(results.lines().collect::<Vec<_>>(), squares);
+    let shown = show(&lab, "1");
+    assert_eq!(shown["lying_nodes"], serde_json::json!(["n3"]));
+    // What was learnt holds for the next bag, until it is forgotten.
+    let known = run(&lab, &["nodes", "--output", "json"]).json();
+    let of = |name: &str| known.as_array().unwrap().iter().find(|row| row["node"] == name).unwrap().clone();
+    assert_eq!((&of("n3")["state"], &of("n3")["failed"]), (&"lies".into(), &1.into()));
+    run(&lab, &["--node", "n1", "run", "liar.toml", "--accept", "majority of 3", "--spot-checks", "0"])
+        .well();
+    let shown = show(&lab, "2");
+    let rows = shown["task"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["result"]["node"] != "n3" && row["agreed"] == 2), "{shown}");
+    run(&lab, &["nodes", "--forget", "n3"]).well();
+    assert!(!run(&lab, &["nodes"]).well().contains("n3"));
+}

@@ -34,6 +34,8 @@ pub enum End {
     NotBegun(String),
     /// It was no longer wanted.
     Killed,
+    /// The results of the task, from as many nodes as may be asked, differ.
+    NoAgreement,
 }
 
 /// What the end of an attempt counts as.
@@ -77,6 +79,7 @@ impl End {
             End::NodeLost(_) => "node-lost",
             End::NotBegun(_) => "not-begun",
             End::Killed => "killed",
+            End::NoAgreement => "no-agreement",
         }
     }
 }
@@ -98,6 +101,7 @@ impl fmt::Display for End {
             End::NodeLost(why) => write!(f, "its node was lost: {why}"),
             End::NotBegun(why) => write!(f, "it did not begin: {why}"),
             End::Killed => f.write_str("no longer wanted"),
+            End::NoAgreement => f.write_str("the results of as many nodes as may be asked differ too much"),
         }
     }
 }

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod bag;
+mod checks;
 mod end;
 mod error;
 mod file;
@@ -21,12 +22,13 @@ pub mod report;
 mod template;
 mod words;
 
-pub use bag::{Bag, Closed, Counts, Draft, Input, Output, Standing, TaskView, Verdict};
+pub use bag::{Bag, Closed, Counts, Draft, Input, NodeStanding, Output, Standing, TaskView, Trust, Verdict};
+pub use checks::{Accept, Checks, content_hash, millionths};
 pub use end::{Class, Cost, End, Evidence};
 pub use error::Error;
 pub use file::read;
 pub use limits::{REPORT_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX};
 pub use record::{NewTask, Record, Span};
 pub use report::{Added, AddedCommand, Report};
-pub use template::{FileName, Settings, Template, Work};
+pub use template::{FileName, Known, Settings, Template, Work};
 pub use words::Named;

@@ -4,6 +4,7 @@ use crate::bag::{Closed, Standing};
 use crate::end::{Cost, Evidence};
 use crate::error::Error;
 use crate::template::{Settings, Template};
+use mutirao_wire::{BlobHash, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a file that grows only.
@@ -22,6 +23,27 @@ pub struct NewTask {
     pub template: u32,
     /// Its values, in the order of the template's parameters.
     pub values: Vec<Box<str>>,
+}
+
+/// A result that is compared with others of its task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The attempt that brought it.
+    pub attempt: u64,
+    /// Where it ran.
+    pub node: NodeId,
+    /// That node's name.
+    pub name: Box<str>,
+    /// What it has taken.
+    pub cost: Cost,
+    /// What it wrote to its standard output, in the bag's file of outputs.
+    pub stdout: Span,
+    /// What it wrote to its standard error, there.
+    pub stderr: Span,
+    /// What it is compared by.
+    pub result: BlobHash,
+    /// What it has said, as it was written.
+    pub said: Box<str>,
 }
 
 /// One record. Later versions append kinds; they change none.
@@ -106,6 +128,36 @@ pub enum Record {
     },
     /// How attempts are numbered on, instead of the records that used the others.
     NextAttempt(u64),
+    /// An attempt brought a result that is compared with others.
+    Voted {
+        /// Of this task.
+        task: u32,
+        /// The result.
+        vote: Vote,
+    },
+    /// The result of an attempt that voted is accepted.
+    Accepted {
+        /// Of this task.
+        task: u32,
+        /// The attempt.
+        attempt: u64,
+        /// Templates that it has added.
+        templates: Vec<Template>,
+        /// Tasks that it has added.
+        added: Vec<NewTask>,
+    },
+    /// A node gave a wrong answer to a question whose answer is known: nothing it said counts.
+    Caught {
+        /// Which.
+        node: NodeId,
+        /// Its name.
+        name: String,
+    },
+    /// The result of a task counts no longer, nor what rests on it.
+    Undone {
+        /// Which.
+        task: u32,
+    },
 }
 
 impl Record {

@@ -100,6 +100,12 @@ struct Line {
 }
 
 impl Report {
+    /// The lines that say it, the same for the same report.
+    pub fn text(&self) -> String {
+        let added = self.added.iter().map(Added::line);
+        added.chain(self.said.iter().map(Said::line)).collect()
+    }
+
     /// Reads what a task wrote. A last line without its end is one that the task did not come to write.
     pub fn read(bytes: &[u8]) -> Result<Report, Error> {
         let mut report = Report::default();
@@ -144,6 +150,7 @@ mod tests {
         let mut text = added.line() + &other.line() + "\n";
         said.iter().for_each(|said| text += &said.line());
         let report = Report::read(text.as_bytes()).unwrap();
+        assert_eq!(Report::read(report.text().as_bytes()).unwrap(), report);
         assert_eq!(report.added, [added, other]);
         assert_eq!(report.said, said);
     }

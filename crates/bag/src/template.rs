@@ -1,8 +1,10 @@
 //! What the tasks of a bag have in common.
 
+use crate::checks::Checks;
 use crate::end::Class;
 use crate::words::Words;
 use mutirao_schedule::bag::Needs;
+use mutirao_wire::BlobHash;
 use mutirao_wire::node::Resource;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,8 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// Where the list of tasks is written regularly for people, if anywhere.
     pub list: Option<String>,
+    /// How results are checked.
+    pub checks: Checks,
 }
 
 impl Default for Settings {
@@ -41,6 +45,7 @@ impl Default for Settings {
             directory: ".".into(),
             environment: Vec::new(),
             list: None,
+            checks: Checks::default(),
         }
     }
 }
@@ -70,6 +75,15 @@ pub struct FileName {
     pub here: Words,
     /// Its name in the directory of the task.
     pub there: Words,
+}
+
+/// Values for which the result is known: with them a node can be checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// A value for each parameter of the template.
+    pub values: Vec<Box<str>>,
+    /// The right result, as [`content_hash`](crate::content_hash) has it.
+    pub result: BlobHash,
 }
 
 /// What tasks made in one way have in common.
@@ -107,6 +121,8 @@ pub struct Template {
     pub after: Vec<u32>,
     /// Templates whose task at the same place must be done before.
     pub after_each: Vec<u32>,
+    /// Values for which the result is known.
+    pub known: Vec<Known>,
 }
 
 impl Template {
@@ -129,6 +145,7 @@ impl Template {
             crash_limit: 3,
             after: Vec::new(),
             after_each: Vec::new(),
+            known: Vec::new(),
         }
     }
 

@@ -33,6 +33,8 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
         arch: want.arch,
         labels: want.labels,
         without: want.without,
+        among: want.among,
+        avoid: want.avoid,
         below: want.below,
         hops: want.hops,
         workers: false,

@@ -61,6 +61,8 @@ fn constrained(random: &mut Random, nodes: usize) -> Want {
         arch: random.chance(20).then_some(Arch::Aarch64),
         labels: strings(some(random, &LABELS, 12)),
         without: strings(some(random, &LABELS, 8)),
+        among: Vec::new(),
+        avoid: Vec::new(),
         below: random.chance(30).then(|| format!("n{}", random.below(nodes))),
         hops: random.chance(25).then(|| random.below(5) as u8),
     }
@@ -115,7 +117,9 @@ fn distance(world: &World, a: usize, b: usize) -> usize {
 fn in_place(world: &World, home: usize, index: usize, want: &Want) -> bool {
     let near = want.hops.is_none_or(|hops| distance(world, home, index) <= usize::from(hops));
     let below = |top: &String| way_up(world, index).iter().any(|n| world.nodes[*n].me.name == *top);
-    near && want.below.as_ref().is_none_or(below)
+    let me = &world.nodes[index].me;
+    let named = want.among.is_empty() || want.among.contains(&me.name);
+    near && named && !want.avoid.contains(&me.id) && want.below.as_ref().is_none_or(below)
 }
 
 fn notes(world: &World, home: usize, request: RequestId) -> Vec<Note> {
@@ -167,7 +171,14 @@ fn one_pool(seed: u64) {
         }
         let home = world.random.below(count);
         let mut random = world.random.clone();
-        let want = constrained(&mut random, count);
+        let mut want = constrained(&mut random, count);
+        if random.chance(25) {
+            want.among = (0..1 + random.below(4)).map(|_| format!("n{}", random.below(count))).collect();
+        }
+        if random.chance(25) {
+            let avoided = (0..random.below(4)).map(|_| world.nodes[random.below(count)].me.id);
+            want.avoid = avoided.collect();
+        }
         world.random = random;
         let there: u32 = (0..count)
             .filter(|n| in_place(&world, home, *n, &want))

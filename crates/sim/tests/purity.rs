@@ -8,7 +8,7 @@ use std::process::Command;
 const PURE: [&str; 7] = ["text", "wire", "tree", "schedule", "group", "bag", "sim"];
 
 /// Crates they may use, procedural macros aside (those run in the compiler). Each is without I/O.
-const CRATES: [&str; 23] = [
+const CRATES: [&str; 28] = [
     "mutirao-text",
     "mutirao-wire",
     "mutirao-tree",
@@ -16,7 +16,12 @@ const CRATES: [&str; 23] = [
     "mutirao-group",
     "mutirao-bag",
     "mutirao-sim",
+    "arrayvec",
+    "blake3",
+    "cfg-if",
     "cobs",
+    "constant_time_eq",
+    "cpufeatures",
     "itoa",
     "memchr",
     "postcard",

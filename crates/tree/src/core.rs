@@ -223,7 +223,10 @@ impl Core {
     /// Whether this node, by what it has and where it is, could serve one bundle of what is wanted; with
     /// `free`, whether it could now. The policy is not asked.
     pub fn could_serve(&self, want: &Want, free: bool) -> bool {
-        want.check().is_ok() && self.is_inside(want) && self.lend.could_serve(want, free)
+        want.check().is_ok()
+            && self.is_inside(want)
+            && self.is_named(want)
+            && self.lend.could_serve(want, free)
     }
 
     /// The leases granted here and confirmed, until their workers are gone.

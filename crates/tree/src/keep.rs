@@ -332,7 +332,7 @@ impl Core {
 
     /// Bundles that this node has room for if nothing is lent.
     pub(crate) fn here_in_all(&self, want: &Want) -> u32 {
-        let outside = self.scope(want) == Scope::Outside;
+        let outside = self.scope(want) == Scope::Outside || !self.is_named(want);
         if outside || self.lend.draining || !fit::admits(&self.lend.capacity, want) {
             return 0;
         }

@@ -257,7 +257,7 @@ impl Core {
         let lend = &self.lend;
         let count =
             if want.layout == Layout::Spread { count.min(1u32.saturating_sub(already)) } else { count };
-        if count == 0 || lend.draining || !fit::admits(&lend.capacity, want) {
+        if count == 0 || lend.draining || !self.is_named(want) || !fit::admits(&lend.capacity, want) {
             return (Vec::new(), None);
         }
         if let Some(hindrance) = fit::unfit(&lend.capacity, asker) {

@@ -361,6 +361,11 @@ impl Core {
         self.scope(want) != Scope::Outside
     }
 
+    /// Whether a request that names nodes, or excludes some, can mean this one.
+    pub(crate) fn is_named(&self, want: &Want) -> bool {
+        (want.among.is_empty() || want.among.contains(&self.me.name)) && !want.avoid.contains(&self.me.id)
+    }
+
     /// What to tell the asker of a search that found too little.
     fn shortfall(&self, job: &Job) -> Option<Note> {
         if job.missing == 0 || job.met_its_top() {

@@ -50,6 +50,8 @@ pub const OPERATIONS_MAX: usize = 96;
 pub const PLUGIN_FILES_MAX: usize = 48;
 /// Labels, resources and excluded labels in one request, each.
 pub const CONSTRAINTS_MAX: usize = 16;
+/// Nodes that one request names, and those it excludes.
+pub const NODES_NAMED_MAX: usize = 64;
 /// Labels of one node.
 pub const LABELS_MAX: usize = 32;
 /// Named resources of one node.

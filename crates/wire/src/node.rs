@@ -1,7 +1,7 @@
 //! What is said about nodes, resources and requests, in more than one family of messages.
 
 use crate::id::{AppId, Incarnation, LeaseId, NodeId, PluginId};
-use crate::limits::{CONSTRAINTS_MAX, NAME_BYTES_MAX};
+use crate::limits::{CONSTRAINTS_MAX, NAME_BYTES_MAX, NODES_NAMED_MAX};
 use core::fmt;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,10 @@ pub struct Want {
     pub labels: Vec<String>,
     /// Labels that no lender may have.
     pub without: Vec<String>,
+    /// Names of nodes: only these will do, if there are any.
+    pub among: Vec<String>,
+    /// Nodes that will not do.
+    pub avoid: Vec<NodeId>,
     /// Name of a node: only it, and the nodes below it in the tree, will do.
     pub below: Option<String>,
     /// How many edges of the tree the search may go from where it starts; `None`: as far as need be.
@@ -141,6 +145,8 @@ impl Default for Want {
             arch: None,
             labels: Vec::new(),
             without: Vec::new(),
+            among: Vec::new(),
+            avoid: Vec::new(),
             below: None,
             hops: None,
         }
@@ -151,15 +157,18 @@ impl Want {
     /// Whether it keeps to the limits of a request; if not, what is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
         let lists = [
-            ("labels", self.labels.len()),
-            ("excluded labels", self.without.len()),
-            ("resources", self.bundle.resources.len()),
+            ("labels", self.labels.len(), CONSTRAINTS_MAX),
+            ("excluded labels", self.without.len(), CONSTRAINTS_MAX),
+            ("resources", self.bundle.resources.len(), CONSTRAINTS_MAX),
+            ("nodes", self.among.len(), NODES_NAMED_MAX),
+            ("excluded nodes", self.avoid.len(), NODES_NAMED_MAX),
         ];
-        if let Some((what, _)) = lists.iter().find(|(_, count)| *count > CONSTRAINTS_MAX) {
-            return Err(format!("a request may name {CONSTRAINTS_MAX} {what} at most"));
+        if let Some((what, _, most)) = lists.iter().find(|(_, count, most)| count > most) {
+            return Err(format!("a request may name {most} {what} at most"));
         }
         let resources = self.bundle.resources.iter().map(|resource| &resource.name);
-        let mut names = self.labels.iter().chain(&self.without).chain(&self.below).chain(resources);
+        let mut names =
+            self.labels.iter().chain(&self.without).chain(&self.among).chain(&self.below).chain(resources);
         match names.find(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
             Some(name) => Err(format!("`{name}` is no name: a name has 1 to {NAME_BYTES_MAX} bytes")),
             None => Ok(()),

@@ -2,7 +2,7 @@
 
 use super::Bag;
 use super::state::{Closed, Done, Ending, Family, Standing, State, Task};
-use crate::end::Class;
+use crate::end::{Class, End};
 use crate::error::Error;
 use crate::limits::{TASKS_MAX, TEMPLATES_MAX};
 use crate::record::{NewTask, Record};
@@ -29,6 +29,9 @@ impl Bag {
             }
             Record::Failed { task, evidence } => {
                 self.begun.remove(&evidence.attempt);
+                if evidence.end == End::NoAgreement {
+                    self.strike_votes(task);
+                }
                 let task = self.known_mut(task)?;
                 match evidence.end.class() {
                     Class::Failure => task.failures = task.failures.saturating_add(1),
@@ -40,16 +43,34 @@ impl Bag {
             Record::Committed { task, attempt, node, cost, stdout, stderr, templates, added } => {
                 self.known_mut(task)?;
                 self.begun.remove(&attempt);
-                for template in templates {
-                    self.apply_template(template)?;
-                }
-                self.apply_tasks(added)?;
+                let added = self.apply_added(templates, added)?;
                 self.next_attempt = self.next_attempt.max(attempt + 1);
-                let done = Done { attempt, node: node.into(), cost, stdout, stderr };
+                let voters = Box::default();
+                let done = Done { attempt, node: node.into(), cost, stdout, stderr, added, voters };
                 self.set_state(task, State::Committing(Box::new(done)));
+            }
+            Record::Voted { task, vote } => {
+                self.known_mut(task)?;
+                self.begun.remove(&vote.attempt);
+                self.next_attempt = self.next_attempt.max(vote.attempt + 1);
+                self.votes.entry(task).or_default().push(vote);
+            }
+            Record::Accepted { task, attempt, templates, added } => {
+                self.known_mut(task)?;
+                self.apply_accepted(task, attempt, templates, added)?;
+            }
+            Record::Caught { node, name } => {
+                self.votes.values_mut().for_each(|votes| votes.retain(|vote| vote.node != node));
+                self.votes.retain(|_, votes| !votes.is_empty());
+                self.caught.insert(node, name);
+            }
+            Record::Undone { task } => {
+                self.known_mut(task)?;
+                self.undo(task);
             }
             Record::Closed { task, closed } => {
                 self.known_mut(task)?;
+                self.strike_votes(task);
                 self.close(task, State::Closed(closed));
             }
             Record::Again { task } => {
@@ -86,6 +107,20 @@ impl Bag {
         self.families.push(Family::default());
         self.templates.push(template);
         Ok(())
+    }
+
+    /// Tasks that a result has added, and templates they need: the first task, and how many.
+    pub(super) fn apply_added(
+        &mut self,
+        templates: Vec<Template>,
+        added: Vec<NewTask>,
+    ) -> Result<(u32, u32), Error> {
+        for template in templates {
+            self.apply_template(template)?;
+        }
+        let place = (self.tasks.len() as u32, added.len() as u32);
+        self.apply_tasks(added)?;
+        Ok(place)
     }
 
     fn apply_tasks(&mut self, tasks: Vec<NewTask>) -> Result<(), Error> {
@@ -130,7 +165,10 @@ impl Bag {
     }
 
     fn apply_standing(&mut self, number: u32, standing: Standing) -> Result<(), Error> {
-        let Standing { failures, crashes, result, evidence } = standing;
+        let Standing { failures, crashes, result, evidence, votes } = standing;
+        if !votes.is_empty() {
+            self.votes.insert(number, votes);
+        }
         let task = self.known_mut(number)?;
         (task.failures, task.crashes, task.evidence) = (failures, crashes, evidence);
         match result {
@@ -148,6 +186,7 @@ impl Bag {
     pub(super) fn settle(&mut self, number: u32) {
         if let State::Committing(done) = &self.tasks[number as usize].state {
             let done = done.clone();
+            self.votes.remove(&number);
             self.close(number, State::Done(done));
         }
     }
@@ -155,7 +194,7 @@ impl Bag {
     /// A task that was closed may be tried again, and what waited for it may wait again.
     fn reopen(&mut self, number: u32) {
         let task = &mut self.tasks[number as usize];
-        if !matches!(task.state, State::Closed(_)) {
+        if !matches!(task.state, State::Closed(closed) if closed != Closed::Withdrawn) {
             return;
         }
         (task.failures, task.crashes) = (0, 0);

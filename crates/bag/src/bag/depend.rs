@@ -1,13 +1,18 @@
 //! Which tasks may run: those before which nothing has to be done any more.
 
 use super::Bag;
-use super::state::State;
+use super::state::{Closed, State};
 
 /// What those before a task let it do.
 enum Before {
     Done,
     Open,
     Bad,
+}
+
+/// Whether what waits for a task in this state, in which it is over, waits in vain.
+fn is_bad(state: &State) -> bool {
+    !matches!(state, State::Done(_) | State::Closed(Closed::Withdrawn))
 }
 
 impl Bag {
@@ -18,7 +23,7 @@ impl Bag {
             if self.tasks[number as usize].is_over() {
                 continue;
             }
-            let bad = !matches!(state, State::Done(_));
+            let bad = is_bad(&state);
             self.set_state(number, state);
             let task = &self.tasks[number as usize];
             let (template, place) = (task.template as usize, task.place as usize);
@@ -47,6 +52,60 @@ impl Bag {
                 }
             }
         }
+    }
+
+    /// The result of a task counts no longer, nor what it has added, nor what was done after it.
+    pub(super) fn undo(&mut self, number: u32) {
+        let mut todo = vec![(number, false)];
+        let mut undone = Vec::new();
+        while let Some((number, withdrawn)) = todo.pop() {
+            let task = &self.tasks[number as usize];
+            let is_over = task.is_over();
+            let (was_bad, template) = (is_over && is_bad(&task.state), task.template as usize);
+            match &task.state {
+                State::Done(done) | State::Committing(done) => {
+                    let (first, count) = done.added;
+                    todo.extend((first..first + count).map(|added| (added, true)));
+                }
+                State::Open => self.gone.push(number),
+                // What did not run rests on nothing.
+                _ if !withdrawn => continue,
+                State::Closed(Closed::Withdrawn) => continue,
+                _ => {}
+            }
+            self.strike_votes(number);
+            let family = &mut self.families[template];
+            match (withdrawn, is_over) {
+                (true, true) => family.bad -= u32::from(was_bad),
+                (true, false) => family.open -= 1,
+                (false, true) => family.open += 1,
+                (false, false) => {}
+            }
+            todo.extend(self.after(number).into_iter().map(|later| (later, false)));
+            match withdrawn {
+                true => self.set_state(number, State::Closed(Closed::Withdrawn)),
+                false => {
+                    self.set_state(number, State::Waiting);
+                    undone.push(number);
+                }
+            }
+        }
+        self.over = false;
+        undone.into_iter().for_each(|number| self.consider(number));
+        self.unbar();
+    }
+
+    /// Tasks that wait for this one.
+    fn after(&self, number: u32) -> Vec<u32> {
+        let task = &self.tasks[number as usize];
+        let family = &self.families[task.template as usize];
+        let place = task.place as usize;
+        let same_place = |later: &u32| self.families[*later as usize].tasks.get(place).copied();
+        let each = family.before_each.iter().filter_map(same_place);
+        each.chain(
+            family.before.iter().flat_map(|later| self.families[*later as usize].tasks.iter().copied()),
+        )
+        .collect()
     }
 
     /// A task that is new, or new again, may be free to run.

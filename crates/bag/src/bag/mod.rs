@@ -2,6 +2,7 @@
 
 mod add;
 mod apply;
+mod check;
 mod depend;
 mod draft;
 mod run;
@@ -11,17 +12,19 @@ mod state;
 mod tests;
 mod view;
 
+pub use check::{NodeStanding, Trust};
 pub use draft::Draft;
 pub use state::{Closed, Standing};
 pub use view::{Counts, TaskView, Verdict};
 
 use crate::end::{Cost, End};
 use crate::error::Error;
-use crate::record::{NewTask, Record, Span};
+use crate::record::{NewTask, Record, Span, Vote};
 use crate::report::Report;
 use crate::template::{Settings, Template};
+use mutirao_schedule::bag::check::Judge;
 use mutirao_schedule::bag::{Counts as RunCounts, Needs, Order, Scheduler, by_name};
-use mutirao_wire::Tick;
+use mutirao_wire::{BlobHash, NodeId, Tick};
 use state::{Attempt, Family, Task, Worker};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -36,8 +39,8 @@ pub enum Input {
     WorkerUp {
         /// The keeper's number for it.
         worker: u64,
-        /// The keeper's number for its node.
-        site: u32,
+        /// Its node.
+        id: NodeId,
         /// The node's name.
         node: String,
         /// What it holds.
@@ -59,6 +62,8 @@ pub enum Input {
         last_words: String,
         /// Where its whole standard output was put, and its standard error.
         outputs: (Span, Span),
+        /// What its result is compared by, where results are checked.
+        result: Option<BlobHash>,
         /// What it has said.
         report: Report,
     },
@@ -114,6 +119,15 @@ pub enum Output {
     },
     /// Give a worker back: there is nothing for it to do.
     GiveBack(u64),
+    /// This was learnt of a node, beside what is known of it.
+    Learnt {
+        /// Which.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// What.
+        standing: NodeStanding,
+    },
     /// Nothing is left to do, and that is on the disk.
     Over,
 }
@@ -134,21 +148,35 @@ pub struct Bag {
     opened: Vec<u32>,
     counts: Counts,
     next_attempt: u64,
+    /// Results of tasks that are not accepted yet.
+    votes: BTreeMap<u32, Vec<Vote>>,
+    /// Nodes that gave wrong answers, by name.
+    caught: BTreeMap<NodeId, String>,
     /// Attempts that were begun in this life of a keeper, or the one before it, and have no end yet.
     begun: BTreeMap<u64, u32>,
 
     // What follows is of this life of the keeper only.
     scheduler: Option<Scheduler>,
     orders: Vec<Order>,
+    /// Where results are checked.
+    judge: Option<Judge>,
+    /// Nodes, each with the scheduler's number and its name.
+    sites: BTreeMap<NodeId, (u32, String)>,
+    /// The next known answer of each template.
+    next_known: BTreeMap<u32, u32>,
     /// Tasks closed by an order or a verdict, of which the scheduler does not know yet.
     gone: Vec<u32>,
+    /// Attempts, each with its task, whose files nobody wants any more.
+    dropped: Vec<(u32, u64)>,
+    /// Workers of no use that are to be given back.
+    turned_away: Vec<u64>,
     attempts: BTreeMap<u64, Attempt>,
     workers: BTreeMap<u64, Worker>,
     /// Workers with nothing to do, by since when.
     idle: BTreeSet<(Tick, u64)>,
     appended: u64,
-    /// Tasks whose result counts when so many records are on the disk.
-    committing: VecDeque<(u64, u32)>,
+    /// Tasks whose result, of that attempt, counts when so many records are on the disk.
+    committing: VecDeque<(u64, u32, u64)>,
     over_at: Option<u64>,
 }
 
@@ -183,10 +211,17 @@ impl Bag {
             opened: Vec::new(),
             counts: Counts::default(),
             next_attempt: 1,
+            votes: BTreeMap::new(),
+            caught: BTreeMap::new(),
             begun: BTreeMap::new(),
             scheduler: None,
             orders: Vec::new(),
+            judge: None,
+            sites: BTreeMap::new(),
+            next_known: BTreeMap::new(),
             gone: Vec::new(),
+            dropped: Vec::new(),
+            turned_away: Vec::new(),
             attempts: BTreeMap::new(),
             workers: BTreeMap::new(),
             idle: BTreeSet::new(),
@@ -200,7 +235,7 @@ impl Bag {
     pub fn replay(&mut self, record: Record) -> Result<(), Error> {
         self.records += 1;
         let committed = match &record {
-            Record::Committed { task, .. } => Some(*task),
+            Record::Committed { task, .. } | Record::Accepted { task, .. } => Some(*task),
             _ => None,
         };
         self.apply(record)?;
@@ -211,14 +246,16 @@ impl Bag {
         Ok(())
     }
 
-    /// A keeper begins to run the bag. `at_ms` is the time, ms since 1970.
-    pub fn begin(&mut self, now: Tick, at_ms: u64, out: &mut Vec<Output>) -> Result<(), Error> {
+    /// A keeper begins to run the bag, and knows nodes from earlier bags. `at_ms` is the time, ms since 1970.
+    pub fn begin(&mut self, now: Tick, at_ms: u64, trust: Trust, out: &mut Vec<Output>) -> Result<(), Error> {
         let unknown = |error: mutirao_schedule::bag::UnknownScheduler| Error::Task(error.to_string());
         let policy = by_name(&self.settings.scheduler, self.settings.replicas).map_err(unknown)?;
         self.scheduler = Some(Scheduler::new(policy, self.next_attempt));
+        self.begin_checks(trust)?;
         // What a keeper that ended had going ended with it.
         out.extend(self.begun.iter().map(|(&attempt, &task)| Output::Drop { task, attempt }));
         self.enter_and_append(Record::Life { at_ms }, out);
+        self.take_restored(out);
         self.follow(now, at_ms, out);
         Ok(())
     }
@@ -226,11 +263,12 @@ impl Bag {
     /// Takes one input and appends what follows. `at_ms` is the time for people, ms since 1970.
     pub fn handle(&mut self, now: Tick, at_ms: u64, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::WorkerUp { worker, site, node, offers } => self.worker_up(now, worker, site, node, offers),
+            Input::WorkerUp { worker, id, node, offers } => self.worker_up(now, worker, id, node, offers),
             Input::WorkerLeaves(worker) => self.worker_leaves(now, worker, false),
             Input::WorkerDown(worker) => self.worker_leaves(now, worker, true),
-            Input::Ended { attempt, end, cost, last_words, outputs, report } => {
-                self.ended(now, attempt, run::Ending { end, cost, last_words, outputs, report }, out);
+            Input::Ended { attempt, end, cost, last_words, outputs, result, report } => {
+                let ending = run::Ending { end, cost, last_words, outputs, result, report };
+                self.ended(now, attempt, ending, out);
             }
             Input::Journaled(records) => self.journaled(now, records, out),
             Input::Add { templates, tasks } => self.add(now, templates, tasks, out),

@@ -1,15 +1,15 @@
 //! What runs: between the scheduler, who says where, and the keeper, who does it.
 
+use super::check::vote_of;
 use super::state::{Attempt, Closed, State, Worker};
 use super::{Bag, IDLE, Output};
-use crate::end::{Class, Cost, End, Evidence};
+use crate::end::{Cost, End, Evidence};
 use crate::ipar;
-use crate::limits::LAST_WORDS_BYTES_MAX;
 use crate::record::{NewTask, Record, Span};
 use crate::report::Report;
 use crate::template::{Template, Work};
 use mutirao_schedule::bag::{Event, Needs, Order, Outcome, Task as Offer};
-use mutirao_wire::Tick;
+use mutirao_wire::{BlobHash, NodeId, Tick};
 
 /// How an attempt ended, and what it left.
 pub(super) struct Ending {
@@ -17,19 +17,25 @@ pub(super) struct Ending {
     pub(super) cost: Cost,
     pub(super) last_words: String,
     pub(super) outputs: (Span, Span),
+    pub(super) result: Option<BlobHash>,
     pub(super) report: Report,
 }
 
 impl Bag {
-    pub(super) fn worker_up(&mut self, now: Tick, worker: u64, site: u32, node: String, offers: Needs) {
+    pub(super) fn worker_up(&mut self, now: Tick, worker: u64, id: NodeId, node: String, offers: Needs) {
         if self.workers.contains_key(&worker) {
             return;
         }
         let slots = offers.slots.max(1);
-        let entry = Worker { node, slots, running: 0, idle_since: None, leaves: false, down: false };
+        let site = self.site_of(id, &node);
+        let (leaves, unwanted, down) = (false, false, false);
+        let entry = Worker { id, node, slots, running: 0, idle_since: None, leaves, unwanted, down };
         self.workers.insert(worker, entry);
         self.tell(now, Event::WorkerUp { worker, site, offers, ahead: 0 });
-        self.look_idle(now, worker);
+        match self.is_caught(id) {
+            true => self.turn_away(now, worker),
+            false => self.look_idle(now, worker),
+        }
     }
 
     /// A worker takes nothing new; if `down`, it is no more, and forgotten when its attempts have ended.
@@ -43,15 +49,20 @@ impl Bag {
 
     /// An attempt is over.
     pub(super) fn ended(&mut self, now: Tick, attempt: u64, ending: Ending, out: &mut Vec<Output>) {
-        let Some(Attempt { task, worker, node, killed, .. }) = self.attempts.remove(&attempt) else { return };
+        let Some(Attempt { task, worker, node, killed, check, .. }) = self.attempts.remove(&attempt) else {
+            return;
+        };
         self.begun.remove(&attempt);
         self.tasks[task as usize].running -= 1;
         let wanted = !killed && self.tasks[task as usize].state == State::Open;
-        let outcome = if wanted {
-            self.judge(task, attempt, node, ending, out)
-        } else {
-            out.push(Output::Drop { task, attempt });
-            Outcome::Again
+        let id = self.workers.get(&worker).map(|entry| entry.id);
+        let outcome = match (wanted, check, id) {
+            (true, None, Some(id)) => self.judge(now, task, attempt, (id, node), ending, out),
+            (true, Some(known), Some(id)) => self.checked(now, task, known, (id, node), &ending, out),
+            _ => {
+                out.push(Output::Drop { task, attempt });
+                Outcome::Again
+            }
         };
         // Before, or the scheduler would start it again.
         self.tell_gone(now);
@@ -64,42 +75,41 @@ impl Bag {
 
     fn judge(
         &mut self,
+        now: Tick,
         task: u32,
         attempt: u64,
-        node: String,
+        (id, node): (NodeId, String),
         ending: Ending,
         out: &mut Vec<Output>,
     ) -> Outcome {
-        let Ending { end, cost, mut last_words, outputs, report } = ending;
-        match self.result(task, end, report) {
-            Ok((templates, added)) => {
+        let vote = if self.judge.is_some() { vote_of(attempt, id, node.clone(), &ending) } else { None };
+        let Ending { end, cost, last_words, outputs, report, .. } = ending;
+        match (self.result(task, end, report), vote) {
+            (Ok(_), Some(vote)) => self.vote(now, task, vote, last_words, out),
+            (Ok((templates, added)), None) => {
                 let (stdout, stderr) = outputs;
                 let record =
                     Record::Committed { task, attempt, node, cost, stdout, stderr, templates, added };
                 self.enter(record.clone());
                 self.append(record, out);
-                self.committing.push_back((self.appended, task));
+                self.committing.push_back((self.appended, task, attempt));
                 Outcome::Done
             }
-            Err(end) => {
+            (Err(end), _) => {
                 out.push(Output::Drop { task, attempt });
-                let class = end.class();
-                if class == Class::Nothing {
-                    return Outcome::Again;
-                }
-                last_words.truncate(last_words.floor_char_boundary(LAST_WORDS_BYTES_MAX));
-                let evidence = Evidence { attempt, node, end, cost, last_words };
-                self.enter_and_append(Record::Failed { task, evidence }, out);
-                if let Some(closed) = self.verdict(task, class) {
-                    self.close_by(task, closed, out);
-                }
+                self.fail(task, Evidence { attempt, node, end, cost, last_words }, out);
                 Outcome::Again
             }
         }
     }
 
     /// What an attempt that ended so has added, or how it failed.
-    fn result(&self, task: u32, end: End, report: Report) -> Result<(Vec<Template>, Vec<NewTask>), End> {
+    pub(super) fn result(
+        &self,
+        task: u32,
+        end: End,
+        report: Report,
+    ) -> Result<(Vec<Template>, Vec<NewTask>), End> {
         let known = &self.tasks[task as usize];
         if let Work::Ipar { method, .. } = self.templates[known.template as usize].work {
             let (end, tasks) = ipar::judge(method, known.place, end, &report);
@@ -117,9 +127,13 @@ impl Bag {
     }
 
     pub(super) fn journaled(&mut self, now: Tick, records: u64, out: &mut Vec<Output>) {
-        while let Some((_, task)) = self.committing.pop_front_if(|(record, _)| *record <= records) {
-            let State::Committing(done) = &self.tasks[task as usize].state else { continue };
-            out.push(Output::Settle { task, attempt: done.attempt });
+        while let Some((_, task, attempt)) = self.committing.pop_front_if(|(record, ..)| *record <= records) {
+            // It may have been undone since, and done again.
+            match &self.tasks[task as usize].state {
+                State::Committing(done) if done.attempt == attempt => {}
+                _ => continue,
+            }
+            out.push(Output::Settle { task, attempt });
             self.settle(task);
         }
         if self.over_at.is_some_and(|record| record <= records) {
@@ -165,7 +179,7 @@ impl Bag {
     }
 
     /// A task will not be done, and what runs of it is ended.
-    fn close_by(&mut self, task: u32, closed: Closed, out: &mut Vec<Output>) {
+    pub(super) fn close_by(&mut self, task: u32, closed: Closed, out: &mut Vec<Output>) {
         self.enter_and_append(Record::Closed { task, closed }, out);
         self.gone.push(task);
     }
@@ -186,6 +200,8 @@ impl Bag {
     pub(super) fn follow(&mut self, now: Tick, at_ms: u64, out: &mut Vec<Output>) {
         self.tell_gone(now);
         self.offer_opened(now);
+        out.extend(self.dropped.drain(..).map(|(task, attempt)| Output::Drop { task, attempt }));
+        out.extend(self.turned_away.drain(..).map(Output::GiveBack));
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.place(now, &mut self.orders);
         }
@@ -214,7 +230,10 @@ impl Bag {
                     self.idle.remove(&(since, worker));
                 }
                 self.tasks[number as usize].running += 1;
-                let running = Attempt { task: number, worker, node: node.clone(), since: now, killed: false };
+                let (id, template) = (entry.id, self.tasks[number as usize].template);
+                let check = self.next_check(template, id);
+                let (node_name, killed) = (node.clone(), false);
+                let running = Attempt { task: number, worker, node: node_name, since: now, killed, check };
                 self.attempts.insert(attempt, running);
                 self.enter_and_append(Record::Started { task: number, attempt, node }, out);
                 out.push(Output::Start { attempt, task: number, worker });
@@ -241,8 +260,15 @@ impl Bag {
             }
             let template = &self.templates[task.template as usize];
             let (needs, priority) = (template.needs(), template.priority);
-            let offer = Offer { needs, priority, ..Offer::new(number.into()) };
+            let votes = self.judge.as_ref().map_or(1, |judge| judge.wanted(number.into()));
+            let offer = Offer { needs, priority, votes, ..Offer::new(number.into()) };
             self.tell(now, Event::TaskReady(offer));
+            let voters: Vec<(NodeId, Box<str>)> =
+                self.votes(number).iter().map(|vote| (vote.node, vote.name.clone())).collect();
+            for (node, name) in voters {
+                let site = self.site_of(node, &name);
+                self.tell(now, Event::Counted { task: number.into(), site });
+            }
         }
     }
 
@@ -252,14 +278,14 @@ impl Bag {
         }
     }
 
-    fn tell(&mut self, now: Tick, event: Event) {
+    pub(super) fn tell(&mut self, now: Tick, event: Event) {
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.handle(now, event, &mut self.orders);
         }
     }
 
     /// A worker may have nothing to do, or be gone with the last that it had.
-    fn look_idle(&mut self, now: Tick, worker: u64) {
+    pub(super) fn look_idle(&mut self, now: Tick, worker: u64) {
         let Some(entry) = self.workers.get_mut(&worker).filter(|entry| entry.running == 0) else { return };
         if entry.down {
             if let Some(since) = entry.idle_since {
@@ -268,7 +294,9 @@ impl Bag {
             self.workers.remove(&worker);
             return self.tell(now, Event::WorkerDown(worker));
         }
-        if !entry.leaves && entry.idle_since.is_none() {
+        if entry.unwanted {
+            self.turned_away.push(worker);
+        } else if !entry.leaves && entry.idle_since.is_none() {
             entry.idle_since = Some(now);
             self.idle.insert((now, worker));
         }

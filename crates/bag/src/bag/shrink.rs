@@ -15,7 +15,7 @@ impl Bag {
     }
 
     fn least_records(&self) -> usize {
-        4 + self.templates.len() + 2 * self.tasks.len().div_ceil(TASKS_A_RECORD)
+        4 + self.caught.len() + self.templates.len() + 2 * self.tasks.len().div_ceil(TASKS_A_RECORD)
     }
 
     /// Records that lead to this very bag. They count as its records once they are written.
@@ -26,16 +26,23 @@ impl Bag {
         let new = |task: &Task| NewTask { template: task.template, values: task.values.to_vec() };
         let chunks = self.tasks.chunks(TASKS_A_RECORD);
         let tasks = chunks.map(move |some| Record::Tasks(some.iter().map(new).collect()));
-        let standings =
-            self.tasks.chunks(TASKS_A_RECORD).enumerate().map(|(index, some)| Record::Standings {
-                first: (index * TASKS_A_RECORD) as u32,
-                standings: some.iter().map(standing).collect(),
-            });
+        let caught = self.caught.iter();
+        let caught = caught.map(|(node, name)| Record::Caught { node: *node, name: name.clone() });
+        let standing = |(task, number): (&Task, u32)| Standing {
+            votes: self.votes.get(&number).cloned().unwrap_or_default(),
+            ..standing(task)
+        };
+        let standings = self.tasks.chunks(TASKS_A_RECORD).enumerate().map(move |(index, some)| {
+            let first = (index * TASKS_A_RECORD) as u32;
+            Record::Standings { first, standings: some.iter().zip(first..).map(standing).collect() }
+        });
+
         let complete = self.complete.then_some(Record::Complete);
         let over = self.over.then_some(Record::Over { at_ms: self.submitted_ms });
         std::iter::once(head)
             .chain(templates)
             .chain(tasks)
+            .chain(caught)
             .chain(standings)
             .chain([Record::NextAttempt(self.next_attempt)])
             .chain(complete)
@@ -50,5 +57,11 @@ fn standing(task: &Task) -> Standing {
         // What follows from others is not said.
         State::Waiting | State::Open | State::Barred => Ending::None,
     };
-    Standing { failures: task.failures, crashes: task.crashes, result, evidence: task.evidence.clone() }
+    Standing {
+        failures: task.failures,
+        crashes: task.crashes,
+        result,
+        evidence: task.evidence.clone(),
+        votes: Vec::new(),
+    }
 }

@@ -1,8 +1,8 @@
 //! What a bag knows of each task, and of what runs.
 
 use crate::end::{Cost, Evidence};
-use crate::record::Span;
-use mutirao_wire::Tick;
+use crate::record::{Span, Vote};
+use mutirao_wire::{NodeId, Tick};
 use serde::{Deserialize, Serialize};
 
 /// Why a task will not be done.
@@ -14,6 +14,8 @@ pub enum Closed {
     SetAside,
     /// Somebody said so.
     Cancelled,
+    /// The result that had added it counts no longer.
+    Withdrawn,
 }
 
 /// The result of a task.
@@ -26,6 +28,10 @@ pub struct Done {
     pub(crate) cost: Cost,
     pub(crate) stdout: Span,
     pub(crate) stderr: Span,
+    /// The first of the tasks that it has added, and how many.
+    pub(crate) added: (u32, u32),
+    /// The nodes whose word it is, where results are checked.
+    pub(crate) voters: Box<[NodeId]>,
 }
 
 /// Where a task is.
@@ -73,6 +79,7 @@ pub struct Standing {
     pub(super) crashes: u16,
     pub(super) result: Ending,
     pub(super) evidence: Option<Box<Evidence>>,
+    pub(super) votes: Vec<Vote>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,16 +112,21 @@ pub(super) struct Attempt {
     pub(super) since: Tick,
     /// Nobody waits for it.
     pub(super) killed: bool,
+    /// It checks its node, by that of the template's known answers.
+    pub(super) check: Option<u32>,
 }
 
 /// A lease.
 #[derive(Debug)]
 pub(super) struct Worker {
+    pub(super) id: NodeId,
     pub(super) node: String,
     pub(super) slots: u16,
     pub(super) running: u32,
     pub(super) idle_since: Option<Tick>,
     pub(super) leaves: bool,
+    /// It is given back when nothing runs there any more.
+    pub(super) unwanted: bool,
     /// It is no more, and forgotten with its last attempt.
     pub(super) down: bool,
 }

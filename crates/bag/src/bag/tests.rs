@@ -1,6 +1,8 @@
 //! A keeper, its journal and its workers in a small world where everything fails at times.
 
 use super::*;
+use crate::checks::{Accept, Checks, content_hash};
+use crate::template::Known;
 use crate::template::Work;
 use crate::words::Words;
 use proptest::prelude::*;
@@ -8,6 +10,11 @@ use std::collections::BTreeMap;
 
 fn shell(name: &str) -> Template {
     Template::new(name, Work::Shell(Words::plain("true")))
+}
+
+/// The node of a worker: there are three.
+fn node_of(worker: u64) -> NodeId {
+    NodeId([(worker % 3) as u8; 32])
 }
 
 /// A keeper: the bag, what of its journal is on the disk, and what it has been told to do.
@@ -27,6 +34,7 @@ struct World {
     dropped: Vec<u64>,
     over: bool,
     next_worker: u64,
+    trust: Trust,
 }
 
 impl World {
@@ -45,6 +53,7 @@ impl World {
             dropped: Vec::new(),
             over: false,
             next_worker: 1,
+            trust: Trust::default(),
         }
         .born()
     }
@@ -59,7 +68,8 @@ impl World {
         (self.unwritten, self.acked) = (Vec::new(), 0);
         (self.running, self.killed) = (BTreeMap::new(), Vec::new());
         let mut out = Vec::new();
-        self.bag.begin(self.now, 7, &mut out).unwrap();
+        let trust = Trust { secret: 3, ..self.trust.clone() };
+        self.bag.begin(self.now, 7, trust, &mut out).unwrap();
         self.carry_out(out);
         self
     }
@@ -85,6 +95,7 @@ impl World {
                 Output::Settle { task, attempt } => self.settled.entry(task).or_default().push(attempt),
                 Output::GiveBack(worker) => self.given_back.push(worker),
                 Output::Drop { attempt, .. } => self.dropped.push(attempt),
+                Output::Learnt { node, standing, .. } => self.learn(node, standing),
                 Output::Over => self.over = true,
             }
         }
@@ -111,8 +122,7 @@ impl World {
     fn worker_with(&mut self, offers: Needs) -> u64 {
         let worker = self.next_worker;
         self.next_worker += 1;
-        let node = format!("n{}", worker % 3);
-        self.tell(Input::WorkerUp { worker, site: (worker % 3) as u32, node, offers });
+        self.tell(Input::WorkerUp { worker, id: node_of(worker), node: format!("n{}", worker % 3), offers });
         worker
     }
 
@@ -121,11 +131,24 @@ impl World {
     }
 
     fn end_with(&mut self, attempt: u64, end: End, report: Report) {
+        self.end_as(attempt, end, report, b"right");
+    }
+
+    /// An attempt ends with this result.
+    fn end_as(&mut self, attempt: u64, end: End, report: Report, result: &[u8]) {
         self.running.remove(&attempt);
         let end = if self.killed.contains(&attempt) && end == End::Done { End::Killed } else { end };
         let outputs = (Span::default(), Span::default());
         let last_words = "last words".into();
-        self.tell(Input::Ended { attempt, end, cost: Cost::default(), last_words, outputs, report });
+        let result = Some(content_hash(result, [], &report.text()));
+        self.tell(Input::Ended { attempt, end, cost: Cost::default(), last_words, outputs, result, report });
+    }
+
+    fn learn(&mut self, node: NodeId, news: NodeStanding) {
+        match self.trust.standings.iter_mut().find(|(known, _)| *known == node) {
+            Some((_, known)) => *known = known.plus(news),
+            None => self.trust.standings.push((node, news)),
+        }
     }
 
     /// The attempt of a task that runs.
@@ -459,4 +482,172 @@ fn an_ipar_application_that_lists_a_task_too_long_has_failed() {
     let why = world.bag.task(0).unwrap().evidence.unwrap().end.to_string();
     assert!(why.contains("at most 65536"), "{why}");
     assert_eq!(world.bag.counts().all(), 2, "and nothing was added");
+}
+
+fn checked(mut draft: Draft, accept: Accept, spot_millionths: u32) -> Draft {
+    draft.settings.replicas = 1;
+    draft.settings.checks = Checks { accept, spot_millionths, ..Checks::default() };
+    draft
+}
+
+#[test]
+fn a_majority_compares_results_of_different_nodes_and_forgets_none_when_the_keeper_dies() {
+    let mut world = World::new(checked(draft(vec![shell("a")], &[1]), Accept::Majority { of: 3 }, 0));
+    let worker = world.worker();
+    let first = world.attempt_of(0);
+    world.end_as(first, End::Done, Report::default(), b"a lie");
+    assert!(world.running.is_empty(), "one node has one vote");
+    let why = world.bag.explain(0).unwrap();
+    assert!(why.contains("waits for that of another node"), "{why}");
+    world.write_all();
+    let mut world = world.born();
+    assert!(world.dropped.is_empty(), "what it brought is still of use");
+    world.next_worker = worker;
+    world.worker();
+    assert!(world.running.is_empty(), "it has voted, although in an earlier life");
+    for _ in 0..2 {
+        world.worker();
+        world.end(world.attempt_of(0), End::Done);
+    }
+    world.write_all();
+    let (attempt, node, _) = world.bag.task(0).unwrap().result().unwrap();
+    assert_eq!((world.verdict(0), world.dropped.as_slice()), (Verdict::Done, &[first, attempt + 1][..]));
+    assert_eq!((node, world.settled[&0].as_slice()), ("n2", &[attempt][..]));
+    assert!(world.over);
+    let outvoted: Vec<_> =
+        world.trust.standings.iter().map(|(node, known)| (*node, known.outvoted)).collect();
+    assert_eq!(outvoted, [(node_of(worker), 1)]);
+}
+
+/// A bag of `a` with a known answer, which adds a task, and `b` after it; as many spot checks as there can be.
+fn with_spot_checks() -> Draft {
+    let known = |name: &str| Template {
+        known: vec![Known { values: Vec::new(), result: content_hash(b"known", [], "") }],
+        ..shell(name)
+    };
+    let templates = vec![known("a"), Template { after: vec![0], ..shell("b") }];
+    checked(draft(templates, &[2, 1]), Accept::First, 500_000)
+}
+
+#[test]
+fn what_rests_on_the_word_of_a_node_that_is_caught_is_done_again() {
+    let mut world = World::new(with_spot_checks());
+    world.worker();
+    // The liar knows the right answers of tasks, but not that of the question.
+    let added = crate::Added {
+        command: Some(crate::AddedCommand::Shell("true".into())),
+        like: Some("a".into()),
+        ..crate::Added::default()
+    };
+    for _ in 0..100 {
+        let Some((&attempt, _)) = world.running.first_key_value() else { break };
+        if world.bag.is_check(attempt) && world.bag.counts().done > 0 {
+            break;
+        }
+        let (result, report) = match world.bag.is_check(attempt) {
+            true => (&b"known"[..], Report::default()),
+            false => (&b"right"[..], Report { added: vec![added.clone()], ..Report::default() }),
+        };
+        world.end_as(attempt, End::Done, report, result);
+        world.write_all();
+        // One task at most is done.
+        if world.bag.counts().done > 0 {
+            while let Some((&attempt, _)) = world.running.first_key_value()
+                && !world.bag.is_check(attempt)
+            {
+                world.end(attempt, End::NotBegun("no lease".into()));
+            }
+        }
+    }
+    assert_eq!((world.bag.counts().done, world.bag.counts().all()), (1, 4), "one was added");
+    let check = *world.running.first_key_value().unwrap().0;
+    assert!(world.bag.is_check(check));
+    world.end_as(check, End::Done, Report::default(), b"anything");
+    world.write_all();
+    assert_eq!(world.bag.caught().map(|(_, name)| name).collect::<Vec<_>>(), ["n1"]);
+    assert_eq!((world.bag.counts().done, world.bag.counts().all(), world.bag.counts().withdrawn), (0, 3, 1));
+    assert_eq!(world.given_back, [1], "it is given nothing any more");
+    assert_eq!(world.bag.avoided(), [node_of(1)]);
+    // A keeper that goes on knows it too, from the journal or from what it keeps of nodes.
+    let mut world = world.born();
+    world.next_worker = 4;
+    let liar = world.worker();
+    assert!(world.running.is_empty() && world.given_back.contains(&liar));
+    world.worker();
+    for _ in 0..100 {
+        let Some((&attempt, _)) = world.running.first_key_value() else { break };
+        let result = if world.bag.is_check(attempt) { &b"known"[..] } else { &b"right"[..] };
+        world.end_as(attempt, End::Done, Report::default(), result);
+        world.write_all();
+    }
+    assert!(world.over && world.bag.counts().done == 3, "{:?}", world.bag.counts());
+    assert!(world.bag.tasks().all(|task| task.result().is_none_or(|(_, node, _)| node == "n2")));
+}
+
+#[test]
+fn a_shrunk_journal_keeps_votes_voters_and_liars() {
+    let mut world = World::new(checked(draft(vec![shell("a")], &[2]), Accept::Majority { of: 3 }, 0));
+    world.worker();
+    world.worker();
+    for task in [0, 0, 1] {
+        world.end(world.attempt_of(task), End::Done);
+    }
+    world.write_all();
+    world.bag.caught.insert(node_of(0), "n0".into());
+    let before = (world.bag.votes.clone(), world.bag.caught.clone(), world.bag.explain(0));
+    world.disk = world.bag.shrink().collect();
+    let world = world.born();
+    assert_eq!(before, (world.bag.votes.clone(), world.bag.caught.clone(), world.bag.explain(0)));
+    assert!(before.2.unwrap().contains("2 nodes have brought the same"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn a_bag_whose_results_are_checked_comes_to_its_end_whatever_fails_and_lies(
+        majority in any::<bool>(),
+        chances in prop::collection::vec((chance(), any::<u8>()), 0..100),
+    ) {
+        let mut draft = with_spot_checks();
+        if majority {
+            draft.settings.checks.accept = Accept::Majority { of: 3 };
+        }
+        let mut world = World::new(draft);
+        for (chance, lie) in chances {
+            match (chance, world.running.first_key_value().map(|(attempt, _)| *attempt)) {
+                // Node 0 lies, sometimes also when it is checked.
+                (Chance::Ends(..), Some(attempt)) if lie < 100 => {
+                    let lies = node_of(world.running[&attempt].1) == node_of(0) && lie < 50;
+                    let right = if world.bag.is_check(attempt) { &b"known"[..] } else { &b"right"[..] };
+                    let result = if lies { &b"a lie"[..] } else { right };
+                    world.end_as(attempt, End::Done, Report::default(), result);
+                }
+                (Chance::Ends(..), _) => {}
+                (chance, _) => world = happen(world, chance),
+            }
+        }
+        for _ in 0..600 {
+            world.write_all();
+            if world.bag.is_over() {
+                break;
+            }
+            if world.bag.workers() < 6 {
+                world.worker();
+            }
+            for worker in std::mem::take(&mut world.given_back) {
+                world.tell(Input::WorkerDown(worker));
+            }
+            let ids: Vec<u64> = world.running.keys().copied().collect();
+            for attempt in ids.into_iter().filter(|attempt| world.running.contains_key(attempt)).collect::<Vec<_>>() {
+                let right = if world.bag.is_check(attempt) { &b"known"[..] } else { &b"right"[..] };
+                world.end_as(attempt, End::Done, Report::default(), right);
+            }
+        }
+        prop_assert!(world.bag.is_over(), "{:?} {:?}", world.bag.counts(), world.bag.votes);
+        for (task, attempts) in &world.settled {
+            if let Some((attempt, ..)) = world.bag.task(*task).and_then(|task| task.result()) {
+                prop_assert_eq!(attempts.last(), Some(&attempt));
+            }
+        }
+    }
 }

@@ -4,10 +4,10 @@ use super::Bag;
 use super::state::{Closed, Done, State};
 use crate::end::{Cost, Evidence};
 use crate::error::Error;
-use crate::record::Span;
+use crate::record::{Span, Vote};
 use crate::template::{Settings, Template};
 use crate::words::Named;
-use mutirao_wire::Tick;
+use mutirao_wire::{BlobHash, NodeId, Tick};
 use serde::Serialize;
 
 /// How many tasks are where.
@@ -27,6 +27,8 @@ pub struct Counts {
     pub cancelled: u64,
     /// That cannot run, since what they wait for will not be done.
     pub barred: u64,
+    /// That are no longer there: the result that had added them counts no longer.
+    pub withdrawn: u64,
 }
 
 impl Counts {
@@ -35,7 +37,7 @@ impl Counts {
         self.waiting + self.open
     }
 
-    /// All tasks.
+    /// All tasks but those withdrawn.
     pub fn all(&self) -> u64 {
         self.open() + self.done + self.bad()
     }
@@ -54,6 +56,7 @@ impl Counts {
             State::Closed(Closed::Failed) => &mut self.failed,
             State::Closed(Closed::SetAside) => &mut self.set_aside,
             State::Closed(Closed::Cancelled) => &mut self.cancelled,
+            State::Closed(Closed::Withdrawn) => &mut self.withdrawn,
             State::Barred => &mut self.barred,
         }
     }
@@ -86,6 +89,8 @@ pub enum Verdict {
     Cancelled,
     /// What it waits for will not be done.
     Barred,
+    /// The result that had added it counts no longer.
+    Withdrawn,
 }
 
 impl Verdict {
@@ -100,6 +105,7 @@ impl Verdict {
             Verdict::SetAside => "set-aside",
             Verdict::Cancelled => "cancelled",
             Verdict::Barred => "barred",
+            Verdict::Withdrawn => "withdrawn",
         }
     }
 }
@@ -130,6 +136,11 @@ impl<'a> TaskView<'a> {
     /// The attempt whose result it is, where it ran, and what it has taken.
     pub fn result(&self) -> Option<(u64, &'a str, Cost)> {
         self.done.map(|done| (done.attempt, &*done.node, done.cost))
+    }
+
+    /// How many nodes have brought its result; 0 where results are not checked.
+    pub fn voters(&self) -> usize {
+        self.done.map_or(0, |done| done.voters.len())
     }
 
     /// Where its standard output is, and its standard error.
@@ -184,9 +195,40 @@ impl Bag {
         self.attempts.get(&attempt).map(|running| running.task)
     }
 
+    /// A task as an attempt of it runs: with values for which the result is known, where it checks its node.
+    pub fn attempt(&self, attempt: u64) -> Option<TaskView<'_>> {
+        let running = self.attempts.get(&attempt)?;
+        let mut view = self.task(running.task)?;
+        if let Some(known) = running.check.and_then(|known| view.template.known.get(known as usize)) {
+            view.named.values = &known.values;
+        }
+        Some(view)
+    }
+
     /// Records of the journal so far.
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// Whether an attempt runs that checks its node: only what its result is compared by is wanted.
+    pub fn is_check(&self, attempt: u64) -> bool {
+        self.attempts.get(&attempt).is_some_and(|running| running.check.is_some())
+    }
+
+    /// Nodes whose word counts nothing in this bag: no lease of theirs is of use.
+    pub fn avoided(&self) -> Vec<NodeId> {
+        let Some(judge) = &self.judge else { return Vec::new() };
+        judge.standings().iter().filter(|(_, standing)| standing.is_caught()).map(|(node, _)| node).collect()
+    }
+
+    /// Nodes that gave wrong answers in this bag, by name.
+    pub fn caught(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.caught.iter().map(|(node, name)| (*node, name.as_str()))
+    }
+
+    /// Results of a task that others are compared with, by node.
+    pub fn votes(&self, number: u32) -> &[Vote] {
+        self.votes.get(&number).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Whether an attempt runs of which a result is wanted.
@@ -205,6 +247,7 @@ impl Bag {
             State::Closed(Closed::Failed) => Verdict::Failed,
             State::Closed(Closed::SetAside) => Verdict::SetAside,
             State::Closed(Closed::Cancelled) => Verdict::Cancelled,
+            State::Closed(Closed::Withdrawn) => Verdict::Withdrawn,
             State::Barred => Verdict::Barred,
         };
         let done = match &task.state {
@@ -278,7 +321,11 @@ impl Bag {
             }
             Verdict::Cancelled => "it was cancelled".to_owned(),
             Verdict::Barred => format!("it will not run: {}", self.waits_for(number)),
+            Verdict::Withdrawn => {
+                "what had added it was undone, so it is no longer part of the bag".to_owned()
+            }
         };
+        text += &self.votes_text(number);
         if let Some(evidence) = task.evidence {
             text += &format!(
                 "; attempt {} on {}, which failed last: {}",
@@ -292,6 +339,30 @@ impl Bag {
     pub fn runs(&self, number: u32) -> impl Iterator<Item = (u64, &str, Tick)> {
         let of = self.attempts.iter().filter(move |(_, attempt)| attempt.task == number && !attempt.killed);
         of.map(|(attempt, running)| (*attempt, running.node.as_str(), running.since))
+    }
+
+    /// How far the comparing of a task's results is.
+    fn votes_text(&self, number: u32) -> String {
+        let task = &self.tasks[number as usize];
+        match &task.state {
+            State::Done(done) if done.voters.len() > 1 => {
+                return format!("; {} nodes have brought the same", done.voters.len());
+            }
+            State::Open => {}
+            _ => return String::new(),
+        }
+        let votes = self.votes(number);
+        let mut results: Vec<&BlobHash> = votes.iter().map(|vote| &vote.result).collect();
+        results.sort_unstable();
+        results.dedup();
+        match (votes.len(), results.len()) {
+            (0, _) => String::new(),
+            (1, _) => "; it has one result, and waits for that of another node to compare it with".into(),
+            (count, 1) => format!("; it has {count} results that agree, and waits for more of other nodes"),
+            (count, differ) => format!(
+                "; it has {count} results, of which {differ} differ, and waits for more of other nodes"
+            ),
+        }
     }
 
     fn waits_for(&self, number: u32) -> String {

@@ -31,7 +31,8 @@ impl Axes {
             axes.push_array(&array)?;
         }
         if let Some(lines) = task.take("lines") {
-            let text = load(lines.text()?).map_err(|why| lines.wrong(why))?;
+            let bytes = load(lines.text()?).map_err(|why| lines.wrong(why))?;
+            let text = String::from_utf8(bytes).map_err(|_| lines.wrong("this file is no text"))?;
             let rows = text.lines().filter(|line| !line.is_empty()).map(|line| vec![line.into()]).collect();
             axes.push(task.at, vec!["line".into()], rows)?;
         }

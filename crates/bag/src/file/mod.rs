@@ -2,6 +2,7 @@
 
 mod amounts;
 mod axes;
+mod checks;
 mod node;
 mod task;
 #[cfg(test)]
@@ -15,8 +16,8 @@ use mutirao_text::At;
 use node::{Node, Table, Wrong};
 use task::TaskText;
 
-/// Reads another file that the bag file names; the text of a failure is for people.
-pub type Load<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+/// Reads another file that the bag file names: its bytes. The text of a failure is for people.
+pub type Load<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 
 /// Reads a bag file. `settings` is what holds where the file says nothing; `load` reads the files of lines that it
 /// names.
@@ -89,6 +90,9 @@ fn read_settings(root: &mut Table<'_>, settings: Settings) -> Result<Settings, W
     }
     if let Some(list) = root.take("list") {
         settings.list = Some(list.text()?.to_owned());
+    }
+    if let Some(results) = root.take("results") {
+        checks::read(&mut settings.checks, results)?;
     }
     Ok(settings)
 }

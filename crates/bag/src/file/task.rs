@@ -70,6 +70,7 @@ impl TaskText {
         }
         template.inputs = files(table.take("inputs"), &template.parameters)?;
         template.outputs = files(table.take("outputs"), &template.parameters)?;
+        template.known = super::checks::known(table.take("known"), &template, load)?;
         let (after, after_each) = (names(table.take("after"))?, names(table.take("after_each"))?);
         table.finish("a task")?;
         Ok(TaskText { template, axes, after, after_each })

@@ -3,8 +3,9 @@ use crate::template::Work;
 use crate::words::Named;
 use proptest::prelude::*;
 
-fn load(name: &str) -> Result<String, String> {
+fn load(name: &str) -> Result<Vec<u8>, String> {
     match name {
+        "answer" => Ok(vec![0xff, 0, 1]),
         "list.txt" => Ok("first line\n\nsecond\n".into()),
         other => Err(format!("there is no {other}")),
     }
@@ -81,8 +82,37 @@ fn everything_a_task_may_say_is_read() {
 }
 
 #[test]
+fn known_answers_are_compared_as_results_are() {
+    use crate::checks::{Accept, Checks, content_hash};
+    let draft = read_text(
+        "[results]\naccept = 'majority of 3'\nspot_checks = 0.05\nliars = 0.2\n\
+         [task.a]\ncommand = 'c {n}'\narray = { n = [1] }\noutputs = ['out-{n}']\n\
+         known = [{ values = { n = 7 }, stdout = \"49\\n\", outputs = { out-7 = 'answer' } }]\n",
+    )
+    .unwrap();
+    let checks =
+        Checks { accept: Accept::Majority { of: 3 }, spot_millionths: 50_000, liars_millionths: 200_000 };
+    assert_eq!(draft.settings.checks, checks);
+    let known = &draft.templates[0].known[0];
+    assert_eq!(&*known.values[0], "7");
+    assert_eq!(known.result, content_hash(b"49\n", [("out-7", &[0xff, 0, 1][..])], ""));
+}
+
+#[test]
 fn what_is_wrong_is_told_where_it_stands() {
     let cases = [
+        ("[results]\naccept = 'majority of 1'\n[task.a]\ncommand = 'x'\n", 2, 10, "no majority"),
+        ("[results]\nspot_checks = 1\n[task.a]\ncommand = 'x'\n", 2, 15, "less than 1"),
+        ("[results]\nliars = 0.5\n[task.a]\ncommand = 'x'\n", 2, 9, "below 0.5"),
+        ("[results]\nall = 1\n[task.a]\ncommand = 'x'\n", 2, 1, "no setting `all`"),
+        ("[task.a]\ncommand = 'x'\nknown = [{}]\n", 3, 10, "`stdout`, `outputs` or both"),
+        (
+            "[task.a]\ncommand = '{n}'\narray = { n = [1] }\nknown = [{ stdout = '' }]\n",
+            4,
+            10,
+            "parameters: n",
+        ),
+        ("[task.a]\ncommand = 'x'\noutputs = ['o']\nknown = [{ stdout = '' }]\n", 4, 10, "as `o` must be"),
         ("name = 'a'\n", 1, 1, "there is no task"),
         ("[task.a]\ncommand = 'x {y}'\n", 2, 11, "no parameter `y`"),
         ("[task.a]\ncommand = 'x'\ncoers = 2\n", 3, 1, "no setting `coers`"),

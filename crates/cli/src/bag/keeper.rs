@@ -3,15 +3,16 @@
 mod showing;
 
 use super::control::{self, Asked, Order};
+use super::credibility;
 use super::leases::{Change, Granted, Leases};
 use super::outputs::{self, NotKept, Outputs};
 use super::place::{Place, now_ms};
 use super::work::{self, Outcome};
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{Call, CallOptions, Deliver, Finished, LeaseKey, Options, Pool, Slots};
-use mutirao_bag::{Bag, Counts, End, Input, Output, Record};
+use mutirao_bag::{Bag, Counts, End, Input, NodeStanding, Output, Record, Trust};
 use mutirao_store::Journal;
-use mutirao_wire::Tick;
+use mutirao_wire::{BlobHash, NodeId, Tick};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -83,6 +84,8 @@ struct Keeper {
     /// How many were where when it was written last.
     listed: Counts,
     watchers: Vec<control::Watcher>,
+    /// What was learnt of nodes, to be kept for other bags.
+    learnt: Vec<(NodeId, String, NodeStanding)>,
 }
 
 /// Keeps a bag until it is over.
@@ -132,6 +135,7 @@ pub fn keep(place: Place, node: Option<String>, manner: Manner) -> Result<Kept> 
         list_due: Some(Instant::now()),
         listed: Counts::default(),
         watchers: Vec::new(),
+        learnt: Vec::new(),
     };
     keeper.settle_again()?;
     if keeper.bag.is_over() {
@@ -161,7 +165,8 @@ impl Keeper {
 
     fn run(&mut self, events: &Receiver<Event>) -> Result<Kept> {
         let mut out = Vec::new();
-        self.bag.begin(self.now(), now_ms(), &mut out)?;
+        let trust = if self.bag.compares() { credibility::trust()? } else { Trust::default() };
+        self.bag.begin(self.now(), now_ms(), trust, &mut out)?;
         self.carry_out(out)?;
         loop {
             self.write()?;
@@ -169,7 +174,7 @@ impl Keeper {
                 self.write_list()?;
                 return Ok(Kept::Over(self.bag.counts()));
             }
-            self.leases.want(self.bag.wanted());
+            self.leases.want(self.bag.wanted(), || self.bag.avoided());
             self.show()?;
             let first = match self.due() {
                 None => Some(events.recv().context("all who tell the keeper something are gone")?),
@@ -249,9 +254,9 @@ impl Keeper {
     fn granted(&mut self, granted: Granted) -> Result<()> {
         match granted.result {
             Ok(allocation) => {
-                for (worker, site, node) in self.leases.granted(&self.pool, &allocation) {
+                for (worker, node) in self.leases.granted(&self.pool, &allocation) {
                     let offers = granted.needs.clone();
-                    self.tell(Input::WorkerUp { worker, site, node, offers })?;
+                    self.tell(Input::WorkerUp { worker, id: node.id, node: node.name, offers })?;
                 }
             }
             // Nothing came in all the time that the request has waited; it is made anew.
@@ -270,7 +275,9 @@ impl Keeper {
     /// An attempt is over: what it left is put on the disk before anything is said about it.
     fn ended(&mut self, attempt: u64, mut outcome: Outcome) -> Result<()> {
         let mut spans = Default::default();
-        if outcome.end == End::Done && self.bag.is_wanted(attempt) {
+        let compares = outcome.end == End::Done && self.bag.compares();
+        let result = compares.then(|| self.content_hash(attempt, &outcome)).flatten();
+        if outcome.end == End::Done && self.bag.is_wanted(attempt) && !self.bag.is_check(attempt) {
             match self.put_outputs(attempt, &outcome)? {
                 Ok(put) => spans = put,
                 Err(NotKept::Full(path)) => {
@@ -290,7 +297,17 @@ impl Keeper {
         }
         let last_words = outcome.last_words();
         let Outcome { end, cost, report, .. } = outcome;
-        self.tell(Input::Ended { attempt, end, cost, last_words, outputs: spans, report })
+        self.tell(Input::Ended { attempt, end, cost, last_words, outputs: spans, result, report })
+    }
+
+    /// What the result of an attempt is compared by.
+    fn content_hash(&self, attempt: u64, outcome: &Outcome) -> Option<BlobHash> {
+        let view = self.bag.attempt(attempt)?;
+        let names = view.template.outputs.iter().map(|file| file.there.fill(&view.named));
+        let names: Vec<String> = names.collect();
+        let file = |name: &String| outcome.files.iter().find(|file| file.name == *name);
+        let files = names.iter().filter_map(file).map(|file| (file.name.as_str(), file.bytes.as_slice()));
+        Some(mutirao_bag::content_hash(&outcome.stdout, files, &outcome.report.text()))
     }
 
     fn put_outputs(
@@ -332,7 +349,7 @@ impl Keeper {
                     self.journal.append(&record.encode());
                     self.appended += 1;
                 }
-                Output::Start { attempt, task, worker } => self.start(attempt, task, worker),
+                Output::Start { attempt, worker, .. } => self.start(attempt, worker),
                 Output::Kill { attempt } => {
                     if let Some(call) = self.calls.get(&attempt) {
                         call.cancel();
@@ -345,6 +362,15 @@ impl Keeper {
                     }
                 }
                 Output::GiveBack(worker) => idle.push(LeaseKey(worker as u32)),
+                Output::Learnt { node, name, standing } => {
+                    if standing.is_caught() {
+                        eprintln!(
+                            "mutirao: {name} gave a wrong answer to a question whose answer is known; \
+                             it is given nothing more, and what rests on its word is done again"
+                        );
+                    }
+                    self.learnt.push((node, name, standing));
+                }
                 Output::Over => self.over = true,
             }
         }
@@ -354,8 +380,8 @@ impl Keeper {
         Ok(())
     }
 
-    fn start(&mut self, attempt: u64, task: u32, worker: u64) {
-        let Some(view) = self.bag.task(task) else { return };
+    fn start(&mut self, attempt: u64, worker: u64) {
+        let Some(view) = self.bag.attempt(attempt) else { return };
         let sender = self.sender.clone();
         let deliver = Deliver::Callback(Box::new(move |finished| {
             // Without a keeper nobody wants to know.
@@ -424,6 +450,9 @@ impl Keeper {
             self.must_sync = false;
             self.synced = self.appended;
             self.tell(Input::Journaled(self.synced))?;
+        }
+        if !self.learnt.is_empty() {
+            credibility::add(&std::mem::take(&mut self.learnt))?;
         }
         let quiet = self.synced == self.appended && self.disk_retry.is_none();
         if quiet && self.bag.is_long() {

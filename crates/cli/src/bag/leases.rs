@@ -4,6 +4,9 @@ use super::keeper::Event;
 use mutirao::raw::{Allocation, Lease, LeaseKey, LeaseState, Pool, Request};
 use mutirao_bag::Settings;
 use mutirao_schedule::bag::Needs;
+use mutirao_wire::NodeId;
+use mutirao_wire::limits::NODES_NAMED_MAX;
+use mutirao_wire::node::NodeRef;
 use mutirao_wire::wait::Wait;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
@@ -17,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Ask {
     needs: Needs,
     count: u32,
+    avoid: Vec<NodeId>,
 }
 
 /// What came of it.
@@ -28,11 +32,8 @@ pub struct Granted {
 /// The leases held, and the request under way.
 pub struct Leases {
     held: BTreeMap<LeaseKey, Held>,
-    /// Nodes, each with a number of the bag's own.
-    sites: BTreeMap<String, u32>,
     asker: SyncSender<Ask>,
     asking: bool,
-    nodes: Vec<String>,
 }
 
 struct Held {
@@ -49,44 +50,34 @@ impl Leases {
     /// Starts the threads that ask for slots and hear of leases.
     pub fn start(pool: &Pool, settings: &Settings, events: &Sender<Event>) -> std::io::Result<Leases> {
         let (asker, asks) = sync_channel(1);
-        let (asking, labels, out) = (pool.clone(), settings.labels.clone(), events.clone());
-        thread::Builder::new().name("slots".into()).spawn(move || ask(&asking, &labels, &asks, &out))?;
+        let (asking, settings, out) = (pool.clone(), settings.clone(), events.clone());
+        thread::Builder::new().name("slots".into()).spawn(move || ask(&asking, &settings, &asks, &out))?;
         let (watching, out) = (pool.clone(), events.clone());
         thread::Builder::new().name("leases".into()).spawn(move || watch(&watching, &out))?;
-        let (held, sites) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Leases { held, sites, asker, asking: false, nodes: settings.nodes.clone() })
+        Ok(Leases { held: BTreeMap::new(), asker, asking: false })
     }
 
     /// Asks for what is wanted most, unless a request is under way.
-    pub fn want(&mut self, wanted: Vec<(Needs, u32)>) {
+    pub fn want(&mut self, wanted: Vec<(Needs, u32)>, avoid: impl FnOnce() -> Vec<NodeId>) {
         let most = wanted.into_iter().max_by_key(|(_, count)| *count);
         if let Some((needs, count)) = most.filter(|_| !self.asking) {
             // It has room for one, and holds none while nothing is asked.
-            self.asking = self.asker.try_send(Ask { needs, count }).is_ok();
+            self.asking = self.asker.try_send(Ask { needs, count, avoid: avoid() }).is_ok();
         }
     }
 
-    /// Takes the answer; leases that are of use, each with its node.
-    pub fn granted(&mut self, pool: &Pool, allocation: &Allocation) -> Vec<(u64, u32, String)> {
+    /// Takes the answer: the leases, each with its node.
+    pub fn granted(&mut self, pool: &Pool, allocation: &Allocation) -> Vec<(u64, NodeRef)> {
         self.asking = false;
-        let mut of_use = Vec::new();
-        let mut others = Vec::new();
+        let mut granted = Vec::new();
         let leases = pool.leases();
         for key in &allocation.leases {
             // One that is gone by now is of no interest.
             let Some(lease) = leases.iter().find(|lease| lease.key == *key) else { continue };
-            let node = lease.lender.name.clone();
-            if !self.nodes.is_empty() && !self.nodes.contains(&node) {
-                others.push(*key);
-                continue;
-            }
             self.held.insert(*key, Held { leaving: false });
-            let next = self.sites.len() as u32;
-            of_use.push((u64::from(key.0), *self.sites.entry(node.clone()).or_insert(next), node));
+            granted.push((u64::from(key.0), lease.lender.clone()));
         }
-        // The pool may be gone, and the leases with it.
-        let _ = pool.release(&others);
-        of_use
+        granted
     }
 
     pub fn asked_in_vain(&mut self) {
@@ -111,10 +102,14 @@ impl Leases {
 }
 
 /// Asks for slots: what is free at once, and else in the pool's queue.
-fn ask(pool: &Pool, labels: &[String], asks: &Receiver<Ask>, out: &Sender<Event>) {
-    while let Ok(Ask { needs, count }) = asks.recv() {
+fn ask(pool: &Pool, settings: &Settings, asks: &Receiver<Ask>, out: &Sender<Event>) {
+    while let Ok(Ask { needs, count, mut avoid }) = asks.recv() {
         let mut request = Request::slots(count).cores(needs.slots).memory_mib(needs.memory_mib);
-        request.labels = labels.to_vec();
+        request.labels = settings.labels.clone();
+        request.among = settings.nodes.clone();
+        // Leases of more than these are given back when they come.
+        avoid.truncate(NODES_NAMED_MAX);
+        request.avoid = avoid;
         for resource in &needs.resources {
             request = request.resource(resource.name.clone(), resource.amount);
         }

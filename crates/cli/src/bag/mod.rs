@@ -1,6 +1,7 @@
 //! `mutirao bag`: thousands of independent tasks that finish whatever happens.
 
 mod control;
+mod credibility;
 mod ipar;
 mod java;
 mod keeper;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use control::Order;
 use keeper::{Kept, Manner};
-use mutirao_bag::{Added, Counts, Draft, Settings};
+use mutirao_bag::{Accept, Added, Counts, Draft, Settings};
 use place::Place;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,15 @@ Example: mutirao bag wait 7 && echo done")]
     /// Try tasks again that failed, were set aside or cancelled
     #[command(after_help = "Example: mutirao bag retry 7 failed && mutirao bag resume 7")]
     Retry(WhichArgs),
+    /// List what is known of nodes from bags whose results are checked
+    #[command(after_help = "\
+PASSED and FAILED are spot checks: questions whose answer is known. OUTVOTED are results that others overruled.
+A node that has failed one is given nothing in bags whose results are checked.
+
+Examples:
+  mutirao bag nodes
+  mutirao bag nodes --forget lab7      it was mended: believe it as one never seen before")]
+    Nodes(credibility::NodesArgs),
     /// Check the journal of a bag
     #[command(after_help = "Example: mutirao bag check 7")]
     Check {
@@ -118,6 +128,17 @@ pub struct FileArgs {
     /// The bag file (TOML)
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// When a result is accepted, whatever the file says: `first`, `majority of 3` or `credible 0.999`
+    #[arg(long, value_name = "HOW")]
+    pub accept: Option<Accept>,
+    /// The part of all attempts that are spot checks, whatever the file says
+    #[arg(long, value_name = "PART", value_parser = spot_part)]
+    pub spot_checks: Option<u32>,
+}
+
+fn spot_part(text: &str) -> Result<u32, String> {
+    let part = mutirao_bag::millionths(text).filter(|part| *part < 1_000_000);
+    part.ok_or_else(|| format!("`{text}` is no part from 0 to less than 1, such as 0.05"))
 }
 
 /// Tasks of a bag.
@@ -156,15 +177,15 @@ fn value(text: &str) -> Result<(String, String), String> {
 pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
     let form = cli.output;
     match command {
-        BagCommand::Run(args) => run_here(Place::submit(read(&args.file)?)?, cli.node.clone()),
-        BagCommand::Submit(args) => submit(read(&args.file)?, cli.node.as_deref(), form),
+        BagCommand::Run(args) => run_here(Place::submit(read(args)?)?, cli.node.clone()),
+        BagCommand::Submit(args) => submit(read(args)?, cli.node.as_deref(), form),
         BagCommand::Resume { bag, detach: false } => run_here(Place::find(bag)?, cli.node.clone()),
         BagCommand::Resume { bag, detach: true } => {
             let place = Place::find(bag)?;
             detach(&place, cli.node.as_deref())?;
             Ok(0)
         }
-        BagCommand::Plan(args) => plan(&read(&args.file)?, form),
+        BagCommand::Plan(args) => plan(&read(args)?, form),
         BagCommand::Add(args) => add(args),
         BagCommand::Ls => show::ls(form).map(|()| 0),
         BagCommand::Show(which) => {
@@ -182,6 +203,7 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
         BagCommand::Wait { bag } => follow(&Place::find(bag)?, false, form),
         BagCommand::Cancel(which) => order(which, Order::Cancel, "cancelled"),
         BagCommand::Retry(which) => order(which, Order::Retry, "will be tried again"),
+        BagCommand::Nodes(args) => credibility::run(args, form).map(|()| 0),
         BagCommand::Check { bag } => show::check(&Place::find(bag)?, form),
         BagCommand::Ipar(args) => ipar::run(cli, args),
         BagCommand::Report(args) => ipar::report(args),
@@ -197,17 +219,24 @@ pub fn keeper(bag: &str, node: Option<String>) -> Result<u8> {
     })
 }
 
-fn read(file: &Path) -> Result<Draft> {
+fn read(args: &FileArgs) -> Result<Draft> {
+    let file = &args.file;
     let name = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     let directory = std::env::current_dir().context("this directory cannot be found")?;
     let settings =
         here(file.file_stem().map_or_else(|| "bag".into(), |stem| stem.to_string_lossy().into_owned()))?;
     let load = |name: &str| {
-        std::fs::read_to_string(directory.join(name))
-            .map_err(|error| format!("`{name}` cannot be read: {error}"))
+        std::fs::read(directory.join(name)).map_err(|error| format!("`{name}` cannot be read: {error}"))
     };
-    mutirao_bag::read(&text, settings, &load).with_context(|| name.to_string())
+    let mut draft = mutirao_bag::read(&text, settings, &load).with_context(|| name.to_string())?;
+    let checks = &mut draft.settings.checks;
+    checks.accept = args.accept.unwrap_or(checks.accept);
+    checks.spot_millionths = args.spot_checks.unwrap_or(checks.spot_millionths);
+    if checks.spot_millionths > 0 && draft.templates.iter().all(|template| template.known.is_empty()) {
+        bail!("{name}: spot checks need a task with `known` answers, and none has any");
+    }
+    Ok(draft)
 }
 
 /// What holds for a bag that is submitted here.
@@ -248,6 +277,7 @@ fn summary(counts: &Counts) -> String {
         (counts.set_aside, "set aside"),
         (counts.cancelled, "cancelled"),
         (counts.barred, "barred by others that failed"),
+        (counts.withdrawn, "withdrawn with the results that had added them"),
     ];
     others
         .iter()

@@ -18,7 +18,7 @@ pub struct Place {
 }
 
 /// The directory of all bags.
-fn all() -> Result<PathBuf> {
+pub fn all() -> Result<PathBuf> {
     Ok(crate::membership::home()?.path().join("bags"))
 }
 

@@ -58,6 +58,7 @@ fn bag_value(place: &Place, bag: &Bag) -> Value {
         "bag": place.id, "name": bag.settings().name, "tasks": counts.all(), "counts": counts,
         "submitted_ms": bag.submitted_ms(), "lives": bag.lives(), "scheduler": bag.settings().scheduler,
         "directory": bag.settings().directory,
+        "lying_nodes": bag.caught().map(|(_, name)| name).collect::<Vec<_>>(),
     })
 }
 
@@ -86,6 +87,13 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
         counts.cancelled,
         counts.barred,
     );
+    for (_, name) in bag.caught() {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "{name} gave a wrong answer to a question whose answer is known: what rests on its word is done again"
+        );
+    }
     text += &task_table(views());
     put(&text)
 }
@@ -123,6 +131,7 @@ fn task_value(view: &TaskView<'_>) -> Value {
         "task": view.number, "name": format!("{}.{}", view.template.name, view.place),
         "template": view.template.name, "place": view.place, "state": view.verdict.word(), "values": values,
         "failures": view.tries.0, "crashes": view.tries.1, "result": null, "failure": null,
+        "agreed": view.voters(),
     });
     if let Some((attempt, node, cost)) = view.result() {
         value["result"] = json!({

@@ -4,7 +4,7 @@ use crate::Error;
 use mutirao_wire::node::{Arch, Bundle, Layout, NodeRef, Note, Resource, Want};
 use mutirao_wire::plugin::Operation;
 use mutirao_wire::wait::{Wait, WaitEnd};
-use mutirao_wire::{Handle, LeaseId};
+use mutirao_wire::{Handle, LeaseId, NodeId};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -121,6 +121,10 @@ pub struct Request {
     pub labels: Vec<String>,
     /// Labels that no lender may have.
     pub without: Vec<String>,
+    /// Names of nodes: only these will do, if there are any.
+    pub among: Vec<String>,
+    /// Nodes that will not do.
+    pub avoid: Vec<NodeId>,
     /// Name of a node: only it, and the nodes below it in the tree, will do.
     pub below: Option<String>,
     /// How many edges of the tree the search may go from this machine's node.
@@ -142,6 +146,8 @@ impl Request {
             arch: None,
             labels: Vec::new(),
             without: Vec::new(),
+            among: Vec::new(),
+            avoid: Vec::new(),
             below: None,
             hops: None,
             workers: true,
@@ -224,6 +230,8 @@ impl Request {
             arch: self.arch,
             labels: self.labels.clone(),
             without: self.without.clone(),
+            among: self.among.clone(),
+            avoid: self.avoid.clone(),
             below: self.below.clone(),
             hops: self.hops,
         }

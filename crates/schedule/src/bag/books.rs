@@ -53,6 +53,10 @@ impl Floor {
         });
     }
 
+    pub(super) fn add_counted(&mut self, task: u64, site: u32) {
+        self.change_live(task, |live| live.counted.push(site));
+    }
+
     fn change_live(&mut self, task: u64, change: impl FnOnce(&mut Live)) {
         if !self.tasks.contains_key(&task) {
             return;

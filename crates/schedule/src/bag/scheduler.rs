@@ -56,6 +56,10 @@ impl<P: Policy + ?Sized> Scheduler<P> {
                 self.floor.set_votes(task, votes);
                 self.policy.changed(&self.floor, Change::Task(task));
             }
+            Event::Counted { task, site } => {
+                self.floor.add_counted(task, site);
+                self.policy.changed(&self.floor, Change::Task(task));
+            }
             Event::WorkerUp { worker, site, offers, ahead } => {
                 if self.floor.site(worker).is_none() {
                     self.floor.add_worker(worker, Worker::new(site, offers.normal(), ahead));

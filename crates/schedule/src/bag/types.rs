@@ -47,6 +47,14 @@ pub enum Event {
         /// How many, those it had counted too.
         votes: u8,
     },
+    /// A result of a task counts that came from this site in an earlier life of the engine: none more is wanted
+    /// from there.
+    Counted {
+        /// The task, which is ready.
+        task: u64,
+        /// The site.
+        site: u32,
+    },
     /// A lease is ready to run tasks, none of which it knows yet.
     WorkerUp {
         /// The engine's number for it.

@@ -14,6 +14,15 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The two together.
+    pub fn plus(self, other: Standing) -> Standing {
+        Standing {
+            passed: self.passed.saturating_add(other.passed),
+            failed: self.failed.saturating_add(other.failed),
+            outvoted: self.outvoted.saturating_add(other.outvoted),
+        }
+    }
+
     /// Whether it has ever failed a spot check: nothing it says counts any more.
     pub fn is_caught(&self) -> bool {
         self.failed > 0

@@ -95,6 +95,8 @@ pub struct Judge {
     standings: Standings,
     /// Tasks on which votes are not enough yet.
     open: BTreeMap<u64, Vec<Vote>>,
+    /// What was learnt of nodes since it was asked for last.
+    news: BTreeMap<NodeId, Standing>,
     /// What was accepted because of a node; kept only where nodes can be caught.
     relied: BTreeMap<NodeId, Vec<u64>>,
 }
@@ -111,8 +113,8 @@ impl Judge {
             _ if !(0.0..1.0).contains(&checks) => return Err(RuleError::Checks(checks)),
             _ => {}
         }
-        let (open, relied) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Judge { rule, checks, chance: secret, standings, open, relied })
+        let (open, news, relied) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Judge { rule, checks, chance: secret, standings, open, news, relied })
     }
 
     /// How many votes a task wants at first.
@@ -120,6 +122,32 @@ impl Judge {
         match self.rule {
             Rule::First | Rule::Credible { .. } => 1,
             Rule::Majority { of } => of / 2 + 1,
+        }
+    }
+
+    /// How many votes a task wants now, those there are included.
+    pub fn wanted(&self, task: u64) -> u8 {
+        self.open.get(&task).map_or(self.votes(), |votes| self.wants(votes).max(self.votes()))
+    }
+
+    /// A vote of an earlier life. What such votes lead to says [`restored`](Judge::restored).
+    pub fn restore_vote(&mut self, task: u64, vote: Vote) {
+        if !self.standings.of(vote.node).is_caught() {
+            self.open.entry(task).or_default().push(vote);
+        }
+    }
+
+    /// Tasks for which the votes of an earlier life suffice, which ended before that was written down.
+    pub fn restored(&mut self) -> Vec<(u64, Verdict)> {
+        let open: Vec<u64> = self.open.keys().copied().collect();
+        let decided = open.into_iter().map(|task| (task, self.decide(task)));
+        decided.filter(|(_, verdict)| !matches!(verdict, Verdict::More { .. })).collect()
+    }
+
+    /// A task was accepted in an earlier life because of these nodes.
+    pub fn restore_accepted(&mut self, task: u64, nodes: &[NodeId]) {
+        if self.checks > 0.0 {
+            nodes.iter().for_each(|node| self.relied.entry(*node).or_default().push(task));
         }
     }
 
@@ -156,6 +184,7 @@ impl Judge {
     pub fn checked(&mut self, node: NodeId, right: bool) -> Vec<(u64, Verdict)> {
         if right {
             self.standings.pass(node);
+            self.news(node).passed += 1;
             return Vec::new();
         }
         self.caught(node)
@@ -166,8 +195,18 @@ impl Judge {
         &self.standings
     }
 
+    /// What was learnt of each node since this was asked last, to be added to what is kept of it.
+    pub fn take_news(&mut self) -> BTreeMap<NodeId, Standing> {
+        std::mem::take(&mut self.news)
+    }
+
+    fn news(&mut self, node: NodeId) -> &mut Standing {
+        self.news.entry(node).or_default()
+    }
+
     fn caught(&mut self, node: NodeId) -> Vec<(u64, Verdict)> {
         self.standings.catch(node);
+        self.news(node).failed += 1;
         let mut changed: Vec<_> = self.relied.remove(&node).unwrap_or_default().into_iter().collect();
         changed.sort_unstable();
         changed.dedup();
@@ -195,17 +234,21 @@ impl Judge {
         if let Some(result) = stands {
             return self.accept(task, result);
         }
-        let count = votes.len() as u8;
-        if count >= VOTES_MAX {
+        if votes.len() >= usize::from(VOTES_MAX) {
             self.open.remove(&task);
             return Verdict::Undecided;
         }
+        Verdict::More { votes: self.wants(votes) }
+    }
+
+    /// How many votes are wanted where these do not suffice.
+    fn wants(&self, votes: &[Vote]) -> u8 {
         let most = groups(votes).map(|(_, group)| group.len() as u8).max().unwrap_or(0);
         let more = match self.rule {
             Rule::First | Rule::Credible { .. } => 1,
             Rule::Majority { of } => of / 2 + 1 - most,
         };
-        Verdict::More { votes: (count + more).min(VOTES_MAX) }
+        (votes.len() as u8 + more).min(VOTES_MAX)
     }
 
     fn accept(&mut self, task: u64, result: BlobHash) -> Verdict {
@@ -219,6 +262,7 @@ impl Judge {
         }
         for vote in votes.iter().filter(|vote| vote.result != result) {
             self.standings.outvoted(vote.node);
+            self.news(vote.node).outvoted += 1;
         }
         Verdict::Accept { attempt }
     }
