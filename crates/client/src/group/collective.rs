@@ -159,6 +159,27 @@ impl Group {
         Ok(Some(value))
     }
 
+    /// Joins the bytes of all ranks to those of one at the rank `root`; elsewhere there is `None`. `join` adds the
+    /// second to the first; as for [`reduce`](Self::reduce) in whatever order.
+    pub fn reduce_bytes(
+        &self,
+        root: u32,
+        mut bytes: Vec<u8>,
+        mut join: impl FnMut(&mut Vec<u8>, &[u8]),
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let (before, size) = (self.before(root)?, self.size());
+        for (distance, to, from) in self.rounds()? {
+            if before % (2 * distance) == distance {
+                to.post(bytes)?;
+                return Ok(None);
+            }
+            if before + distance < size {
+                join(&mut bytes, &from.receive()?);
+            }
+        }
+        Ok(Some(bytes))
+    }
+
     /// Joins the values of all ranks to one, which all get. `join` as for [`reduce`](Self::reduce).
     pub fn reduce_all<T: Serialize + DeserializeOwned>(
         &self,

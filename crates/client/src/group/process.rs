@@ -171,6 +171,38 @@ impl Group {
         calls::select(&self.shared, &indexes, timeout)
     }
 
+    /// For event loops: a descriptor that is readable when a channel that was [armed](Self::arm) may have something.
+    /// It lives as long as the group; nobody is to read from it or close it.
+    pub fn event_fd(&self) -> Result<Arc<OwnedFd>, Error> {
+        self.shared.event_fd()
+    }
+
+    /// Before waiting for [`event_fd`](Self::event_fd), each time: asks that it become readable once one of these
+    /// inputs has a message or an error to tell. True if one has already: then look, and do not wait. Leave out those
+    /// that have ended; channels that other threads use at this moment are left to them. Where a channel has several
+    /// receivers, a message that was asked for so is this process's.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mutirao::group::Error> {
+    /// # let group = mutirao::group::Group::open()?;
+    /// # fn wait_for(_: &std::os::fd::OwnedFd) {}
+    /// # fn handle(_: Vec<u8>) {}
+    /// let (events, input) = (group.event_fd()?, group.input(0)?);
+    /// loop {
+    ///     while let Some(message) = input.try_receive()? {
+    ///         handle(message);
+    ///     }
+    ///     if !group.arm(&[&input])? {
+    ///         wait_for(&events); // and for whatever else the program waits for
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn arm(&self, inputs: &[&Input]) -> Result<bool, Error> {
+        let indexes: Vec<usize> = inputs.iter().map(|input| input.index).collect();
+        self.shared.arm(&indexes)
+    }
+
     /// Leaves the group: waits until all that is stored was received, then tells the other ends that no more comes.
     /// After an error messages may be lost. Whoever does not call it may lose what was stored last.
     pub fn close(self) -> Result<(), Error> {

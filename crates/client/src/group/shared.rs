@@ -4,6 +4,8 @@
 //! While the program does something else, one helper thread looks after the output channels that need it:
 //! messages that have not left yet, and receivers that ask.
 
+mod events;
+
 use super::Error;
 use super::conduit::Handle;
 use super::line::{Line, LineEvent};
@@ -61,6 +63,8 @@ pub(super) struct Inner {
     queued: usize,
     has_helper: bool,
     helper_alarm: Option<Arc<Alarm>>,
+    /// Once the program has an event loop of its own.
+    events: Option<events::Events>,
     is_over: bool,
 }
 
@@ -100,6 +104,7 @@ impl Shared {
             queued: 0,
             has_helper: false,
             helper_alarm: None,
+            events: None,
             is_over: false,
         };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), freed: Condvar::new() });

@@ -354,6 +354,63 @@ fn whoever_selects_gets_the_channel_that_has_something() {
     });
 }
 
+/// Sleeps until a descriptor is readable.
+fn wait_for(fd: &std::os::fd::OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let long = Timespec::try_from(LONG).unwrap();
+    let ready = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&long)).unwrap();
+    assert_eq!(ready, 1, "nothing happens in {LONG:?}");
+}
+
+#[test]
+fn an_event_loop_waits_for_several_channels_on_one_descriptor() {
+    for over in WAYS {
+        let mut plans = plans(4);
+        // From one each, and one that two receivers share.
+        join(&mut plans, &[1], &[0], Some(Mode::Async));
+        join(&mut plans, &[2], &[0], Some(Mode::Async));
+        join(&mut plans, &[1], &[0, 3], Some(Mode::Async));
+        let received = std::sync::atomic::AtomicUsize::new(0);
+        run(&plans, over, |group| {
+            match group.rank() {
+                1 | 2 => {
+                    for i in 0..50_u8 {
+                        for output in 0..group.outputs() as u32 {
+                            group.output(output).unwrap().post(pattern(1 + usize::from(i) * 300, 1)).unwrap();
+                        }
+                        if i % 16 == 0 {
+                            std::thread::sleep(Duration::from_millis(3));
+                        }
+                    }
+                }
+                _ => {
+                    let events = group.event_fd().unwrap();
+                    let inputs: Vec<_> = (0..group.inputs() as u32).map(|i| group.input(i).unwrap()).collect();
+                    let mut open: Vec<_> = inputs.iter().collect();
+                    while !open.is_empty() {
+                        open.retain(|input| loop {
+                            match input.try_receive() {
+                                Ok(Some(message)) => {
+                                    assert_eq!(message, pattern(message.len(), 1));
+                                    received.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                }
+                                Ok(None) => return true,
+                                Err(Error::Ended { .. }) => return false,
+                                Err(error) => panic!("{error}"),
+                            }
+                        });
+                        if !open.is_empty() && !group.arm(&open).unwrap() {
+                            wait_for(&events);
+                        }
+                    }
+                }
+            }
+            group.close().unwrap();
+        });
+        assert_eq!(received.into_inner(), 150);
+    }
+}
+
 #[test]
 fn mixed_modes_are_refused_by_name() {
     let mut plans = plans(2);
@@ -436,6 +493,9 @@ fn collectives_of_every_small_group_are_right() {
                 assert_eq!(gathered, if rank == root { all } else { Vec::new() });
                 let sum = group.reduce(root, u64::from(rank), |a, b| a + b).unwrap();
                 assert_eq!(sum, (rank == root).then(|| (0..u64::from(size)).sum()));
+                let most = |all: &mut Vec<u8>, came: &[u8]| all[0] = all[0].max(came[0]);
+                let joined = group.reduce_bytes(root, vec![rank as u8], most).unwrap();
+                assert_eq!(joined, (rank == root).then(|| vec![size as u8 - 1]));
             }
             let blocks = (0..size as u8).map(|to| vec![rank as u8, to]).collect();
             let came = group.all_to_all_bytes(blocks).unwrap();
