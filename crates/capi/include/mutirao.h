@@ -23,10 +23,10 @@
  *   - Functions that can fail return an error object; NULL is success. Free it with
  *     mutirao_error_delete(). When a function fails, what its output pointers point to is unchanged.
  *   - What a function hands out through a pointer belongs to the caller, who frees it with the
- *     matching ..._delete() or mutirao_close().
+ *     matching ..._delete() or ..._close().
  *   - Lists belong to their list object and live as long as it.
- *   - All functions but mutirao_init() and mutirao_close() may be called from any thread, several at
- *     once; but not in a process forked from the one that opened the pool.
+ *   - All functions but mutirao_init() and ..._close() may be called from any thread, several at
+ *     once; but not in a process forked from the one that opened the pool or the group.
  *   - Structures that the caller fills begin with `size`: set it to sizeof the structure (the
  *     ..._INIT macros do), so that later versions may add members.
  *   - Texts are UTF-8 and end with a zero byte. Times are milliseconds; -1 waits without limit.
@@ -79,7 +79,11 @@ typedef enum mutirao_code {
     MUTIRAO_E_NOT_PERMITTED = 16,     /* every node that an order concerns refuses it            */
     MUTIRAO_E_CLOSED = 17,            /* the pool is closed, or lost its node during the call    */
     MUTIRAO_E_INTERNAL = 18,          /* a fault of the library or the node; please report it    */
-    MUTIRAO_E_SYSTEM = 19             /* the system refuses something, such as a descriptor      */
+    MUTIRAO_E_SYSTEM = 19,            /* the system refuses something, such as a descriptor      */
+    MUTIRAO_E_NO_GROUP = 20,          /* `mutirao group run` has not started this process        */
+    MUTIRAO_E_MODE = 21,              /* one end of a channel is synchronous, the other is not   */
+    MUTIRAO_E_ENDED = 22,             /* every process at the other end of a channel has left    */
+    MUTIRAO_E_PEER_LOST = 23          /* a process at the other end, or the group, is lost       */
 } mutirao_code;
 
 typedef struct mutirao_error mutirao_error;
@@ -102,6 +106,8 @@ typedef struct mutirao_bytes {
     size_t size;
 } mutirao_bytes;
 
+/* Bytes to be filled, zero at first. */
+mutirao_error *mutirao_bytes_new(size_t size, mutirao_bytes *bytes);
 /* Frees the bytes and sets the members to zero. NULL, and members that are zero, are allowed. */
 void mutirao_bytes_delete(mutirao_bytes *bytes);
 
@@ -425,6 +431,126 @@ mutirao_error *mutirao_tree_add(mutirao_pool *pool, const char *parent, const ch
 mutirao_error *mutirao_tree_remove(mutirao_pool *pool, const char *node, int drain);
 /* Moves a node, with all below it, under another. Work there is not disturbed. */
 mutirao_error *mutirao_tree_move(mutirao_pool *pool, const char *node, const char *parent);
+
+/* ------------------------------------------------------------------------------------------------
+ * Groups: processes that exchange messages over channels
+ *
+ * `mutirao group run FILE` starts the processes that an application file names, and joins them by channels. A
+ * process needs neither mutirao_init() nor a pool; spd.h is a smaller interface to the same channels. A program
+ * uses one of the two.
+ *
+ * A channel is used in one of two ways at both of its ends: synchronously (send) or asynchronously (post);
+ * receiving follows the sender. MUTIRAO_E_MODE at both ends if they differ. Each message is received by exactly one
+ * process, and what one process sends over a channel is received in that order. MUTIRAO_E_ENDED when every process
+ * at the other end has left the group, MUTIRAO_E_PEER_LOST when one of them is lost.
+ * --------------------------------------------------------------------------------------------- */
+
+typedef struct mutirao_group mutirao_group;
+/* Belongs to its group and lives as long as it. */
+typedef struct mutirao_channel mutirao_channel;
+
+typedef struct mutirao_place {
+    const char *group;   /* its name; lives as long as the group, as does the next */
+    const char *program; /* the program this process is an instance of             */
+    uint32_t instance;   /* which one, from 0                                      */
+    uint32_t rank;       /* number of the process in the group, from 0             */
+    uint32_t processes;  /* of the group                                           */
+    uint32_t inputs;     /* channels of this process                               */
+    uint32_t outputs;
+    uint32_t reserved;
+} mutirao_place;
+
+/* Takes this process's place in its group: first of all, once. */
+mutirao_error *mutirao_group_open(mutirao_group **group);
+/* Leaves the group: waits until all that was posted has been received, then tells the other ends that no more
+ * comes. Frees the group and its channels, also when it fails: then messages may be lost. A process that ends without
+ * it may lose what it posted last. NULL is allowed. No other thread may use the group any more. */
+mutirao_error *mutirao_group_close(mutirao_group *group);
+/* Who this process is. */
+mutirao_error *mutirao_group_place(const mutirao_group *group, mutirao_place *place);
+/* A channel by its number in the application file; input and output channels are numbered apart, each from 0. */
+mutirao_error *mutirao_group_input(const mutirao_group *group, uint32_t number, mutirao_channel **channel);
+mutirao_error *mutirao_group_output(const mutirao_group *group, uint32_t number, mutirao_channel **channel);
+
+/* Sends a message from where it lies, without a copy here, and waits until it is received. After MUTIRAO_E_TIMEOUT it
+ * is on its way all the same and will be received in its turn; `data` is not used any more then. A message may
+ * have 2^40 bytes. */
+mutirao_error *mutirao_channel_send(mutirao_channel *output, const void *data, size_t size, int timeout_ms);
+/* Stores a copy of a message until it is received. Waits only while as much is stored as the application file
+ * allows; after MUTIRAO_E_TIMEOUT nothing was stored. */
+mutirao_error *mutirao_channel_post(mutirao_channel *output, const void *data, size_t size, int timeout_ms);
+/* The same without a copy: the message, made by mutirao_bytes_new() or received, becomes the library's, and its
+ * members zero. When it fails the message is the caller's, as it was. */
+mutirao_error *mutirao_channel_post_bytes(mutirao_channel *output, mutirao_bytes *message, int timeout_ms);
+/* Messages that were sent and not received as far as is known here, and what storing them takes. Either may be NULL. */
+mutirao_error *mutirao_channel_stored(const mutirao_channel *output, size_t *messages, uint64_t *bytes);
+
+/* Receives the next message, in the memory it came into. MUTIRAO_E_TIMEOUT if none comes in time; 0 does not wait. */
+mutirao_error *mutirao_channel_receive(mutirao_channel *input, int timeout_ms, mutirao_bytes *message);
+/* Receives into room of one's own; the message is copied once at most on this side. `size` may be NULL.
+ * MUTIRAO_E_TOO_LARGE if it does not fit: then it stays, and `data` may have been written to. */
+mutirao_error *mutirao_channel_receive_into(mutirao_channel *input, void *data, size_t room, int timeout_ms,
+                                            size_t *size);
+/* Waits until one of several inputs of a group has a message; its index. Members may be NULL and are passed over.
+ * MUTIRAO_E_ENDED when all have ended. Where a channel has several receivers, a message that was asked for meanwhile
+ * is this process's. */
+mutirao_error *mutirao_channel_select(mutirao_channel *const *inputs, size_t count, int timeout_ms, size_t *index);
+
+/* For event loops: a descriptor that is readable when a channel that was armed may have something. It belongs to
+ * the group; do not read from it or close it. -1 if there can be none. */
+int mutirao_group_event_fd(const mutirao_group *group);
+/* To be called each time before waiting for the descriptor: asks that it become readable once one of these inputs
+ * has a message, or an error to tell. `ready` is then 0; otherwise one has already: look, and do not wait. Leave out (or
+ * make NULL) those that have ended. Channels that other threads use at this moment are left to them. */
+mutirao_error *mutirao_channel_arm(mutirao_channel *const *inputs, size_t count, int *ready);
+
+/* Collectives, for groups whose file says `collectives = true`: all processes call the same ones in the same order, with
+ * the same size and root. MUTIRAO_E_ARGUMENT where they do not agree; some may then have what others lack.
+ *
+ * Returns when all processes have come here. */
+mutirao_error *mutirao_group_barrier(mutirao_group *group);
+/* Gives the `data` of the rank `root` to all. */
+mutirao_error *mutirao_group_broadcast(mutirao_group *group, uint32_t root, void *data, size_t size);
+/* `blocks` of the rank `root`, of `size` bytes each, one for each rank: gives each its own. */
+mutirao_error *mutirao_group_scatter(mutirao_group *group, uint32_t root, const void *blocks, size_t size,
+                                     void *block);
+/* Brings the blocks of all ranks to `blocks` of the rank `root`, in order of their ranks; elsewhere it may be NULL. */
+mutirao_error *mutirao_group_gather(mutirao_group *group, uint32_t root, const void *block, size_t size,
+                                    void *blocks);
+/* Gives each rank its block of those of every rank: `received` is in order of the ranks that gave them. */
+mutirao_error *mutirao_group_all_to_all(mutirao_group *group, const void *blocks, size_t size, void *received);
+/* Adds `from` to `into`, whatever adding is: it must not mind in which order it is applied, nor to which of two
+ * first. Both are aligned for any type. */
+typedef void (*mutirao_join)(void *into, const void *from, size_t size, void *context);
+/* Joins the `data` of all ranks to one at the rank `root`, in its place; elsewhere `data` stays. */
+mutirao_error *mutirao_group_reduce(mutirao_group *group, uint32_t root, void *data, size_t size,
+                                    mutirao_join join, void *context);
+/* The same, for all ranks. */
+mutirao_error *mutirao_group_reduce_all(mutirao_group *group, void *data, size_t size, mutirao_join join,
+                                        void *context);
+
+/* Programs that go in steps: they compute, exchange messages, and meet. It says where their time goes. For one
+ * thread. */
+typedef struct mutirao_superstep mutirao_superstep;
+
+typedef struct mutirao_times {
+    uint64_t computing_ns;  /* spent by the program itself                       */
+    uint64_t exchanging_ns; /* spent after mutirao_superstep_exchange()          */
+    uint64_t waiting_ns;    /* spent on waiting for the others, at ends of steps */
+    uint32_t steps;         /* that were finished                                */
+    uint32_t reserved;
+} mutirao_times;
+
+/* The first step begins, with computing. Use it before the group is closed. */
+mutirao_error *mutirao_superstep_begin(const mutirao_group *group, mutirao_superstep **superstep);
+/* Computing is over in this step; what follows is exchange. */
+void mutirao_superstep_exchange(mutirao_superstep *superstep);
+/* Ends the step: waits for all processes to end theirs. The next begins, with computing. */
+mutirao_error *mutirao_superstep_meet(mutirao_superstep *superstep);
+/* Where the time went in the steps that are over. */
+mutirao_error *mutirao_superstep_times(const mutirao_superstep *superstep, mutirao_times *times);
+/* Frees it. NULL is allowed. */
+void mutirao_superstep_delete(mutirao_superstep *superstep);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,7 @@
 //! Common routines: versions, errors, data, the table of operations.
 
-use crate::convert;
-use crate::error::{Error, outcome, value};
+use crate::convert::{self, output};
+use crate::error::{Code, Error, outcome, value};
 use crate::operation::Operation;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
@@ -23,6 +23,22 @@ impl Bytes {
         bytes.reserve_exact(1);
         bytes.push(0);
         Bytes { data: Box::into_raw(bytes.into_boxed_slice()).cast(), size }
+    }
+
+    /// Takes bytes back from C, which has none then.
+    ///
+    /// # Safety
+    /// They are all zero or as this library handed them out.
+    pub unsafe fn take_back(&mut self) -> Vec<u8> {
+        let Bytes { data, size } = std::mem::replace(self, Bytes { data: null_mut(), size: 0 });
+        if data.is_null() {
+            return Vec::new();
+        }
+        let whole = std::ptr::slice_from_raw_parts_mut(data.cast::<u8>(), size + 1);
+        // SAFETY: `hand_out` has made it of a box with one byte more than `size`.
+        let mut bytes = unsafe { Box::from_raw(whole) }.into_vec();
+        bytes.truncate(size);
+        bytes
     }
 }
 
@@ -92,12 +108,28 @@ pub unsafe extern "C" fn mutirao_error_delete(error: *mut Error) {
 pub unsafe extern "C" fn mutirao_bytes_delete(bytes: *mut Bytes) {
     // SAFETY: the caller's promise.
     let Some(bytes) = (unsafe { bytes.as_mut() }) else { return };
-    let Bytes { data, size } = std::mem::replace(bytes, Bytes { data: null_mut(), size: 0 });
-    if !data.is_null() {
-        let whole = std::ptr::slice_from_raw_parts_mut(data.cast::<u8>(), size + 1);
-        // SAFETY: `hand_out` has made it of a box with one byte more than `size`.
-        value((), || drop(unsafe { Box::from_raw(whole) }));
-    }
+    // SAFETY: the caller's promise.
+    value((), || drop(unsafe { bytes.take_back() }));
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// `bytes` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_bytes_new(size: usize, bytes: *mut Bytes) -> *mut Error {
+    outcome(|| {
+        let into = output(bytes, "bytes")?;
+        let mut room = Vec::new();
+        let length = size.checked_add(1).filter(|length| room.try_reserve_exact(*length).is_ok());
+        if length.is_none() {
+            return Err(Error::new(Code::System, &format!("there is no memory for {size} bytes")));
+        }
+        room.resize(size, 0);
+        // SAFETY: not NULL; that it can be written is the caller's promise.
+        unsafe { into.write(Bytes::hand_out(room)) };
+        Ok(())
+    })
 }
 
 /// See mutirao.h.

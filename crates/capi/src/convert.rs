@@ -104,6 +104,24 @@ pub unsafe fn bytes<'a>(pointer: *const c_void, size: usize, name: &str) -> Resu
     unsafe { slice(pointer.cast::<u8>(), size, name) }
 }
 
+/// Room for bytes from C; NULL is allowed for none.
+///
+/// # Safety
+/// `pointer` is NULL or points to `size` bytes that nothing else looks at while `'a` lasts.
+pub unsafe fn room<'a>(pointer: *mut c_void, size: usize, name: &str) -> Result<&'a mut [u8], Error> {
+    if size == 0 {
+        return Ok(&mut []);
+    }
+    if pointer.is_null() {
+        return Err(Error::null(name));
+    }
+    if size > isize::MAX as usize {
+        return Err(Error::argument(&format!("`{name}` cannot have {size} bytes")));
+    }
+    // SAFETY: not NULL, not longer than memory; the rest is the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast::<u8>(), size) })
+}
+
 /// A structure that the caller fills and that may grow in later versions.
 ///
 /// # Safety

@@ -29,6 +29,10 @@ pub enum Code {
     Closed = 17,
     Internal = 18,
     System = 19,
+    NoGroup = 20,
+    Mode = 21,
+    Ended = 22,
+    PeerLost = 23,
 }
 
 /// `mutirao_error`.

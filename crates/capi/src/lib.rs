@@ -16,10 +16,14 @@ mod calls;
 #[allow(unsafe_code)]
 mod charter;
 #[allow(unsafe_code)]
+mod collective;
+#[allow(unsafe_code)]
 mod common;
 #[allow(unsafe_code)]
 mod convert;
 mod error;
+#[allow(unsafe_code)]
+mod group;
 #[allow(unsafe_code)]
 mod ipar;
 #[allow(unsafe_code)]
@@ -29,6 +33,8 @@ mod operation;
 mod pool;
 #[allow(unsafe_code)]
 mod spd;
+#[allow(unsafe_code)]
+mod superstep;
 
 #[cfg(test)]
 #[allow(unsafe_code)]

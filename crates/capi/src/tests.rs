@@ -6,9 +6,11 @@ use crate::calls::CallOptions;
 use crate::common::{Bytes, mutirao_bytes_delete};
 use crate::convert::{Sized, sized};
 use crate::error::{Code, Error};
+use crate::group::Place;
 use crate::operation::{
     Operation, ResultSlot, mutirao_result_fail, mutirao_result_reserve, mutirao_result_set,
 };
+use crate::superstep::Times;
 use mutirao::raw::wire::limits::CALL_BYTES_MAX;
 use mutirao::raw::wire::stream::failure;
 use mutirao::raw::{CallError, CallErrorKind, Failure};
@@ -30,7 +32,7 @@ macro_rules! layout {
 
 #[test]
 fn structures_are_laid_out_as_in_the_header() {
-    let layouts: [(&str, Vec<(usize, String)>); 8] = [
+    let layouts: [(&str, Vec<(usize, String)>); 10] = [
         layout!(Bytes = "mutirao_bytes" { data, size }),
         layout!(Operation = "mutirao_operation" { name, function, flags }),
         layout!(Options = "mutirao_options" {
@@ -43,6 +45,8 @@ fn structures_are_laid_out_as_in_the_header() {
         layout!(Resource = "mutirao_resource" { name, amount }),
         layout!(Lease = "mutirao_lease" { id, node, slots, local, ready }),
         layout!(CallOptions = "mutirao_call_options" { size, limit_ms, reserved, done, context }),
+        layout!(Place = "mutirao_place" { group, program, instance, rank, processes, inputs, outputs, reserved }),
+        layout!(Times = "mutirao_times" { computing_ns, exchanging_ns, waiting_ns, steps, reserved }),
         layout!(Node = "mutirao_node" {
             name, id, parent, slots_total, slots_free, load, up_s, state, arch, confinement
         }),
@@ -75,7 +79,7 @@ fn structures_are_laid_out_as_in_the_header() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn codes() -> [(Code, &'static str); 19] {
+fn codes() -> [(Code, &'static str); 23] {
     [
         (Code::Argument, "ARGUMENT"),
         (Code::NoNode, "NO_NODE"),
@@ -96,6 +100,10 @@ fn codes() -> [(Code, &'static str); 19] {
         (Code::Closed, "CLOSED"),
         (Code::Internal, "INTERNAL"),
         (Code::System, "SYSTEM"),
+        (Code::NoGroup, "NO_GROUP"),
+        (Code::Mode, "MODE"),
+        (Code::Ended, "ENDED"),
+        (Code::PeerLost, "PEER_LOST"),
     ]
 }
 

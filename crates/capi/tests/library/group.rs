@@ -24,26 +24,28 @@ fn plan(program: &str, instance: u32, rank: u32, size: u32) -> ProcessPlan {
     }
 }
 
-/// Joins output channel 0 of some to input channel 0 of others.
+/// Joins the next output channel of some to the next input channel of others.
 fn join(plans: &mut [ProcessPlan], from: &[u32], to: &[u32]) {
     let shape = match (from.len(), to.len()) {
         (1, 1) => Shape::OneToOne,
         (1, _) => Shape::OneToMany,
         _ => Shape::ManyToOne,
     };
-    let peer = |from: u32, to: u32, there: u32, plans: &[ProcessPlan]| Peer {
-        pipe: u64::from(from) * 1000 + u64::from(to),
+    // Of each the same number of channels is joined already.
+    let (port_out, port_in) = (plans[from[0] as usize].outputs.len(), plans[to[0] as usize].inputs.len());
+    let peer = |from: u32, to: u32, there: u32, port: usize, plans: &[ProcessPlan]| Peer {
+        pipe: u64::from(from) * 1000 + u64::from(to) + port_out as u64 * 100_000,
         program: plans[there as usize].program.clone(),
         instance: plans[there as usize].instance,
-        port: 0,
+        port: port as u32,
         rank: there,
     };
     for f in from {
-        let peers = to.iter().map(|t| peer(*f, *t, *t, plans)).collect();
+        let peers = to.iter().map(|t| peer(*f, *t, *t, port_in, plans)).collect();
         plans[*f as usize].outputs.push(PortPlan { mode: None, one: from.len() == 1, shape, peers });
     }
     for t in to {
-        let peers = from.iter().map(|f| peer(*f, *t, *f, plans)).collect();
+        let peers = from.iter().map(|f| peer(*f, *t, *f, port_out, plans)).collect();
         plans[*t as usize].inputs.push(PortPlan { mode: None, one: to.len() == 1, shape, peers });
     }
 }
@@ -98,6 +100,26 @@ fn the_application_of_the_sources_draws_the_mandelbrot_set() {
         let point = |x: usize, y: usize| picture[head.len() + y * 90 + x];
         // The origin never escapes, the corner does at once.
         assert_eq!((point(75, 45), point(0, 0)), (255, 1));
+        drop(direct);
+    }
+}
+
+#[test]
+fn channels_do_in_c_what_the_header_says() {
+    let scene = Scene::new();
+    let source = root().join("crates/capi/tests/c/channels.c");
+    let program = compile(&source, scene.directory.path(), Linking::Shared);
+    for over in [Over::Rings(64 * 1024), Over::Sockets] {
+        let mut plans = vec![plan("channels", 0, 0, 2), plan("channels", 1, 1, 2)];
+        join(&mut plans, &[0], &[1]);
+        join(&mut plans, &[0], &[1]);
+        join(&mut plans, &[1], &[0]);
+        let (direct, places) = Direct::new(&plans, over).unwrap();
+        let both: Vec<Child> = places
+            .into_iter()
+            .map(|place| in_group(&scene, &program, place).stderr(Stdio::piped()).spawn().unwrap())
+            .collect();
+        both.into_iter().for_each(finish);
         drop(direct);
     }
 }

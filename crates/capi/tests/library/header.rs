@@ -34,6 +34,19 @@ fn complaints(mut compiler: Command, language: &str, standard: &str, text: &str)
 /// Uses every macro that fills something.
 const USE: &str = "#include <mutirao.h>\n#include <mutirao.h>\n\
     static int f(const void *arg, size_t size, mutirao_result *result) { return mutirao_result_set(result, arg, size); }\n\
+    static void join(void *into, const void *from, size_t size, void *context) { (void)from; (void)size; (void)context; *(char *)into = 0; }\n\
+    static int in_group(void)\n\
+    {\n\
+        mutirao_group *group; mutirao_channel *channel[1]; mutirao_bytes bytes; size_t index; char data[8];\n\
+        mutirao_error_delete(mutirao_group_open(&group));\n\
+        mutirao_error_delete(mutirao_group_input(group, 0, channel));\n\
+        mutirao_error_delete(mutirao_channel_select(channel, 1, 100, &index));\n\
+        mutirao_error_delete(mutirao_channel_receive(channel[0], -1, &bytes));\n\
+        mutirao_bytes_delete(&bytes);\n\
+        mutirao_error_delete(mutirao_group_reduce(group, 0, data, sizeof data, join, NULL));\n\
+        mutirao_error_delete(mutirao_group_close(group));\n\
+        return 0;\n\
+    }\n\
     int main(int argc, char **argv)\n\
     {\n\
         static const mutirao_operation operations[] = {{\"f\", f, MUTIRAO_REPEATABLE}};\n\
@@ -41,7 +54,7 @@ const USE: &str = "#include <mutirao.h>\n#include <mutirao.h>\n\
         mutirao_request request = MUTIRAO_REQUEST_INIT;\n\
         mutirao_call_options call = MUTIRAO_CALL_OPTIONS_INIT;\n\
         mutirao_error_delete(mutirao_init(&argc, &argv, operations, 1));\n\
-        return (int)(options.size + request.size + call.size);\n\
+        return (int)(options.size + request.size + call.size) + in_group();\n\
     }\n";
 
 /// Uses all of `spd.h`, as the sources have it.

@@ -56,29 +56,26 @@ pub(super) fn send(
     Ok(sent.is_some())
 }
 
-/// Stores a message until it is received, waiting for room; false if there is none in time.
+/// Stores a message until it is received, and leaves an empty one; waits for room. False if there is none in time.
 pub(super) fn post(
     shared: &Arc<Shared>,
     index: usize,
-    bytes: Vec<u8>,
+    bytes: &mut Vec<u8>,
     timeout: Option<Duration>,
 ) -> Result<bool, Error> {
     check_length(bytes.len() as u64)?;
-    let mut bytes = Some(bytes);
     let until = deadline(timeout);
     let posted = shared.drive(&[Port::Out(index)], until, |inner, is_late| {
         let port = &mut inner.outs[index];
         port.outlet.use_mode(Mode::Async).map_err(|fault| port.common.named(fault))?;
-        if bytes.as_ref().is_some_and(|bytes| !port.outlet.has_room(bytes.len() as u64)) {
+        if !port.outlet.has_room(bytes.len() as u64) {
             port.pump(None);
             port.outlet.check().map_err(|fault| port.common.named(fault))?;
         }
-        let body = match bytes.take_if(|bytes| port.outlet.has_room(bytes.len() as u64)) {
-            Some(bytes) => Some(Stored::Kept(bytes)),
-            None => match (&mut port.spill, &bytes) {
-                (Some(spill), Some(bytes)) => Some(Stored::Spilled(spill.put(bytes)?)),
-                _ => None,
-            },
+        let body = match &mut port.spill {
+            _ if port.outlet.has_room(bytes.len() as u64) => Some(Stored::Kept(std::mem::take(bytes))),
+            Some(spill) => Some(Stored::Spilled(spill.put(bytes)?)),
+            None => None,
         };
         if let Some(body) = body {
             port.outlet.send(body);

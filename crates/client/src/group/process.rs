@@ -224,12 +224,12 @@ impl Output {
 
     /// Stores a message until it is received, and returns. Waits only when as much is stored as may be.
     pub fn post(&self, message: impl Into<Vec<u8>>) -> Result<(), Error> {
-        calls::post(&self.shared, self.index, message.into(), None).map(drop)
+        calls::post(&self.shared, self.index, &mut message.into(), None).map(drop)
     }
 
     /// The same without waiting: [`Error::Full`] when as much is stored as may be.
     pub fn try_post(&self, message: impl Into<Vec<u8>>) -> Result<(), Error> {
-        if calls::post(&self.shared, self.index, message.into(), Some(Duration::ZERO))? {
+        if calls::post(&self.shared, self.index, &mut message.into(), Some(Duration::ZERO))? {
             return Ok(());
         }
         let (messages, bytes) = self.stored();
@@ -238,7 +238,13 @@ impl Output {
 
     /// The same, waiting for room at most for `timeout`. After [`Error::TimedOut`] nothing was stored.
     pub fn post_timeout(&self, message: impl Into<Vec<u8>>, timeout: Duration) -> Result<(), Error> {
-        self.in_time(calls::post(&self.shared, self.index, message.into(), Some(timeout))?)
+        self.post_from(&mut message.into(), Some(timeout))
+    }
+
+    /// The same for a message that is still wanted if it cannot be stored: after an error it is as it was, otherwise
+    /// an empty one is left. Waits without limit if there is no `timeout`.
+    pub fn post_from(&self, message: &mut Vec<u8>, timeout: Option<Duration>) -> Result<(), Error> {
+        self.in_time(calls::post(&self.shared, self.index, message, timeout)?)
     }
 
     /// Messages that were sent and not received as far as is known here, and what storing them takes, bytes.

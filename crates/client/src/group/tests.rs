@@ -385,18 +385,21 @@ fn an_event_loop_waits_for_several_channels_on_one_descriptor() {
                 }
                 _ => {
                     let events = group.event_fd().unwrap();
-                    let inputs: Vec<_> = (0..group.inputs() as u32).map(|i| group.input(i).unwrap()).collect();
+                    let inputs: Vec<_> =
+                        (0..group.inputs() as u32).map(|i| group.input(i).unwrap()).collect();
                     let mut open: Vec<_> = inputs.iter().collect();
                     while !open.is_empty() {
-                        open.retain(|input| loop {
-                            match input.try_receive() {
-                                Ok(Some(message)) => {
-                                    assert_eq!(message, pattern(message.len(), 1));
-                                    received.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        open.retain(|input| {
+                            loop {
+                                match input.try_receive() {
+                                    Ok(Some(message)) => {
+                                        assert_eq!(message, pattern(message.len(), 1));
+                                        received.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                    }
+                                    Ok(None) => return true,
+                                    Err(Error::Ended { .. }) => return false,
+                                    Err(error) => panic!("{error}"),
                                 }
-                                Ok(None) => return true,
-                                Err(Error::Ended { .. }) => return false,
-                                Err(error) => panic!("{error}"),
                             }
                         });
                         if !open.is_empty() && !group.arm(&open).unwrap() {

@@ -75,7 +75,8 @@ impl Shared {
                     break;
                 }
             }
-            let handles: Vec<Handle> = inner.ins[index].ways.iter().filter_map(|way| Some(way.conduit.as_ref()?.handle())).collect();
+            let handles: Vec<Handle> =
+                inner.ins[index].ways.iter().filter_map(|way| Some(way.conduit.as_ref()?.handle())).collect();
             let events = inner.events()?;
             handles.iter().try_for_each(|handle| events.add(handle.as_fd()))?;
         }
