@@ -163,6 +163,46 @@ fn a_submitted_bag_lives_on_and_takes_orders() {
     lab.until("its slots are free again", || lab.free_slots() == 4);
 }
 
+/// The process that keeps the bag called `name`, as its node knows it.
+fn keeper_pid(lab: &Lab, name: &str) -> Option<i32> {
+    let apps = lab.rows(["apps"]);
+    let app = apps.iter().find(|app| app["name"] == format!("bag-{name}"))?;
+    app["pid"].as_i64().map(|pid| pid as i32)
+}
+
+fn kill_process(pid: i32) {
+    use rustix::process::{Pid, Signal};
+    // It may have ended by itself.
+    let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+}
+
+#[test]
+fn a_submitted_bag_is_kept_by_its_node_whatever_is_killed() {
+    let lab = Lab::with_pool(1, 2);
+    lab.file("k.toml", "[task.a]\ncommand = 'sleep 0.1; echo {n}'\ngrid = { n = { from = 1, to = 40 } }\n");
+    let said = run(&lab, &["submit", "k.toml"]);
+    assert!(said.err.contains("kept by `n1` alone"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    let keeper = || keeper_pid(&lab, "k");
+    lab.until("some tasks are done", || done(&lab, id) >= 3);
+    let first = keeper().unwrap();
+    kill_process(first);
+    lab.until("another keeper runs", || keeper().is_some_and(|pid| pid != first));
+    let before = done(&lab, id);
+    lab.until("tasks are done again", || done(&lab, id) > before);
+    let second = keeper().unwrap();
+    lab.kill("n1");
+    kill_process(second);
+    lab.until("nobody keeps it", || show(&lab, id)["state"] == "stopped");
+    lab.run(["up", "--name", "n1", "--slots", "2"]).well();
+    run(&lab, &["wait", id]);
+    lab.until("all is done", || done(&lab, id) == 40);
+    let results = run(&lab, &["results", id]).well();
+    let expected: Vec<String> = (1..=40).map(|n| n.to_string()).collect();
+    assert_eq!(results.lines().collect::<Vec<_>>(), expected, "each once");
+}
+
 #[test]
 fn a_node_that_is_killed_costs_only_what_ran_there() {
     let lab = Lab::with_pool(3, 2);

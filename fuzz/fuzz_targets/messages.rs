@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mutirao_fuzz::Bytes;
+use mutirao_wire::bag::MemberMessage;
 use mutirao_wire::frame::{Decoder, HEADER_BYTES, Header};
 use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::limits::DATA_BODY_MAX;
@@ -36,14 +37,14 @@ fuzz_target!(|data: &[u8]| {
     let mut bytes = Bytes(data);
     let mut header = Header::default();
     // The group, then the number in it, so that all kinds are found soon.
-    header.kind.set(u16::from(bytes.byte() % 8) << 8 | u16::from(bytes.byte() % 16));
+    header.kind.set(u16::from(bytes.byte() % 10) << 8 | u16::from(bytes.byte() % 16));
     let body = bytes.0;
     if body.len() > DATA_BODY_MAX {
         return;
     }
     header.length.set(body.len() as u32);
     families!(&header, body, LinkMessage TreeMessage LeaseMessage PluginMessage StreamMessage LocalMessage LineMessage WorkerMessage
-        PipeMessage PipeOrder PipeBinding);
+        PipeMessage PipeOrder PipeBinding MemberMessage);
     let question = mutirao_wire::query::Question {
         to: None,
         user: String::new(),

@@ -7,7 +7,7 @@ use mutirao_wire::local::{
 };
 use mutirao_wire::node::{Arch, Asker, Grant, Hindrance, Note, PluginRef};
 use mutirao_wire::wait::WaitEnd;
-use mutirao_wire::{AppId, Epoch, Handle, LeaseId, Tick};
+use mutirao_wire::{AppId, BagId, Epoch, Handle, LeaseId, Tick};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
@@ -78,6 +78,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Clients {
     /// Connected and silent so far.
     strangers: HashMap<ConnId, Tick>,
+    /// Members of bags that this node keeps.
+    members: HashMap<ConnId, BagId>,
     clients: HashMap<ConnId, Client>,
     by_app: HashMap<AppId, ConnId>,
     holders: HashMap<LeaseId, (ConnId, Handle)>,
@@ -146,11 +148,13 @@ impl Clients {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.clients.len() + self.strangers.len() >= PROGRAMS_MAX
+        self.clients.len() + self.members.len() + self.strangers.len() >= PROGRAMS_MAX
     }
 
     pub(crate) fn has(&self, conn: ConnId) -> bool {
-        self.clients.contains_key(&conn) || self.strangers.contains_key(&conn)
+        self.clients.contains_key(&conn)
+            || self.strangers.contains_key(&conn)
+            || self.members.contains_key(&conn)
     }
 
     pub(crate) fn get(&self, conn: ConnId) -> Option<&Client> {
@@ -167,6 +171,22 @@ impl Clients {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &Client)> {
         self.clients.iter().map(|(conn, client)| (*conn, client))
+    }
+
+    /// The member of a bag introduced itself.
+    pub(crate) fn insert_member(&mut self, conn: ConnId, bag: BagId) {
+        self.strangers.remove(&conn);
+        self.members.insert(conn, bag);
+    }
+
+    /// The bag whose member is heard there.
+    pub(crate) fn member(&self, conn: ConnId) -> Option<BagId> {
+        self.members.get(&conn).copied()
+    }
+
+    /// It is heard no more.
+    pub(crate) fn remove_member(&mut self, conn: ConnId) -> Option<BagId> {
+        self.members.remove(&conn)
     }
 
     /// The program introduced itself.

@@ -5,6 +5,7 @@ pub use crate::jobs::{Done, Jobs};
 use crate::options::{Config, Paths};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use mutirao_wire::bag::MemberMessage;
 use mutirao_wire::frame::Header;
 use mutirao_wire::lease::{LeaseEnd, LeaseMessage, WorkerState};
 use mutirao_wire::node::{Bundle, Instances, PluginRef};
@@ -214,6 +215,7 @@ impl Context {
             ControlMessage::Lease(message) => self.conns.put_with(conn, |out| message.put(out)),
             ControlMessage::Plugin(message) => self.conns.put_with(conn, |out| message.put(out)),
             ControlMessage::Pipe(message) => self.conns.put_with(conn, |out| message.put(out)),
+            ControlMessage::Member(message) => self.conns.put_with(conn, |out| message.put(out)),
         }
     }
 
@@ -270,6 +272,8 @@ pub enum ControlMessage {
     Plugin(PluginMessage),
     /// About pipes.
     Pipe(PipeOrder),
+    /// Of members of a bag.
+    Member(MemberMessage),
 }
 
 impl From<TreeMessage> for ControlMessage {

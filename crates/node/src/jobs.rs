@@ -23,6 +23,14 @@ pub enum Done {
     Plugins(plugins::Done),
     /// For the daemon: a version of the charter was written, or why not.
     CharterKept(Result<(), String>),
+    /// For the daemon: the process of a member of a bag has ended with this exit code, if it has one, or could not be
+    /// started.
+    MemberEnded {
+        /// Which bag.
+        bag: mutirao_wire::BagId,
+        /// How.
+        how: io::Result<Option<i32>>,
+    },
     /// For the daemon: a place to join was looked up.
     Resolved {
         /// The place.
@@ -81,6 +89,22 @@ impl Jobs {
         match spawned {
             Ok(_) => queue.threads += 1,
             Err(error) => tracing::error!("no helper thread can be started ({error}); its work waits"),
+        }
+    }
+
+    /// Runs a job that may take as long as it likes, on a thread of its own.
+    pub fn run_alone(&self, name: &str, job: impl FnOnce() -> Done + Send + 'static) {
+        let (waker, sender) = (self.shared.waker.clone(), self.sender.clone());
+        let run = move || {
+            if sender.send(job()).is_ok()
+                && let Err(error) = waker.wake()
+            {
+                tracing::error!("the loop cannot be woken: {error}");
+            }
+        };
+        let spawned = std::thread::Builder::new().name(name.into()).stack_size(256 * 1024).spawn(run);
+        if let Err(error) = spawned {
+            tracing::error!("no thread can be started for {name}: {error}");
         }
     }
 

@@ -35,6 +35,7 @@ mod error;
 mod jobs;
 mod lender;
 mod links;
+mod members;
 mod options;
 mod pipes;
 mod plugins;

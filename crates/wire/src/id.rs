@@ -107,6 +107,30 @@ pub struct LeaseId {
     pub serial: u64,
 }
 
+/// A bag that is kept by nodes of the pool: drawn at random when it is submitted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BagId(pub u128);
+
+impl fmt::Display for BagId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for BagId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BagId({:08x})", self.0 >> 96)
+    }
+}
+
+impl FromStr for BagId {
+    type Err = ParseHashError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32);
+        id.map(BagId).ok_or_else(|| ParseHashError(text.chars().take(80).collect()))
+    }
+}
+
 /// One request for slots. Asked again with the same name it gets the same answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId {

@@ -13,6 +13,7 @@
 /// | `0x06..` | a node and its workers |
 /// | `0x07..` | about pipes: a node and the ends on its machine, home and lender, two lenders |
 /// | `0x08..` | a process of a group and what started it |
+/// | `0x09..` | the members of a bag and their nodes |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 #[allow(missing_docs)] // Each is documented at the struct of the same name, data kinds in `stream`.
@@ -114,6 +115,9 @@ pub enum Kind {
     PipeCredit = 0x070d,
 
     ProcessPlan = 0x0801,
+
+    MemberHello = 0x0901,
+    MemberBytes = 0x0902,
 }
 
 /// Declares an enum of messages: for each its kind and its struct.

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number.
 #![forbid(unsafe_code)]
 
+pub mod bag;
 pub mod charter;
 pub mod frame;
 pub mod id;
@@ -22,7 +23,7 @@ pub mod wait;
 pub mod worker;
 
 pub use id::{
-    AppId, BlobHash, CallId, Epoch, Handle, Incarnation, LeaseId, NodeId, PluginId, PoolId, RequestId,
+    AppId, BagId, BlobHash, CallId, Epoch, Handle, Incarnation, LeaseId, NodeId, PluginId, PoolId, RequestId,
 };
 pub use node::NodeRef;
 pub use tick::Tick;

@@ -1,5 +1,6 @@
 //! Questions to a whole pool or to one node by name, and the rows that answer them.
 
+use crate::bag::Keep;
 use crate::charter::{CharterChange, CharterRow, CharterVersion};
 use crate::id::{AppId, BlobHash, PluginId, RequestId};
 use crate::local::Resize;
@@ -121,6 +122,14 @@ pub enum Topic {
     },
     /// Make these changes to the charter, all or none, signed in the same way.
     ChangeCharter(Vec<CharterChange>),
+    /// Keep a bag, as its only member or as one of several: to one node, which takes it from whoever is as good as
+    /// its owner there. It starts the member, and starts it again whenever the node starts.
+    Keep {
+        /// Which bag, and who else.
+        keep: Box<Keep>,
+        /// What exactly.
+        how: KeepHow,
+    },
 }
 
 impl Topic {
@@ -143,6 +152,18 @@ impl Topic {
     pub fn is_local(&self) -> bool {
         matches!(self, Topic::CharterHistory | Topic::EditCharter { .. } | Topic::ChangeCharter(_))
     }
+}
+
+/// What is wanted of a node that is to keep a bag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeepHow {
+    /// To say whether it would; nothing is changed.
+    Would,
+    /// To begin with nothing: the bag is new.
+    Begin,
+    /// To go on. It must have been a member before: one that forgot what it has agreed to could agree to something
+    /// else.
+    GoOn,
 }
 
 /// What an administrator signs to give an order. Good for [`ORDER_LIFE_MS`] around its time; every order

@@ -1,5 +1,6 @@
 //! Every message, its frozen bytes, and what happens to bytes that are none.
 
+use mutirao_wire::bag::*;
 use mutirao_wire::charter::*;
 use mutirao_wire::frame::{Decoder, Header};
 use mutirao_wire::lease::*;
@@ -198,6 +199,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         PipeBound { handle: Handle(1), plain: Some(PlainSocket { port: 4000, token: [9; TOKEN_BYTES] }) },
         PipeUnbound { handle: Handle(1), unknown: true },
     );
+    sample!(MemberMessage:
+        MemberHello { protocol: (1, 1), bag: BagId(9) },
+        MemberBytes { bag: BagId(9), member: NodeId([2; 32]), bytes: vec![1, 2] },
+    );
     all
 }
 
@@ -213,6 +218,7 @@ fn read(family: &str, header: &Header, body: &[u8]) -> bool {
         "LineMessage" => LineMessage::read(header, body).is_ok(),
         "PipeMessage" => PipeMessage::read(header, body).is_ok(),
         "PipeOrder" => PipeOrder::read(header, body).is_ok(),
+        "MemberMessage" => MemberMessage::read(header, body).is_ok(),
         "PipeBinding" => PipeBinding::read(header, body).is_ok(),
         other => unreachable!("{other}"),
     }

@@ -118,7 +118,7 @@ pub fn run(cli: &Cli, args: &IparArgs) -> Result<u8> {
     program.extend(args.arguments.iter().cloned());
     let draft = mutirao_bag::ipar::bag(settings, program, files, args.retries);
     match args.detach {
-        true => super::submit(draft, cli.node.as_deref(), cli.output),
+        true => super::submit(cli, draft, cli.output),
         false => super::run_here(Place::submit(draft)?, cli.node.clone()),
     }
 }

@@ -5,6 +5,7 @@ mod credibility;
 mod ipar;
 mod java;
 mod keeper;
+mod kept;
 mod leases;
 mod outputs;
 mod place;
@@ -20,6 +21,7 @@ use clap::{Args, Subcommand};
 use control::Order;
 use keeper::{Kept, Manner};
 use mutirao_bag::{Accept, Added, Counts, Draft, Settings};
+use mutirao_wire::BagId;
 use place::Place;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -178,11 +180,10 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
     let form = cli.output;
     match command {
         BagCommand::Run(args) => run_here(Place::submit(read(args)?)?, cli.node.clone()),
-        BagCommand::Submit(args) => submit(read(args)?, cli.node.as_deref(), form),
+        BagCommand::Submit(args) => submit(cli, read(args)?, form),
         BagCommand::Resume { bag, detach: false } => run_here(Place::find(bag)?, cli.node.clone()),
         BagCommand::Resume { bag, detach: true } => {
-            let place = Place::find(bag)?;
-            detach(&place, cli.node.as_deref())?;
+            background(cli, &Place::find(bag)?)?;
             Ok(0)
         }
         BagCommand::Plan(args) => plan(&read(args)?, form),
@@ -212,11 +213,16 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
 
 /// A keeper that was started in the background.
 pub fn keeper(bag: &str, node: Option<String>) -> Result<u8> {
-    let kept = keeper::keep(Place::find(bag)?, node, Manner::default())?;
-    Ok(match kept {
-        Kept::Over(counts) => u8::from(counts.bad() > 0),
-        Kept::Stopped => 3,
-    })
+    let place = match (bag.parse::<BagId>(), &node) {
+        (Ok(id), Some(node)) => kept::taken_up(id, node)?,
+        _ => Place::find(bag)?,
+    };
+    // Another may keep it still, whose node was restarted.
+    let _turn = place.wait_turn()?;
+    match keeper::keep(place, node, Manner::default())? {
+        Kept::Over(_) => Ok(0),
+        Kept::Stopped => Ok(3),
+    }
 }
 
 fn read(args: &FileArgs) -> Result<Draft> {
@@ -286,14 +292,31 @@ fn summary(counts: &Counts) -> String {
     text
 }
 
-fn submit(draft: Draft, node: Option<&str>, form: Form) -> Result<u8> {
+fn submit(cli: &Cli, draft: Draft, form: Form) -> Result<u8> {
     let place = Place::submit(draft)?;
-    detach(&place, node)?;
+    background(cli, &place)?;
     match form {
         Form::Text => crate::output::put(&format!("{}\n", place.id))?,
         Form::Json => crate::output::put(&format!("{}\n", serde_json::json!({ "bag": place.id })))?,
     }
     Ok(0)
+}
+
+/// Has a bag kept in the background: by this machine's node, or, where none runs, by a process of its own.
+fn background(cli: &Cli, place: &Place) -> Result<()> {
+    match crate::open(cli) {
+        Ok(pool) => {
+            let keep = kept::hand_over(place, &pool)?;
+            pool.close();
+            eprintln!("mutirao: {}", show::keepers_text(Some(&keep)));
+            kept::wait_for(place)
+        }
+        Err(error) if matches!(error.downcast_ref(), Some(mutirao::Error::NoNode { .. })) => {
+            eprintln!("mutirao: {}", show::keepers_text(None));
+            detach(place, cli.node.as_deref())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Starts a keeper that outlives this process and its terminal.

@@ -3,12 +3,16 @@
 use anyhow::{Context, Result, bail};
 use mutirao_bag::{Bag, Draft, Record};
 use mutirao_store::{Found, Journal, read_journal};
+use mutirao_wire::bag::Keep;
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Longest file that says who keeps a bag.
+const KEPT_BYTES_MAX: u64 = 64 * 1024;
 
 /// The directory of one bag.
 #[derive(Debug, Clone)]
@@ -116,6 +120,34 @@ impl Place {
     /// What the keeper says that was started by `submit`.
     pub fn log(&self) -> PathBuf {
         self.directory.join("log")
+    }
+
+    /// Which nodes keep it, if any was told to.
+    pub fn kept(&self) -> Result<Option<Keep>> {
+        let path = self.directory.join("kept.json");
+        match mutirao_store::read_limited(&path, KEPT_BYTES_MAX) {
+            Ok(text) => {
+                let failed = || format!("{} is not what it should be; remove it", path.display());
+                serde_json::from_slice(&text).with_context(failed)
+            }
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub fn write_kept(&self, keep: &Keep) -> Result<()> {
+        let text = serde_json::to_vec_pretty(keep)?;
+        Ok(mutirao_store::write_atomic(&self.directory.join("kept.json"), &text, 0o600)?)
+    }
+
+    /// Waits until no other process that a node has started keeps the bag; for as long as the file is open.
+    pub fn wait_turn(&self) -> Result<File> {
+        let path = self.directory.join("turn");
+        let failed = || format!("cannot lock {}", path.display());
+        let file =
+            File::options().write(true).create(true).truncate(false).open(&path).with_context(failed)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).with_context(failed)?;
+        Ok(file)
     }
 
     /// Listens for orders. Only whoever holds the journal does.

@@ -6,6 +6,7 @@ use crate::args::Output as Form;
 use crate::output::{put, put_bytes, span, table};
 use anyhow::Result;
 use mutirao_bag::{Bag, TaskView, Work};
+use mutirao_wire::bag::Keep;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -52,6 +53,17 @@ fn state_word(bag: &Bag, kept: bool) -> &'static str {
     }
 }
 
+/// Who keeps a bag, and what becomes of it when they are lost.
+pub fn keepers_text(keep: Option<&Keep>) -> String {
+    match keep {
+        Some(keep) => {
+            let name = &keep.members[0].name;
+            format!("kept by `{name}` alone: while that node is down the bag waits, and goes on with it")
+        }
+        None => "kept by no node: when its keeper ends, `mutirao bag resume` goes on with it".into(),
+    }
+}
+
 fn bag_value(place: &Place, bag: &Bag) -> Value {
     let counts = bag.counts();
     json!({
@@ -70,6 +82,9 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
     if form == Form::Json {
         let mut value = bag_value(place, &bag);
         value["state"] = state_word(&bag, place.connect().is_some()).into();
+        let keep = place.kept()?;
+        let members = keep.iter().flat_map(|keep| keep.members.iter().map(|member| member.name.clone()));
+        value["kept_by"] = members.collect();
         value["task"] = views().map(|view| task_value(&view)).collect();
         return put(&format!("{value}\n"));
     }
@@ -93,6 +108,9 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
             text,
             "{name} gave a wrong answer to a question whose answer is known: what rests on its word is done again"
         );
+    }
+    if !bag.is_over() {
+        text += &format!("{}\n", keepers_text(place.kept()?.as_ref()));
     }
     text += &task_table(views());
     put(&text)

@@ -53,6 +53,7 @@ impl Daemon {
             // Those are answered where they are asked.
             Topic::CharterHistory | Topic::EditCharter { .. } | Topic::ChangeCharter(_) => Vec::new(),
             Topic::Drain { .. } | Topic::Reclaim { .. } | Topic::Resume => self.lending_order(id, question),
+            Topic::Keep { keep, how } => vec![self.keep_bag(id, question, keep, *how)],
             Topic::Resize { app, order } => self.resize_app(id, question, app, *order),
         }
     }

@@ -5,6 +5,7 @@ mod answers;
 mod charter;
 mod joining;
 mod lending;
+mod members;
 mod nodes;
 mod outputs;
 mod pipes;
@@ -18,6 +19,7 @@ use crate::context::{Action, Context, Done, Owner, Readiness, owner_and_key};
 use crate::error::Error;
 use crate::lender::Lender;
 use crate::links::Links;
+use crate::members::Members;
 use crate::options::Ready;
 use crate::pipes::Pipes;
 use crate::plugins::Plugins;
@@ -97,6 +99,7 @@ struct Daemon {
     clients: Clients,
     streams: Streams,
     pipes: Pipes,
+    members: Members,
     lender: Lender,
     plugins: Plugins,
     rights: Rights,
@@ -205,6 +208,7 @@ impl Daemon {
             self.links.as_ref().and_then(Links::deadline),
             self.streams.deadline(),
             self.pipes.deadline(),
+            self.members.deadline().filter(|_| self.leaving.is_none()),
             self.lender.deadline(),
             self.plugins.deadline(),
             self.joining.deadline(),
@@ -252,6 +256,7 @@ impl Daemon {
                 Done::CharterKept(Err(why)) => {
                     tracing::error!("the charter in force cannot be kept over a restart: {why}");
                 }
+                Done::MemberEnded { bag, how } => self.members.ended(self.ctx.now, bag, how),
                 Done::Resolved { place, addresses } => self.resolved(place, addresses),
             }
         }
@@ -441,6 +446,9 @@ impl Daemon {
         }
         if due(self.pipes.deadline()) {
             self.pipes.time(&mut self.ctx);
+        }
+        if due(self.members.deadline()) && self.leaving.is_none() {
+            self.members.time(&mut self.ctx);
         }
         if due(self.lender.deadline()) {
             self.lender.time(&mut self.ctx, &mut self.plugins);

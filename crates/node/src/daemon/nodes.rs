@@ -4,6 +4,7 @@ use super::Daemon;
 use crate::conn::ConnId;
 use crate::links::LinkEvent;
 use mutirao_tree::{Input, pipe};
+use mutirao_wire::bag::MemberMessage;
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseMessage;
@@ -32,6 +33,7 @@ impl Daemon {
         match event {
             LinkEvent::Up(node) => {
                 self.plugins.link(&mut self.ctx, &node, true);
+                self.members.met(&node);
                 let peer = node.id;
                 self.tell_core(Input::LinkUp(node));
                 self.tell_pipes(pipe::Input::LinkUp(peer));
@@ -94,6 +96,8 @@ impl Daemon {
         } else if AdminMessage::has_kind(kind) {
             let AdminMessage::Summon(summon) = AdminMessage::read(header, body)?;
             self.summoned(peer, &summon.question);
+        } else if MemberMessage::has_kind(kind) {
+            self.member_of(peer, MemberMessage::read(header, body)?)?;
         } else if PipeOrder::has_kind(kind) {
             let message = PipeOrder::read(header, body)?;
             self.pipe_order(peer, message);
@@ -153,7 +157,8 @@ impl Daemon {
     pub(super) fn tidy(&mut self) {
         let Some(idle) = self.links.as_ref().map(|links| links.idle_for(self.ctx.now, IDLE)) else { return };
         let (needed, idle): (Vec<NodeId>, Vec<NodeId>) = idle.into_iter().partition(|p| self.core.needs(*p));
-        let idle: Vec<NodeId> = idle.into_iter().filter(|peer| !self.uses(*peer)).collect();
+        let unused = |peer: &NodeId| !self.uses(*peer) && !self.members.uses(*peer);
+        let idle: Vec<NodeId> = idle.into_iter().filter(unused).collect();
         let open = self.ctx.peers.iter().filter(|(_, peer)| peer.data.is_some()).map(|(peer, _)| *peer);
         let unused: HashSet<NodeId> = open.filter(|peer| !self.uses(*peer)).collect();
         let Some(links) = &mut self.links else { return };

@@ -7,6 +7,7 @@ use crate::conn::{ConnId, Transport};
 use crate::streams::NewStream;
 use crate::sys;
 use mutirao_tree::{Input, pipe};
+use mutirao_wire::bag::MemberMessage;
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::limits::{NAME_BYTES_MAX, PLUGIN_FILES_MAX, PROTOCOL, SEARCH, TEXT_BYTES_MAX, WANT_MAX};
@@ -36,11 +37,19 @@ impl Daemon {
             self.carry_out();
             return Ok(());
         }
+        if MemberMessage::has_kind(header.kind.get()) {
+            self.member_here(conn, MemberMessage::read(header, body)?)?;
+            self.carry_out();
+            return Ok(());
+        }
         if !LocalMessage::has_kind(header.kind.get()) {
             return self.streams.client_frame(&mut self.ctx, conn, header, body);
         }
         let message = LocalMessage::read(header, body)?;
         let known = self.clients.get(conn).is_some();
+        if self.clients.member(conn).is_some() {
+            return Err(FrameError::OutOfPlace { kind: message.kind() });
+        }
         match message {
             LocalMessage::ClientHello(hello) if !known => self.program_hello(conn, hello),
             LocalMessage::OfferPlugin(offer) if known => self.program_offers(conn, offer),
@@ -266,6 +275,9 @@ impl Daemon {
     /// The program's connection is at its end: so is the application.
     pub(super) fn program_gone(&mut self, conn: ConnId, why: &str) {
         self.ctx.conns.close(conn);
+        if let Some(bag) = self.clients.remove_member(conn) {
+            self.members.went(bag, conn);
+        }
         if let Some((client, leases)) = self.clients.remove(conn) {
             tracing::debug!(app = %client.app, name = client.name, "a program went: {why}");
             for lease in leases {

@@ -11,6 +11,7 @@ use crate::context::{Conns, Context, Jobs, Owner, token};
 use crate::error::Error;
 use crate::lender::Lender;
 use crate::links::{self, Links};
+use crate::members::Members;
 use crate::options::{Config, JoinTarget, Options, Paths};
 use crate::pipes::Pipes;
 use crate::plugins::Plugins;
@@ -167,6 +168,7 @@ impl Node {
         let capacity = capacity(&ctx.config, &options)?;
         let verify = authority::verifier(pool.clone(), denied.clone());
         let pipes = Pipes::new(me.id);
+        let members = Members::load(me.id, &ctx.paths.state, &options.state, &options.runtime, ctx.now);
         let core = Core::new(me, settings.clone(), capacity, Policy::default(), verify);
         let signals = if options.signals { Some(sys::end_signals()?) } else { None };
         if let Some(signals) = &signals {
@@ -189,6 +191,7 @@ impl Node {
             clients: Clients::default(),
             streams: Streams::default(),
             pipes,
+            members,
             lender,
             plugins,
             rights,
