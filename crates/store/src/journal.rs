@@ -35,6 +35,42 @@ pub struct Journal {
     records: u64,
 }
 
+/// Reads single records of a journal.
+#[derive(Debug)]
+pub struct Records {
+    file: File,
+    path: PathBuf,
+}
+
+impl Records {
+    /// Where the first record of every journal lies.
+    pub const FIRST: u64 = HEAD.len() as u64;
+
+    /// Where the record lies that follows one at `at` with so many bytes of content.
+    pub fn after(at: u64, bytes: usize) -> u64 {
+        at + (RECORD_HEAD_BYTES + bytes) as u64
+    }
+
+    /// The content of the record that lies there and is written.
+    pub fn read(&self, at: u64) -> Result<Vec<u8>, Error> {
+        let failed = crate::error::at("read", &self.path);
+        let read = || {
+            let mut head = [0; RECORD_HEAD_BYTES];
+            self.file.read_exact_at(&mut head, at)?;
+            let (size, sum) = head.split_at(4);
+            let bytes = u32::from_le_bytes(size.try_into().expect("four of eight bytes")) as usize;
+            let no_record = || std::io::Error::other("there is no record");
+            if bytes > RECORD_BYTES_MAX {
+                return Err(no_record());
+            }
+            let mut content = vec![0; bytes];
+            self.file.read_exact_at(&mut content, at + RECORD_HEAD_BYTES as u64)?;
+            if sum == checksum(size, &content).to_le_bytes() { Ok(content) } else { Err(no_record()) }
+        };
+        read().map_err(failed)
+    }
+}
+
 /// What was found in a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Found {
@@ -80,15 +116,24 @@ impl Journal {
         Ok((journal, found))
     }
 
-    /// Appends a record, which counts once it is [committed](Journal::commit).
-    pub fn append(&mut self, content: &[u8]) {
+    /// Appends a record, which counts once it is [committed](Journal::commit). Returns where it lies, for
+    /// [`Records`], until the journal is [rewritten](Journal::rewrite).
+    pub fn append(&mut self, content: &[u8]) -> u64 {
         assert!(
             !content.is_empty() && content.len() <= RECORD_BYTES_MAX,
             "a record of {} bytes",
             content.len()
         );
+        let at = self.end + self.unwritten.len() as u64;
         put_record(&mut self.unwritten, content);
         self.records += 1;
+        at
+    }
+
+    /// What reads records by where they lie.
+    pub fn records_by_place(&self) -> Result<Records, Error> {
+        let file = self.file.try_clone().map_err(at("open", &self.path))?;
+        Ok(Records { file, path: self.path.clone() })
     }
 
     /// Writes what was appended, to the disk itself. After an error it is still to be written: try again.
@@ -296,7 +341,9 @@ mod tests {
 
     fn written(path: &Path, records: &[Vec<u8>]) {
         let (mut journal, ..) = open(path);
-        records.iter().for_each(|record| journal.append(record));
+        for record in records {
+            journal.append(record);
+        }
         journal.commit().expect("committed");
     }
 
@@ -401,6 +448,21 @@ mod tests {
         journal.commit().expect("there is room again");
         drop(journal);
         assert_eq!(open(&path).1, [b"kept".to_vec()]);
+    }
+
+    #[test]
+    fn records_are_read_by_where_they_lie() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (mut journal, ..) = open(&place.path().join("log"));
+        let mut next = Records::FIRST;
+        let records = journal.records_by_place().expect("opened");
+        for content in sample() {
+            assert_eq!(journal.append(&content), next);
+            journal.flush().expect("written");
+            assert_eq!(records.read(next).expect("read"), content);
+            next = Records::after(next, content.len());
+        }
+        assert!(records.read(Records::FIRST + 1).is_err());
     }
 
     proptest! {

@@ -26,7 +26,7 @@ mod writer;
 pub use blobs::{BlobStore, Pin, Usage};
 pub use error::Error;
 pub use file::{read_limited, write_atomic};
-pub use journal::{Found, Journal, RECORD_BYTES_MAX, read_journal};
+pub use journal::{Found, Journal, RECORD_BYTES_MAX, Records, read_journal};
 pub use lock::lock_exclusively;
 pub use mutirao_wire::id::BlobHash;
 pub use writer::BlobWriter;

@@ -72,7 +72,9 @@ impl Place {
             }
         };
         let (mut journal, _) = Journal::open(&place.journal(), |_| Ok::<(), mutirao_store::Error>(()))?;
-        draft.into_records(now_ms()).for_each(|record| journal.append(&record.encode()));
+        for record in draft.into_records(now_ms()) {
+            journal.append(&record.encode());
+        }
         journal.commit()?;
         Ok(place)
     }
