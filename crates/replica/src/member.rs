@@ -1,0 +1,217 @@
+//! One member, as a machine.
+
+use crate::line::{Kept, Line};
+use crate::message::{self, Unreadable};
+use crate::store::{Cold, Store};
+use raft::eraftpb::Message;
+use raft::{Config, RawNode, Ready, StateRole};
+
+/// Entries in one message, bytes; one entry alone may be longer.
+const MESSAGE_BYTES: u64 = 8 * 1024;
+/// Messages with entries on their way to a member that has not answered yet.
+const INFLIGHT: usize = 256;
+/// Entries handed out at once, bytes.
+const HANDED_BYTES: u64 = 4 << 20;
+
+/// How a member keeps time, in ticks of its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// The leader is heard at least so often.
+    pub heartbeat: usize,
+    /// A leader not heard for so long is replaced; one that hears most others no more steps down.
+    pub election: usize,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It knows all that counts, and may propose. The number grows from leader to leader.
+    Leads(u64),
+    /// Another leads, as far as it knows.
+    Follows(u64),
+    /// Nobody it knows of.
+    Seeks,
+}
+
+/// This member does not lead. Nothing was proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this member does not lead")]
+pub struct NotLeading;
+
+/// An entry that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place, counted from 1.
+    pub index: u64,
+    /// Of which leadership it is.
+    pub term: u64,
+    /// What it says; nothing, where a leader began.
+    pub data: Vec<u8>,
+}
+
+/// What there is to do.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Messages that may be sent at once, each with its member.
+    pub send: Vec<(u64, Vec<u8>)>,
+    /// What is to be appended to the journal, in this order.
+    pub lines: Vec<Line>,
+    /// The lines are to be on the disk before [`Member::written`] is said.
+    pub sync: bool,
+}
+
+/// What follows once all that is written.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Messages to send, each with its member.
+    pub send: Vec<(u64, Vec<u8>)>,
+    /// Entries that count, in order, each handed out once in the life of a member.
+    pub entries: Vec<Entry>,
+    /// To be appended to the journal, without waiting for the disk.
+    pub line: Option<Line>,
+}
+
+/// A member of a journal that several keep.
+pub struct Member {
+    node: RawNode<Store>,
+    /// Members are numbered from 1.
+    me: u64,
+    under_way: Option<Ready>,
+}
+
+impl Member {
+    /// Member `me` of `members`, who are numbered from 1, with what it knows from its disk.
+    pub fn new(me: u64, members: u64, timing: Timing, kept: Kept, cold: Cold) -> Member {
+        assert!((1..=members).contains(&me), "members are numbered from 1");
+        // Each waits for another span before it wants to lead, so that they do not want to at once, and the first
+        // of them most often leads. So nothing here is left to chance.
+        let first = timing.election + (me as usize - 1) * timing.election / 3;
+        let config = Config {
+            id: me,
+            election_tick: timing.election,
+            heartbeat_tick: timing.heartbeat,
+            min_election_tick: first,
+            max_election_tick: first + 1,
+            max_size_per_msg: MESSAGE_BYTES,
+            max_inflight_msgs: INFLIGHT,
+            max_committed_size_per_ready: HANDED_BYTES,
+            check_quorum: true,
+            pre_vote: true,
+            ..Config::default()
+        };
+        let store = Store::new(kept, (1..=members).collect(), cold);
+        let quiet = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, store, &quiet).expect("the configuration is in order");
+        Member { node, me, under_way: None }
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self) {
+        self.node.tick();
+    }
+
+    /// Wants to lead without waiting: nobody can lead yet.
+    pub fn campaign(&mut self) {
+        // Refused only while a change of the members is under way, of which there is none.
+        let _ = self.node.campaign();
+    }
+
+    /// Member `from` has sent this.
+    pub fn hear(&mut self, from: u64, bytes: &[u8]) -> Result<(), Unreadable> {
+        let message = message::decode(from, self.me, bytes)?;
+        // What an earlier leader still says is refused in there, and needs no answer here.
+        let _ = self.node.step(message);
+        Ok(())
+    }
+
+    /// Wants this to count, behind all that was proposed before. It is lost if the member stops leading.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<(), NotLeading> {
+        match self.role() {
+            Role::Leads(_) => self.node.propose(Vec::new(), data).map_err(|_| NotLeading),
+            Role::Follows(_) | Role::Seeks => Err(NotLeading),
+        }
+    }
+
+    /// Gives the lead to another member, if that knows all there is.
+    pub fn hand_to(&mut self, member: u64) {
+        self.node.transfer_leader(member);
+    }
+
+    /// What this member is.
+    pub fn role(&self) -> Role {
+        let raft = &self.node.raft;
+        match raft.state {
+            StateRole::Leader if raft.commit_to_current_term() => Role::Leads(raft.term),
+            _ if raft.leader_id != 0 && raft.leader_id != self.me => Role::Follows(raft.leader_id),
+            _ => Role::Seeks,
+        }
+    }
+
+    /// Up to which entry they count, as far as this member knows.
+    pub fn commit(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// Of a leader: the last entry that all members are known to have.
+    pub fn all_have(&self) -> u64 {
+        self.node.raft.prs().iter().map(|(_, progress)| progress.matched).min().unwrap_or(0)
+    }
+
+    /// What there is to do; [`written`](Member::written) must follow before anything else is said to the member.
+    pub fn work(&mut self) -> Option<Work> {
+        if self.under_way.is_some() || !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let mut work =
+            Work { send: encoded(ready.take_messages()), sync: ready.must_sync(), lines: Vec::new() };
+        let entry = |entry: &raft::eraftpb::Entry| Line::Entry {
+            index: entry.index,
+            term: entry.term,
+            data: entry.data.to_vec(),
+        };
+        work.lines.extend(ready.entries().iter().map(entry));
+        if let Some(state) = ready.hs() {
+            work.lines.push(Line::State { term: state.term, vote: state.vote, commit: state.commit });
+        }
+        self.under_way = Some(ready);
+        Some(work)
+    }
+
+    /// The lines of [`work`](Member::work) are written, each at the place given here.
+    pub fn written(&mut self, places: &[u64]) -> Written {
+        let mut written = Written::default();
+        let Some(mut ready) = self.under_way.take() else { return written };
+        let store = self.node.mut_store();
+        for (entry, at) in ready.entries().iter().zip(places) {
+            store.append(entry, *at);
+        }
+        if let Some(state) = ready.hs() {
+            store.set_state(state.clone());
+        }
+        written.send = encoded(ready.take_persisted_messages());
+        let mut entries = ready.take_committed_entries();
+        let mut light = self.node.advance(ready);
+        entries.extend(light.take_committed_entries());
+        written.send.extend(encoded(light.take_messages()));
+        if let Some(commit) = light.commit_index() {
+            let store = self.node.mut_store();
+            let mut state = store.state().clone();
+            state.commit = commit;
+            written.line = Some(Line::State { term: state.term, vote: state.vote, commit });
+            store.set_state(state);
+        }
+        self.node.advance_apply();
+        let entry = |entry: raft::eraftpb::Entry| Entry {
+            index: entry.index,
+            term: entry.term,
+            data: entry.data.to_vec(),
+        };
+        written.entries = entries.into_iter().map(entry).collect();
+        written
+    }
+}
+
+fn encoded(messages: Vec<Message>) -> Vec<(u64, Vec<u8>)> {
+    messages.iter().filter_map(|message| Some((message.to, message::encode(message)?))).collect()
+}

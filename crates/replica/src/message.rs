@@ -1,0 +1,77 @@
+//! What members say to each other, as bytes. A form of its own, so that what comes from outside is read by the same
+//! decoder as everything else here.
+
+use raft::eraftpb::{Entry, Message, MessageType};
+use serde::{Deserialize, Serialize};
+
+/// Bytes that are no message of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("these bytes are no message of a member")]
+pub struct Unreadable;
+
+/// Kinds that travel, in the order of their numbers. Frozen.
+const KINDS: [MessageType; 9] = [
+    MessageType::MsgAppend,
+    MessageType::MsgAppendResponse,
+    MessageType::MsgRequestVote,
+    MessageType::MsgRequestVoteResponse,
+    MessageType::MsgHeartbeat,
+    MessageType::MsgHeartbeatResponse,
+    MessageType::MsgRequestPreVote,
+    MessageType::MsgRequestPreVoteResponse,
+    MessageType::MsgTimeoutNow,
+];
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Said {
+    kind: u8,
+    term: u64,
+    log_term: u64,
+    index: u64,
+    commit: u64,
+    commit_term: u64,
+    reject: bool,
+    reject_hint: u64,
+    priority: i64,
+    context: Vec<u8>,
+    /// Term and content; they follow `index`.
+    entries: Vec<(u64, Vec<u8>)>,
+}
+
+/// The message as bytes; `None` for one that is not for others.
+pub(crate) fn encode(message: &Message) -> Option<Vec<u8>> {
+    let kind = KINDS.iter().position(|kind| *kind == message.get_msg_type())? as u8;
+    let entry = |entry: &Entry| (entry.term, entry.data.to_vec());
+    let said = Said {
+        kind,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        commit: message.commit,
+        commit_term: message.commit_term,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        priority: message.priority,
+        context: message.context.to_vec(),
+        entries: message.entries.iter().map(entry).collect(),
+    };
+    postcard::to_stdvec(&said).ok()
+}
+
+/// The message that member `from` sent to member `to`.
+pub(crate) fn decode(from: u64, to: u64, bytes: &[u8]) -> Result<Message, Unreadable> {
+    let said: Said = postcard::from_bytes(bytes).map_err(|_| Unreadable)?;
+    let mut message = Message { from, to, term: said.term, ..Message::default() };
+    message.set_msg_type(*KINDS.get(usize::from(said.kind)).ok_or(Unreadable)?);
+    (message.log_term, message.index) = (said.log_term, said.index);
+    (message.commit, message.commit_term) = (said.commit, said.commit_term);
+    (message.reject, message.reject_hint) = (said.reject, said.reject_hint);
+    (message.priority, message.context) = (said.priority, said.context.into());
+    let mut entries = Vec::with_capacity(said.entries.len());
+    for (place, (term, data)) in said.entries.into_iter().enumerate() {
+        let index = said.index.checked_add(1 + place as u64).ok_or(Unreadable)?;
+        entries.push(Entry { term, index, data: data.into(), ..Entry::default() });
+    }
+    message.entries = entries.into();
+    Ok(message)
+}
