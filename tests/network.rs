@@ -145,3 +145,91 @@ fn a_node_whose_parent_died_finds_its_way_back() {
         parent(1, "n2") == Some("n1".into()) && parent(1, "n3") == Some("n2".into())
     });
 }
+
+/// Whether machine `i` sees one tree of exactly these nodes.
+fn sees_one_tree(hosts: &Hosts, i: usize, of: &[usize]) -> bool {
+    let rows = hosts.nodes(i);
+    let mut names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+    names.sort_unstable();
+    let expected: Vec<String> = of.iter().map(|i| format!("n{i}")).collect();
+    names == expected && rows.iter().filter(|row| row["parent"].is_null()).count() == 1
+}
+
+/// Demands that the slots of each node, as these machines list them, are those it has, and that no more
+/// workers than that are there.
+#[track_caller]
+fn no_slot_is_held_twice(hosts: &Hosts, seen_from: usize, slots: u64) {
+    for row in hosts.nodes(seen_from) {
+        assert_eq!(row["slots_total"], slots, "{row}");
+        assert!(row["slots_free"].as_u64().is_some_and(|free| free <= slots), "{row}");
+    }
+    let workers = hosts.rows(seen_from, "ps");
+    for node in workers.iter().map(|row| &row["node"]) {
+        let held: u64 =
+            workers.iter().filter(|row| row["node"] == *node).filter_map(|row| row["slots"].as_u64()).sum();
+        assert!(held <= slots, "{node} has {slots} slots, and leases of {held}: {workers:?}");
+    }
+}
+
+#[test]
+fn a_part_that_is_cut_off_works_on_and_is_one_tree_with_the_others_again() {
+    const SLOTS: u64 = 2;
+    let Some(hosts) = Hosts::new(4) else { return };
+    for (i, parent) in [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(3))] {
+        hosts.up(i, SLOTS as u16, parent);
+    }
+    let (all, rest, part) = ([1, 2, 3, 4], [1, 2], [3, 4]);
+    hosts.until("all are one tree", || sees_one_tree(&hosts, 1, &all));
+    let works = |at: usize, node: &str| busy(&hosts.rows(at, "ps"), node);
+    // While n1 is full, a program on n2 is given slots of n3, which will be on the other side.
+    let first = hosts.flow(1, "sleep", 60, 2);
+    hosts.until("n1 is full", || works(1, "n1") == 2);
+    let across = hosts.flow(2, "sleep_once", 60, 4);
+    hosts.until("n3 works for n2", || works(1, "n3") + works(1, "n4") == 2);
+    first.end_well();
+    hosts.until("n1 is free", || hosts.free_slots(1) == Some(SLOTS));
+    let lent = if hosts.free_slots(3) == Some(0) { 3 } else { 4 };
+
+    hosts.cut_part(&part);
+    hosts.until("each part is a tree of its own", || {
+        let one = |part: &[usize]| part.iter().all(|i| sees_one_tree(&hosts, *i, part));
+        one(&rest) && one(&part)
+    });
+    // Both allocate over their edge, since n2 and the lent node are full, and compute.
+    let here = hosts.flow(2, "sleep_once", 60, 1);
+    let there = hosts.flow(lent, "sleep_once", 60, 1);
+    hosts.until("n1 works for n2", || works(1, "n1") == 1);
+    let other = format!("n{}", 7 - lent);
+    hosts.until("the other node of the part works for the full one", || works(lent, &other) == 1);
+    no_slot_is_held_twice(&hosts, 1, SLOTS);
+    no_slot_is_held_twice(&hosts, 3, SLOTS);
+    hosts.until("what was lent to the other side lapses", || hosts.free_slots(lent) == Some(SLOTS));
+
+    hosts.heal_part(&part);
+    hosts.until("all are one tree again", || all.iter().all(|i| sees_one_tree(&hosts, *i, &all)));
+    let root = |i: &usize| {
+        let rows = hosts.nodes(*i);
+        rows.iter().find(|row| row["parent"].is_null()).map(|row| row["name"].clone())
+    };
+    let roots: Vec<_> = all.iter().map(root).collect();
+    assert!(roots.iter().all(|root| *root == roots[0]), "all see the same root: {roots:?}");
+    no_slot_is_held_twice(&hosts, 2, SLOTS);
+    for calls in [here, there] {
+        let said = calls.end_well();
+        assert_eq!(sum(&said["nodes"]), said["calls"], "no call was finished twice: {said}");
+    }
+    // Of what had been sent to the other side nobody knows whether it ran; all else has its result.
+    let said = across.end();
+    let unknown = said["failures"]["outcome unknown"].as_u64().unwrap_or(0);
+    assert_eq!((sum(&said["failures"]), &said["wrong"]), (unknown, &0.into()), "{said}");
+    assert_eq!(said["results"].as_u64().map(|results| results + unknown), said["calls"].as_u64(), "{said}");
+
+    hosts.until("all slots are free", || all.iter().all(|i| hosts.free_slots(*i) == Some(SLOTS)));
+    assert!(hosts.rows(1, "ps").is_empty(), "no worker is left");
+    let calls = hosts.flow(4, "sleep", 60, 8);
+    hosts.until("all slots are had from the part that was cut off", || {
+        let workers = hosts.rows(1, "ps");
+        all.iter().all(|i| busy(&workers, &format!("n{i}")) == SLOTS as usize)
+    });
+    calls.end_well();
+}

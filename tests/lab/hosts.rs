@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Joins all machines, unless some are cut off.
+const BRIDGE: &str = "bridge";
+/// Joins the machines of a part that is cut off.
+const APART: &str = "apart";
+
 /// Machines `n1`, `n2`, ..., of one pool.
 pub struct Hosts {
     /// Keeps the namespace of the bridge alive.
@@ -40,8 +45,10 @@ impl Hosts {
 
         let hub = keeper(&lab, None);
         let mut hosts = Hosts { hub, hosts: Vec::new(), lab };
-        hosts.in_hub(&["ip", "link", "add", "bridge", "type", "bridge"]);
-        hosts.in_hub(&["ip", "link", "set", "bridge", "up"]);
+        for bridge in [BRIDGE, APART] {
+            hosts.in_hub(&["ip", "link", "add", bridge, "type", "bridge"]);
+            hosts.in_hub(&["ip", "link", "set", bridge, "up"]);
+        }
         for i in 1..=count {
             hosts.add(i);
         }
@@ -57,7 +64,7 @@ impl Hosts {
         let (port, pid) = (port(i), host.keeper.pid().to_string());
         self.hosts.push(host);
         self.in_hub(&["ip", "link", "add", &port, "type", "veth", "peer", "name", "net", "netns", &pid]);
-        self.in_hub(&["ip", "link", "set", &port, "master", "bridge"]);
+        self.in_hub(&["ip", "link", "set", &port, "master", BRIDGE]);
         self.in_hub(&["ip", "link", "set", &port, "up"]);
         let address = format!("{}/24", address(i));
         for args in [
@@ -116,6 +123,22 @@ impl Hosts {
     /// Joins machine `i` to the others again.
     pub fn heal(&self, i: usize) {
         self.in_hub(&["ip", "link", "set", &port(i), "up"]);
+    }
+
+    /// Cuts these machines off from all others, but not from one another; nobody is told.
+    pub fn cut_part(&self, part: &[usize]) {
+        self.plug(part, APART);
+    }
+
+    /// Joins these machines to the others again.
+    pub fn heal_part(&self, part: &[usize]) {
+        self.plug(part, BRIDGE);
+    }
+
+    fn plug(&self, machines: &[usize], bridge: &str) {
+        for i in machines {
+            self.in_hub(&["ip", "link", "set", &port(*i), "master", bridge]);
+        }
     }
 
     /// A command on machine `i`.
