@@ -10,11 +10,11 @@ use mio::net::TcpStream;
 use mutirao_tree::Deny;
 use mutirao_trust::{Admit, Identity, Role, peer_identity, server_name};
 use mutirao_wire::frame::Header;
-use mutirao_wire::limits::{ADDRESSES_MAX, CONTROL_BODY_MAX, DATA_BODY_MAX};
+use mutirao_wire::limits::{ADDRESSES_MAX, CONNECT, CONTROL_BODY_MAX, DATA_BODY_MAX};
 use mutirao_wire::link::{Hello, Input, Link, LinkEnd, Me, Output, Pace, Purpose, RefuseReason};
 use mutirao_wire::{NodeId, NodeRef, Tick};
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,9 @@ const FRESH: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Connections that have not introduced themselves yet.
 const STRANGERS_MAX: usize = 256;
+
+/// Dials in vain whose logging is remembered.
+const COMPLAINTS_MAX: usize = 1024;
 
 /// What became of links.
 #[derive(Debug)]
@@ -69,6 +72,8 @@ struct LinkConn {
     /// The dial this belongs to; `None` for an accepted connection.
     attempt: Option<u64>,
     dialled: bool,
+    /// Until when a machine has to answer; told apart from the handshake, since that one may be busy.
+    answer_by: Option<Tick>,
     address: Option<SocketAddr>,
     /// Who the certificate says it is.
     peer: Option<NodeId>,
@@ -88,7 +93,8 @@ struct Known {
 impl LinkConn {
     fn new(link: Link, attempt: Option<u64>, address: SocketAddr, now: Tick) -> LinkConn {
         let (dialled, address) = (attempt.is_some(), Some(address));
-        LinkConn { link, attempt, dialled, address, peer: None, name: String::new(), heard: now }
+        let answer_by = (dialled && link.purpose() == Purpose::Control).then(|| now + CONNECT);
+        LinkConn { link, attempt, dialled, answer_by, address, peer: None, name: String::new(), heard: now }
     }
 }
 
@@ -103,6 +109,8 @@ pub(crate) struct Links {
     attempts: HashMap<u64, Attempt>,
     next_attempt: u64,
     strangers: usize,
+    /// Dials in vain, by name or place, that were logged since the last success.
+    complained: HashSet<String>,
     beaten: Tick,
     deny: Deny,
     pub(crate) events: Vec<LinkEvent>,
@@ -125,6 +133,7 @@ impl Links {
             attempts: HashMap::new(),
             next_attempt: 0,
             strangers: 0,
+            complained: HashSet::new(),
             beaten: Tick(0),
             deny: Deny::default(),
             events: Vec::new(),
@@ -457,9 +466,11 @@ impl Links {
         self.cancel_attempts(ctx, id);
         ctx.peers.entry(id).or_default().control = Some(conn);
         tracing::info!(node = peer.name, id = %peer.id.short(), address = text(address), "linked");
+        self.complained.remove(&peer.name);
         self.known.insert(id, Known { node: peer.clone(), machine, address, idle_since: None });
         self.events.push(LinkEvent::Up(peer.clone()));
         if let Some(place) = place {
+            self.complained.remove(&place);
             self.events.push(LinkEvent::PlaceUp { place, node: peer });
         }
     }
@@ -554,18 +565,30 @@ impl Links {
     fn give_up(&mut self, attempt: Attempt) {
         match (attempt.target, attempt.purpose) {
             (Target::Place(place), _) => {
-                tracing::warn!("nobody answers at {place}: {}", attempt.last_error);
+                if self.is_new_complaint(&place) {
+                    tracing::warn!("nobody answers at {place}: {}; said once", attempt.last_error);
+                }
                 self.events.push(LinkEvent::PlaceFailed { place, why: attempt.last_error });
             }
             (Target::Node(node), Purpose::Control) if self.known.contains_key(&node.id) => {}
             (Target::Node(node), purpose) => {
-                tracing::info!(node = node.name, "cannot be dialled: {}", attempt.last_error);
+                if self.is_new_complaint(&node.name) {
+                    tracing::info!(node = node.name, "cannot be dialled: {}; said once", attempt.last_error);
+                }
                 self.events.push(match purpose {
                     Purpose::Control => LinkEvent::DialFailed(node.id),
                     Purpose::Data => LinkEvent::DataFailed(node.id),
                 });
             }
         }
+    }
+
+    /// Whether a dial in vain is worth a line in the log: what is sought is dialled every second.
+    fn is_new_complaint(&mut self, about: &str) -> bool {
+        if self.complained.len() >= COMPLAINTS_MAX {
+            self.complained.clear();
+        }
+        self.complained.insert(about.to_owned())
     }
 
     /// The core no longer needs the link to `peer`.
@@ -615,10 +638,28 @@ impl Links {
         let up = self.conns.values().filter(|c| c.link.is_up() && c.link.purpose() == Purpose::Control);
         let silent = up.map(|entry| entry.heard + pace.silence).min();
         let beat = silent.is_some().then(|| self.beaten + pace.beat);
-        [handshake, silent, beat].into_iter().flatten().min()
+        let answer = self.conns.values().filter_map(|entry| entry.answer_by).min();
+        [handshake, answer, silent, beat].into_iter().flatten().min()
+    }
+
+    /// Gives up what no machine answers.
+    fn mind_answers(&mut self, ctx: &mut Context) {
+        let mut silent = Vec::new();
+        for (conn, entry) in &mut self.conns {
+            if entry.answer_by.take_if(|by| *by <= ctx.now).is_some()
+                && let Some(Transport::Tls(tls)) = ctx.conns.transport(*conn)
+                && tls.is_connecting()
+            {
+                silent.push(*conn);
+            }
+        }
+        for conn in silent {
+            self.lost(ctx, conn, &format!("no machine answers within {CONNECT:?}"));
+        }
     }
 
     pub(crate) fn time(&mut self, ctx: &mut Context) {
+        self.mind_answers(ctx);
         // Beats are due on a grid, so that a node with many links wakes once for all of them. The
         // links are told the time of the grid: what was sent at the last point is then exactly one
         // beat old, however late this turn came.

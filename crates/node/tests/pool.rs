@@ -101,14 +101,19 @@ fn a_killed_node_is_missed_and_its_leases_end() {
 #[test]
 fn two_nodes_that_join_each_other_become_one_tree() {
     let pool = Pool::new();
-    let first = pool.options("a", 1, &["b"]);
-    let second = pool.options("b", 1, &["a"]);
+    let [first, second] = [("a", "b"), ("b", "a")].map(|(name, other)| {
+        let mut options = pool.options(name, 1, &[other]);
+        options.join_wait = common::PATIENCE / 2;
+        options
+    });
     let thread = std::thread::spawn(move || run(first));
     let b = run(second);
     let a = thread.join().unwrap();
     let mut program = Program::connect(&a.socket, 1);
     let nodes = program.wait_nodes("both", |nodes| nodes.len() == 2);
     assert_eq!(nodes.iter().filter(|node| node.parent.is_none()).count(), 1);
+    // The one that became the root did not wait for a parent as well.
+    assert!(!a.still_alone && !b.still_alone);
     drop(b);
 }
 

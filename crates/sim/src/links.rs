@@ -9,7 +9,7 @@ use mutirao_tree::{Input, NodeMessage};
 use mutirao_wire::Tick;
 use mutirao_wire::frame::{HEADER_BYTES, Header, flags};
 use mutirao_wire::lease::LeaseMessage;
-use mutirao_wire::limits::{CONTROL_BODY_MAX, HANDSHAKE};
+use mutirao_wire::limits::{CONNECT, CONTROL_BODY_MAX};
 use mutirao_wire::link::{self, Hello, Link, Purpose, RefuseReason};
 use mutirao_wire::node::NodeRef;
 use mutirao_wire::tree::TreeMessage;
@@ -116,7 +116,7 @@ impl World {
         }
         let (a, b) = (from as u32, to as u32);
         if self.net.is_cut(from, to, self.now).is_some() {
-            return self.at(HANDSHAKE, Event::DialFailed { from: a, to: b });
+            return self.at(CONNECT, Event::DialFailed { from: a, to: b });
         }
         // Of TCP and TLS; the link's own handshake, if it is simulated, comes on top.
         let delay = self.latency(from, to) * if self.options.beats { 2 } else { 3 };
@@ -128,7 +128,7 @@ impl World {
             return;
         }
         if self.net.is_cut(from, to, self.now).is_some() {
-            return self.at(HANDSHAKE, Event::DialFailed { from: from as u32, to: to as u32 });
+            return self.at(CONNECT, Event::DialFailed { from: from as u32, to: to as u32 });
         }
         if self.options.beats && self.nodes[from].core.is_some() && self.nodes[to].core.is_some() {
             return self.open_conn(from, to);

@@ -10,8 +10,8 @@ use mutirao_tree::{Accept, Input, Settings};
 use mutirao_wire::Tick;
 use mutirao_wire::limits::SEARCH;
 
-/// By when a pool must have settled after the last fault. The longest pause before a node tries to join
-/// again is five seconds, and a lease lapses after at most ten and the margin of three.
+/// By when a pool must have settled after the last fault. A lease lapses after at most ten seconds and the
+/// margin of three.
 const QUIET_BY: Duration = Duration::from_secs(90);
 
 /// How much longer at most a message to a slow node takes.

@@ -9,6 +9,7 @@
 use crate::core::{Core, Timer};
 use crate::io::{Output, Table};
 use crate::summary::Child;
+use core::time::Duration;
 use mutirao_wire::limits::DEPTH_MAX;
 use mutirao_wire::tree::{
     Attach, AttachRefused, Attached, Climb, Detach, Lineage, Redirect, Refusal, Verdict,
@@ -28,6 +29,8 @@ const REDIRECTS_MAX: usize = 4;
 const ANCESTORS_MAX: usize = 40;
 /// Successors of a root.
 const SUCCESSORS_MAX: usize = 3;
+/// The pause while all that are sought are below this node: should one be cut off, it seeks this node.
+const BELOW: Duration = Duration::from_secs(5);
 /// Nodes the root seeks that it tells those below of.
 const SOUGHT_MAX: usize = 8;
 
@@ -71,6 +74,8 @@ struct Wish {
     nonce: u64,
     redirects: usize,
     failures: u32,
+    /// Some candidate may be elsewhere: not all of them have said that they are below this node.
+    away: bool,
     /// When the candidates are tried anew.
     again: Option<Tick>,
     /// The refusal last told to the owner.
@@ -207,6 +212,7 @@ impl Core {
         wish.queue = wish.candidates(self.me.id);
         wish.again = None;
         wish.redirects = 0;
+        wish.away = false;
         self.advance_wish(out);
     }
 
@@ -232,7 +238,7 @@ impl Core {
                 self.place.wish.dialling.push((node, until));
             }
         }
-        let pause = self.pause();
+        let pause = if self.place.wish.away { self.pause() } else { BELOW };
         let wish = &mut self.place.wish;
         if wish.dialling.is_empty() && core::mem::take(&mut wish.shifting) {
             return;
@@ -252,7 +258,7 @@ impl Core {
 
     /// The pause before all candidates are tried again: doubles, and differs from node to node and
     /// from attempt to attempt, so that no two nodes stay in step.
-    fn pause(&self) -> core::time::Duration {
+    fn pause(&self) -> Duration {
         let doublings = self.place.wish.failures.min(16);
         let base = (self.settings.retry * (1 << doublings)).min(self.settings.retry_max);
         let seed = self.me.id.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -260,7 +266,7 @@ impl Core {
             ^ u64::from(self.place.wish.failures).wrapping_add(self.place.wish.nonce.wrapping_mul(0x10001));
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        base.mul_f64(0.5 + ((x >> 40) as f64) / f64::from(1u32 << 24))
+        base.mul_f64(0.5 + 0.5 * ((x >> 40) as f64) / f64::from(1u32 << 24))
     }
 
     fn ask_candidate(&mut self, to: NodeRef, out: &mut Vec<Output>) {
@@ -286,11 +292,22 @@ impl Core {
         Some(asked.to)
     }
 
+    /// Somebody can be reached, and so perhaps those whom this node seeks: a long pause ends.
+    pub(crate) fn wish_heard(&mut self, out: &mut Vec<Output>) {
+        let short = self.now + self.settings.retry * 4;
+        if self.seeks_parent() && self.place.wish.again.is_some_and(|at| at > short) {
+            self.restart_wish(out);
+        } else {
+            self.advance_wish(out);
+        }
+    }
+
     pub(crate) fn wish_failed(&mut self, id: NodeId, out: &mut Vec<Output>) {
         let dialling = &mut self.place.wish.dialling;
         let before = dialling.len();
         dialling.retain(|(node, _)| node.id != id);
         if dialling.len() < before {
+            self.place.wish.away = true;
             self.advance_wish(out);
         }
     }
@@ -299,9 +316,12 @@ impl Core {
         let now = self.now;
         let wish = &mut self.place.wish;
         if let Some(asked) = wish.asked.take_if(|asked| asked.until <= now) {
+            wish.away = true;
             self.touched.insert(asked.to.id);
         }
+        let dialled = wish.dialling.len();
         wish.dialling.retain(|(_, until)| *until > now);
+        wish.away |= wish.dialling.len() < dialled;
         if wish.again.is_some_and(|at| at <= now) && self.seeks_parent() {
             return self.restart_wish(out);
         }
@@ -328,6 +348,7 @@ impl Core {
 
     pub(crate) fn on_refused(&mut self, from: NodeId, m: AttachRefused, out: &mut Vec<Output>) {
         if let Some(by) = self.take_asked(from, m.nonce) {
+            self.place.wish.away |= m.refusal != Refusal::Cycle;
             self.refused_by(by, m.refusal, out);
             self.advance_wish(out);
         }
@@ -461,6 +482,7 @@ impl Core {
             self.lose_parent(out);
         }
         if !self.is_linked(id) && self.place.wish.asked.take_if(|asked| asked.to.id == id).is_some() {
+            self.place.wish.away = true;
             self.advance_wish(out);
         }
     }
@@ -581,6 +603,10 @@ impl Core {
 
     fn adopt(&mut self, id: NodeId, nonce: u64, out: &mut Vec<Output>) {
         let Some(node) = self.links.get(&id).map(|node| (**node).clone()) else { return };
+        if self.place.parent.is_none() {
+            // It comes by itself: if this node sought it, it need not go on.
+            self.refused_by(node.clone(), Refusal::Cycle, out);
+        }
         self.place.children_so_far += 1;
         let child = Child::new(node, self.place.children_so_far, self.now);
         self.place.children.insert(id, child);

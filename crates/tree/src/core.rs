@@ -271,7 +271,7 @@ impl Core {
         self.tell_charter(id, out);
         self.home_linked(id, out);
         self.lend_linked(id, out);
-        self.advance_wish(out);
+        self.wish_heard(out);
     }
 
     fn link_down(&mut self, id: NodeId, out: &mut Vec<Output>) {

@@ -447,7 +447,7 @@ impl Core {
             return;
         }
         let failures = self.home.redials.entry(id).or_default();
-        let pause = (self.settings.retry * (1 << (*failures).min(16))).min(self.settings.retry_max / 4);
+        let pause = (self.settings.retry * (1 << (*failures).min(16))).min(self.settings.retry_max);
         *failures = failures.saturating_add(1);
         self.arm(self.now + pause, Timer::Redial(id));
     }

@@ -80,7 +80,7 @@ impl Default for Settings {
             commit: limits::COMMIT,
             dial: limits::HANDSHAKE,
             retry: Duration::from_millis(50),
-            retry_max: Duration::from_secs(5),
+            retry_max: Duration::from_millis(800),
             rebalance: None,
             forget: Duration::from_secs(24 * 60 * 60),
             unhurried: Duration::from_millis(10),

@@ -21,6 +21,8 @@ pub const LEASE_WINDOW_BYTES: u64 = 1024 * 1024;
 pub const BEAT: Duration = Duration::from_millis(500);
 /// A link that was silent for this long is lost.
 pub const SILENCE: Duration = Duration::from_millis(1500);
+/// A dial that no machine answers for this long is given up: the kernel would go on, with longer and longer pauses.
+pub const CONNECT: Duration = Duration::from_secs(1);
 /// A handshake that takes longer is given up.
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
 /// A lease whose home is out of reach for this long, by the lender's clock, lapses.

@@ -46,6 +46,11 @@ impl TlsTransport {
         Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
     }
 
+    /// Whether the TCP connection is still being made.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.connecting
+    }
+
     /// The TLS connection, once its handshake is done.
     pub(crate) fn established(&self) -> Option<&Connection> {
         (!self.connecting && !self.tls.is_handshaking()).then_some(&self.tls)

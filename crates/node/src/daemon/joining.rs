@@ -63,6 +63,11 @@ impl Joining {
         !self.targets.is_empty()
     }
 
+    /// Whether only whom it was told to join will do as its parent.
+    pub(super) fn is_here(&self) -> bool {
+        self.here
+    }
+
     pub(super) fn deadline(&self) -> Option<Tick> {
         self.next
     }
@@ -143,8 +148,8 @@ impl Daemon {
             return;
         }
         let found = &mut self.joining.found;
-        if found.contains(&node) && self.core.parent().is_some() {
-            return;
+        if found.contains(&node) {
+            return; // the core seeks it
         }
         found.retain(|other| other.id != node.id);
         found.push(node);

@@ -12,6 +12,7 @@ use mutirao_wire::limits::TEXT_BYTES_MAX;
 use mutirao_wire::local::{LeaseChange, Rows};
 use mutirao_wire::node::{Arch, Grant, Note};
 use mutirao_wire::stream::Bind;
+use mutirao_wire::tree::Refusal;
 use mutirao_wire::{AppId, Handle, LeaseId, NodeId, RequestId};
 
 impl Daemon {
@@ -61,8 +62,16 @@ impl Daemon {
                 self.joining.alone(self.ctx.now);
             }
             Output::JoinRefused { by, refusal } => {
-                tracing::warn!(by = by.name, "this node may not join there: {}", refusal_text(refusal));
+                if refusal == Refusal::Cycle && !self.joining.is_here() {
+                    tracing::info!(by = by.name, "whom this node was to join is below it");
+                } else {
+                    tracing::warn!(by = by.name, "this node may not join there: {}", refusal_text(refusal));
+                }
                 self.move_refused(&by, refusal);
+                // They are one tree, of which this is the root.
+                if refusal == Refusal::Cycle && self.core.parent().is_none() {
+                    self.say_ready(false);
+                }
             }
             Output::Charter { from, charter } => self.charter_came(from, charter),
             Output::Left => self.left = true,

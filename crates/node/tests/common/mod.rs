@@ -27,6 +27,8 @@ pub struct Pool {
 pub struct Running {
     pub node: NodeRef,
     pub socket: PathBuf,
+    /// It waited in vain for those it was to join.
+    pub still_alone: bool,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
@@ -158,7 +160,13 @@ pub fn run(mut options: Options) -> Running {
     let stop = node.stopper();
     let thread = std::thread::spawn(move || node.run().unwrap());
     let ready = receiver.recv_timeout(PATIENCE).unwrap();
-    Running { node: ready.node, socket: ready.socket.unwrap(), stop, thread: Some(thread) }
+    Running {
+        node: ready.node,
+        socket: ready.socket.unwrap(),
+        still_alone: ready.still_alone,
+        stop,
+        thread: Some(thread),
+    }
 }
 
 impl Running {

@@ -63,7 +63,7 @@ pub struct Timings {
     pub beat_ms: u32,
     /// A link silent for so long is lost. Three beats at least, 300 to 60,000.
     pub silence_ms: u32,
-    /// A handshake, and a dial, that takes longer is given up. 500 to 60,000.
+    /// A handshake that takes longer is given up. 500 to 60,000.
     pub handshake_ms: u32,
     /// An attach not completed for so long is void. 200 to 60,000.
     pub commit_ms: u32,
