@@ -58,7 +58,7 @@ impl Core {
 
     /// By when what has changed in the tree is known along the way of a search.
     fn news_takes(&self) -> Duration {
-        let levels = self.place.lineage.ancestors.len() as u32 + u32::from(self.summarise().depth);
+        let levels = self.place.above.levels() + u32::from(self.summarise().depth);
         self.settings.settle + self.settings.coalesce * 2 * levels
     }
 

@@ -6,6 +6,7 @@
 //! while it waits nobody new comes under it, and a climb from below itself meets it and is refused. What
 //! waits for a verdict while the way up changes asks again, so that no verdict holds for another way.
 
+use crate::above::Above;
 use crate::core::{Core, Timer};
 use crate::io::{Output, Table};
 use crate::summary::Child;
@@ -16,6 +17,7 @@ use mutirao_wire::tree::{
 };
 use mutirao_wire::{Incarnation, NodeId, NodeRef, Tick};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Candidates dialled at once.
 const DIALS_MAX: usize = 3;
@@ -37,14 +39,14 @@ const SOUGHT_MAX: usize = 8;
 /// Where this node is in the tree.
 #[derive(Clone, Hash)]
 pub(crate) struct Place {
-    pub(crate) parent: Option<NodeRef>,
-    pub(crate) lineage: Lineage,
+    pub(crate) parent: Option<Arc<NodeRef>>,
+    pub(crate) above: Above,
     pub(crate) children: BTreeMap<NodeId, Child>,
     children_so_far: u64,
     /// Attempts that wait for the root's verdict, by joiner and nonce.
     joins: BTreeMap<(NodeId, u64), Passing>,
     wish: Wish,
-    told: Lineage,
+    told: Above,
     lineage_touched: bool,
 }
 
@@ -60,16 +62,16 @@ struct Passing {
 /// The wish for a parent.
 #[derive(Clone, Hash, Default)]
 struct Wish {
-    configured: Vec<NodeRef>,
+    configured: Vec<Arc<NodeRef>>,
     here: bool,
     /// The parent is to be left as soon as one of `configured` takes this node.
     moving: bool,
     /// The parent asked this node to go elsewhere, which it tries once.
     shifting: bool,
     /// Relatives of the time before the parent was lost, best first, and since when they are sought.
-    remembered: Vec<(NodeRef, Tick)>,
-    queue: VecDeque<NodeRef>,
-    dialling: Vec<(NodeRef, Tick)>,
+    remembered: Vec<(Arc<NodeRef>, Tick)>,
+    queue: VecDeque<Arc<NodeRef>>,
+    dialling: Vec<(Arc<NodeRef>, Tick)>,
     asked: Option<Asked>,
     nonce: u64,
     redirects: usize,
@@ -84,7 +86,7 @@ struct Wish {
 
 #[derive(Clone, Hash)]
 struct Asked {
-    to: NodeRef,
+    to: Arc<NodeRef>,
     nonce: u64,
     until: Tick,
 }
@@ -96,12 +98,12 @@ impl Place {
     pub(crate) fn new(life: Incarnation) -> Place {
         Place {
             parent: None,
-            lineage: Lineage::default(),
+            above: Above::default(),
             children: BTreeMap::new(),
             children_so_far: 0,
             joins: BTreeMap::new(),
             wish: Wish { nonce: life.0 << 20, ..Wish::default() },
-            told: Lineage::default(),
+            told: Above::default(),
             lineage_touched: false,
         }
     }
@@ -123,15 +125,20 @@ impl Place {
         if self.joins.is_empty() {
             self.joins = BTreeMap::new();
         }
-        self.lineage.ancestors.shrink_to_fit();
-        self.lineage.successors.shrink_to_fit();
         self.wish.queue.shrink_to_fit();
         self.wish.dialling.shrink_to_fit();
     }
 
     /// All candidates in the order in which they are tried.
     pub(crate) fn sought(&self, me: NodeId) -> Vec<NodeRef> {
-        self.wish.candidates(me).into()
+        self.wish.candidates(me).iter().map(|node| (**node).clone()).collect()
+    }
+
+    /// Whatever is known of a node under this very reference is kept once.
+    pub(crate) fn link_up(&mut self, node: &Arc<NodeRef>) {
+        for known in self.wish.configured.iter_mut().filter(|known| *known == node) {
+            *known = node.clone();
+        }
     }
 
     /// Whether an attempt of its own, or of others that passed through it, is under way.
@@ -148,8 +155,8 @@ impl Place {
 
 impl Wish {
     /// All candidates in the order in which they are tried.
-    fn candidates(&self, me: NodeId) -> VecDeque<NodeRef> {
-        let mut queue: VecDeque<NodeRef> = VecDeque::new();
+    fn candidates(&self, me: NodeId) -> VecDeque<Arc<NodeRef>> {
+        let mut queue: VecDeque<Arc<NodeRef>> = VecDeque::new();
         let remembered = self.remembered.iter().map(|(node, _)| node).filter(|_| !self.moving);
         for node in remembered.chain(&self.configured) {
             if node.id != me && !queue.iter().any(|known| known.id == node.id) {
@@ -164,7 +171,7 @@ impl Core {
     pub(crate) fn join(&mut self, mut to: Vec<NodeRef>, here: bool, out: &mut Vec<Output>) {
         to.truncate(CANDIDATES_MAX);
         let wish = &mut self.place.wish;
-        wish.configured = to;
+        wish.configured = to.into_iter().map(|node| self.links.shared(node)).collect();
         wish.here = here;
         wish.shifting = false;
         wish.failures = 0;
@@ -196,7 +203,7 @@ impl Core {
         wish.shifting = true;
         wish.again = None;
         wish.redirects = 0;
-        wish.queue = VecDeque::from([to]);
+        wish.queue = VecDeque::from([Arc::new(to)]);
         self.advance_wish(out);
     }
 
@@ -234,7 +241,7 @@ impl Core {
             } else {
                 let until = self.now + self.settings.dial;
                 self.arm(until, Timer::Wish);
-                out.push(Output::Dial(node.clone()));
+                out.push(Output::Dial((*node).clone()));
                 self.place.wish.dialling.push((node, until));
             }
         }
@@ -269,7 +276,7 @@ impl Core {
         base.mul_f64(0.5 + 0.5 * ((x >> 40) as f64) / f64::from(1u32 << 24))
     }
 
-    fn ask_candidate(&mut self, to: NodeRef, out: &mut Vec<Output>) {
+    fn ask_candidate(&mut self, to: Arc<NodeRef>, out: &mut Vec<Output>) {
         let size = self.summarise().nodes;
         let until = self.now + self.settings.commit;
         self.arm(until, Timer::Wish);
@@ -285,7 +292,7 @@ impl Core {
     }
 
     /// Takes the attempt under way if it is this one.
-    fn take_asked(&mut self, from: NodeId, nonce: u64) -> Option<NodeRef> {
+    fn take_asked(&mut self, from: NodeId, nonce: u64) -> Option<Arc<NodeRef>> {
         let asked = &mut self.place.wish.asked;
         let asked = asked.take_if(|asked| asked.to.id == from && asked.nonce == nonce)?;
         self.touched.insert(from);
@@ -333,13 +340,14 @@ impl Core {
             return;
         }
         // An ancestor that is full already has nothing better further down.
-        let above = self.place.lineage.ancestors.iter().any(|node| node.id == from);
-        let wish = &mut self.place.wish;
+        let place = &mut self.place;
+        let above = || place.above.lineage().ancestors.iter().any(|node| node.id == from);
+        let wish = &mut place.wish;
         wish.redirects += 1;
-        if wish.redirects <= DEPTH_MAX && !(wish.shifting && above) {
+        if wish.redirects <= DEPTH_MAX && !(wish.shifting && above()) {
             for node in m.to.into_iter().take(REDIRECTS_MAX).rev() {
                 wish.queue.retain(|known| known.id != node.id);
-                wish.queue.push_front(node);
+                wish.queue.push_front(Arc::new(node));
             }
             wish.queue.truncate(2 * CANDIDATES_MAX);
         }
@@ -355,7 +363,7 @@ impl Core {
     }
 
     /// Tells the owner of a refusal that will not go away by itself, once.
-    fn refused_by(&mut self, by: NodeRef, refusal: Refusal, out: &mut Vec<Output>) {
+    fn refused_by(&mut self, by: Arc<NodeRef>, refusal: Refusal, out: &mut Vec<Output>) {
         let wish = &mut self.place.wish;
         if refusal == Refusal::Cycle {
             // It is one of ours again. Should it be cut off once more, it will seek us.
@@ -365,7 +373,7 @@ impl Core {
         let asked_for = wish.configured.iter().any(|node| node.id == by.id);
         if refusal != Refusal::Busy && asked_for && wish.told != Some((by.id, refusal)) {
             wish.told = Some((by.id, refusal));
-            out.push(Output::JoinRefused { by, refusal });
+            out.push(Output::JoinRefused { by: (*by).clone(), refusal });
         }
     }
 
@@ -379,7 +387,7 @@ impl Core {
             }
             return;
         }
-        let Some(parent) = self.links.get(&from).map(|node| (**node).clone()) else { return };
+        let Some(parent) = self.links.get(from).cloned() else { return };
         // Two roots wanted each other, and the other gave up its own attempt.
         if self.place.children.contains_key(&from) {
             self.drop_child(from);
@@ -396,9 +404,7 @@ impl Core {
         // Who was told to have one parent only goes back to it as soon as it can.
         wish.moving = wish.here && !wish.configured.iter().any(|node| node.id == from);
         let old = self.place.parent.replace(parent.clone());
-        self.place.lineage = m.lineage;
-        self.bound_lineage();
-        self.place.lineage_touched = true;
+        self.learn_lineage(m.lineage);
         self.upward.begin();
         if let Some(old) = old.filter(|old| old.id != from) {
             self.send_tree(old.id, Detach {}, out);
@@ -406,30 +412,30 @@ impl Core {
             self.questions_lost(old.id, out);
             self.touched.insert(old.id);
         }
-        out.push(Output::Joined(parent));
+        out.push(Output::Joined((*parent).clone()));
         self.climb_again(out);
         self.advance_wish(out);
     }
 
     pub(crate) fn on_lineage(&mut self, from: NodeId, lineage: Lineage, out: &mut Vec<Output>) {
         if self.place.is_parent(from) {
-            self.place.lineage = lineage;
-            self.bound_lineage();
-            self.place.lineage_touched = true;
+            self.learn_lineage(lineage);
         } else if self.place.wish.asked.as_ref().is_none_or(|asked| asked.to.id != from) {
             self.not_my_neighbour(from, out);
         }
     }
 
-    fn bound_lineage(&mut self) {
-        self.place.lineage.ancestors.truncate(ANCESTORS_MAX + 2);
-        self.place.lineage.successors.truncate(SUCCESSORS_MAX);
-        self.place.lineage.sought.truncate(SOUGHT_MAX);
+    fn learn_lineage(&mut self, mut lineage: Lineage) {
+        lineage.ancestors.truncate(ANCESTORS_MAX + 2);
+        lineage.successors.truncate(SUCCESSORS_MAX);
+        lineage.sought.truncate(SOUGHT_MAX);
+        self.place.above = Above::of(&lineage);
+        self.place.lineage_touched = true;
     }
 
     /// The parent is lost: its relatives are tried first.
     fn lose_parent(&mut self, out: &mut Vec<Output>) {
-        let lineage = core::mem::take(&mut self.place.lineage);
+        let lineage = core::mem::take(&mut self.place.above).lineage();
         self.place.parent = None;
         self.place.lineage_touched = true;
         let me = self.me.id;
@@ -439,10 +445,10 @@ impl Core {
         let above = lineage.ancestors.iter().skip(1).take(CANDIDATES_MAX / 2);
         let lost = lineage.ancestors.first();
         let old = core::mem::take(&mut wish.remembered);
-        let new = above.chain(before_me).chain(lost).chain(&lineage.sought).map(|node| (node, self.now));
-        for (node, since) in new.chain(old.iter().map(|(node, since)| (node, *since))) {
+        let new = above.chain(before_me).chain(lost).chain(&lineage.sought);
+        for (node, since) in new.map(|node| (Arc::new(node.clone()), self.now)).chain(old) {
             if node.id != me && !wish.remembered.iter().any(|(known, _)| known.id == node.id) {
-                wish.remembered.push((node.clone(), since));
+                wish.remembered.push((node, since));
             }
         }
         wish.remembered.truncate(CANDIDATES_MAX);
@@ -528,7 +534,7 @@ impl Core {
         if let Some(child) = order.first().and_then(|(_, _, id)| self.place.children.get_mut(id)) {
             child.expected = child.expected.saturating_add(size.max(1));
         }
-        order.iter().map(|(_, _, id)| self.place.children[id].node.clone()).collect()
+        order.iter().map(|(_, _, id)| (*self.place.children[id].node).clone()).collect()
     }
 
     pub(crate) fn on_climb(&mut self, from: NodeId, m: Climb, out: &mut Vec<Output>) {
@@ -602,7 +608,7 @@ impl Core {
     }
 
     fn adopt(&mut self, id: NodeId, nonce: u64, out: &mut Vec<Output>) {
-        let Some(node) = self.links.get(&id).map(|node| (**node).clone()) else { return };
+        let Some(node) = self.links.get(id).cloned() else { return };
         if self.place.parent.is_none() {
             // It comes by itself: if this node sought it, it need not go on.
             self.refused_by(node.clone(), Refusal::Cycle, out);
@@ -615,7 +621,7 @@ impl Core {
         self.balance_changed(true);
         let lineage = self.lineage_below();
         if self.place.children.len() == 1 {
-            self.place.told = lineage.clone();
+            self.place.told = Above::of(&lineage);
         }
         self.send_tree(id, Attached { nonce, lineage }, out);
     }
@@ -634,25 +640,23 @@ impl Core {
 
     /// What the children are told about who is above.
     fn lineage_below(&self) -> Lineage {
-        let above = &self.place.lineage.ancestors;
-        let mut ancestors = vec![self.me.clone()];
-        ancestors.extend(above.iter().take(ANCESTORS_MAX).cloned());
-        if above.len() > ANCESTORS_MAX {
-            ancestors.extend(above.last().cloned());
-        }
-        let successors = if self.place.parent.is_some() {
-            self.place.lineage.successors.clone()
-        } else {
+        if self.place.parent.is_none() {
             let mut children: Vec<&Child> = self.place.children.values().collect();
             children.sort_unstable_by_key(|child| child.since);
-            children.iter().take(SUCCESSORS_MAX).map(|child| child.node.clone()).collect()
-        };
-        let sought = if self.place.parent.is_some() {
-            self.place.lineage.sought.clone()
-        } else {
-            self.place.wish.candidates(self.me.id).into_iter().take(SOUGHT_MAX).collect()
-        };
-        Lineage { ancestors, successors, sought }
+            let successors =
+                children.iter().take(SUCCESSORS_MAX).map(|child| (*child.node).clone()).collect();
+            let sought = self.place.wish.candidates(self.me.id);
+            let sought = sought.iter().take(SOUGHT_MAX).map(|node| (**node).clone()).collect();
+            return Lineage { ancestors: vec![self.me.clone()], successors, sought };
+        }
+        let mut lineage = self.place.above.lineage();
+        let root = lineage.ancestors.last().cloned();
+        lineage.ancestors.insert(0, self.me.clone());
+        if lineage.ancestors.len() > ANCESTORS_MAX + 1 {
+            lineage.ancestors.truncate(ANCESTORS_MAX + 1);
+            lineage.ancestors.extend(root);
+        }
+        lineage
     }
 
     pub(crate) fn tell_lineage(&mut self, out: &mut Vec<Output>) {
@@ -660,17 +664,17 @@ impl Core {
             return;
         }
         if self.place.children.is_empty() {
-            self.place.told = Lineage::default();
+            self.place.told = Above::default();
             return;
         }
         let lineage = self.lineage_below();
-        let changed = lineage != self.place.told;
-        if changed {
+        let below = Above::of(&lineage);
+        if below != self.place.told {
             for id in self.place.children.keys() {
                 self.send_tree(*id, lineage.clone(), out);
             }
+            self.place.told = below;
         }
-        self.place.told = lineage;
     }
 
     pub(crate) fn place_leaves(&mut self, out: &mut Vec<Output>) {

@@ -85,13 +85,13 @@ impl Core {
             let to = children().min_by_key(|child| (child.weight(), child.since))?;
             let others = children().filter(|child| child.since != to.since);
             let (child, turn) = nth(others, turn, |child| (child.nodes(), Reverse(child.since)))?;
-            return Some((child.node.id, Shift { to: to.node.clone(), levels: 0, turn }));
+            return Some((child.node.id, Shift { to: (*to.node).clone(), levels: 0, turn }));
         }
         let (to, reach) = if taken < self.settings.fan_out {
             (&self.me, 0)
         } else {
             let shallow = children().min_by_key(|child| (child.depth(), child.weight(), child.since))?;
-            (&shallow.node, shallow.depth().saturating_add(1))
+            (&*shallow.node, shallow.depth().saturating_add(1))
         };
         let (child, levels, turn) = self.deep_child(reach.saturating_add(1), turn)?;
         Some((child, Shift { to: to.clone(), levels, turn }))

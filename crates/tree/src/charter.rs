@@ -42,7 +42,7 @@ impl Core {
             return;
         }
         self.charter.held = Some(charter);
-        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        let linked: Vec<NodeId> = self.links.ids().collect();
         for id in linked {
             match self.charter.known.get(&id) {
                 Some(theirs) if *theirs < version => self.send_charter(id, out),

@@ -9,6 +9,7 @@ use crate::home::Home;
 use crate::io::{Capacity, Input, LeaseRecord, NodeMessage, Output};
 use crate::keep::Keeps;
 use crate::lend::Lend;
+use crate::links::Links;
 use crate::policy::{Policy, Verifier};
 use crate::queue::Queue;
 use crate::reclaim::Lending;
@@ -21,7 +22,7 @@ use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::node::Want;
 use mutirao_wire::tree::{AskId, Detach, Lineage, Summary, TreeMessage};
 use mutirao_wire::{AppId, LeaseId, NodeId, NodeRef, RequestId, Tick};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a timer is for. Timers are never taken back: one that is no longer meant finds nothing to do.
@@ -48,7 +49,7 @@ pub struct Core {
     pub(crate) me: NodeRef,
     pub(crate) settings: Arc<Settings>,
     pub(crate) now: Tick,
-    pub(crate) links: BTreeMap<NodeId, Box<NodeRef>>,
+    pub(crate) links: Links,
     pub(crate) timers: BTreeSet<(Tick, Timer)>,
     /// Nodes whose link may have become idle by the input at hand.
     pub(crate) touched: BTreeSet<NodeId>,
@@ -85,7 +86,7 @@ impl Core {
             me,
             settings,
             now: Tick(0),
-            links: BTreeMap::new(),
+            links: Links::default(),
             timers: BTreeSet::new(),
             touched: BTreeSet::new(),
             upward: Upward::default(),
@@ -171,17 +172,17 @@ impl Core {
 
     /// The parent; `None` for a root.
     pub fn parent(&self) -> Option<&NodeRef> {
-        self.place.parent.as_ref()
+        self.place.parent.as_deref()
     }
 
     /// The children, by id.
     pub fn children(&self) -> impl Iterator<Item = &NodeRef> {
-        self.place.children.values().map(|child| &child.node)
+        self.place.children.values().map(|child| &*child.node)
     }
 
     /// Who is above, as the parent told.
-    pub fn lineage(&self) -> &Lineage {
-        &self.place.lineage
+    pub fn lineage(&self) -> Lineage {
+        self.place.above.lineage()
     }
 
     /// Whom this node looks for while it has no parent, best first.
@@ -263,11 +264,13 @@ impl Core {
         if node.id == self.me.id {
             return;
         }
-        if self.links.contains_key(&node.id) {
+        if self.links.contains(node.id) {
             self.link_down(node.id, out);
         }
         let id = node.id;
-        self.links.insert(id, Box::new(node));
+        let node = Arc::new(node);
+        self.place.link_up(&node);
+        self.links.insert(node);
         self.tell_charter(id, out);
         self.home_linked(id, out);
         self.lend_linked(id, out);
@@ -275,7 +278,7 @@ impl Core {
     }
 
     fn link_down(&mut self, id: NodeId, out: &mut Vec<Output>) {
-        if self.links.remove(&id).is_none() {
+        if !self.links.remove(id) {
             return;
         }
         self.charter.link_lost(id);
@@ -292,7 +295,7 @@ impl Core {
     }
 
     fn tree(&mut self, from: NodeId, message: TreeMessage, out: &mut Vec<Output>) {
-        if !self.links.contains_key(&from) {
+        if !self.links.contains(from) {
             return;
         }
         match message {
@@ -323,7 +326,7 @@ impl Core {
     }
 
     fn lease(&mut self, from: NodeId, message: LeaseMessage, out: &mut Vec<Output>) {
-        if !self.links.contains_key(&from) {
+        if !self.links.contains(from) {
             return;
         }
         match message {
@@ -396,7 +399,7 @@ impl Core {
         self.tell_lineage(out);
         self.tell_summary(false, out);
         for id in core::mem::take(&mut self.touched) {
-            if self.links.contains_key(&id) && !self.needs(id) {
+            if self.links.contains(id) && !self.needs(id) {
                 out.push(Output::Idle(id));
             }
         }
@@ -411,7 +414,7 @@ impl Core {
     }
 
     pub(crate) fn is_linked(&self, id: NodeId) -> bool {
-        self.links.contains_key(&id)
+        self.links.contains(id)
     }
 
     /// Whether `id` is the parent or a child.
@@ -425,13 +428,13 @@ impl Core {
     }
 
     pub(crate) fn send_tree(&self, to: NodeId, message: impl Into<TreeMessage>, out: &mut Vec<Output>) {
-        if self.links.contains_key(&to) {
+        if self.links.contains(to) {
             out.push(Output::Send { to, message: NodeMessage::Tree(message.into()) });
         }
     }
 
     pub(crate) fn send_lease(&self, to: NodeId, message: impl Into<LeaseMessage>, out: &mut Vec<Output>) {
-        if self.links.contains_key(&to) {
+        if self.links.contains(to) {
             out.push(Output::Send { to, message: NodeMessage::Lease(message.into()) });
         }
     }

@@ -168,7 +168,7 @@ impl Core {
     /// Says to a lender which of its leases are held, and which are not any more.
     pub(crate) fn home_linked(&mut self, id: NodeId, out: &mut Vec<Output>) {
         self.home.redials.remove(&id);
-        let Some(life) = self.links.get(&id).map(|node| node.incarnation) else { return };
+        let Some(life) = self.links.get(id).map(|node| node.incarnation) else { return };
         let leases: Vec<LeaseId> = self.home.with(id).map(|(lease, _)| *lease).collect();
         let mut confirm: BTreeMap<AppId, Vec<u64>> = BTreeMap::new();
         let mut release = Vec::new();
@@ -204,7 +204,7 @@ impl Core {
     }
 
     pub(crate) fn on_confirmed(&mut self, from: NodeId, m: Confirmed, out: &mut Vec<Output>) {
-        let Some(life) = self.links.get(&from).map(|node| node.incarnation) else { return };
+        let Some(life) = self.links.get(from).map(|node| node.incarnation) else { return };
         let refused: BTreeSet<u64> = m.refused.into_iter().collect();
         let theirs: Vec<LeaseId> = (self.home.with(from))
             .filter(|(lease, held)| held.app == m.app && held.asked && lease.incarnation == life)
@@ -248,7 +248,7 @@ impl Core {
     }
 
     pub(crate) fn on_revoked(&mut self, from: NodeId, m: Revoked, out: &mut Vec<Output>) {
-        let Some(life) = self.links.get(&from).map(|node| node.incarnation) else { return };
+        let Some(life) = self.links.get(from).map(|node| node.incarnation) else { return };
         self.revoked(from, life, &m.serials, &m.end, out);
     }
 
@@ -266,7 +266,7 @@ impl Core {
     }
 
     pub(crate) fn on_worker_news(&mut self, from: NodeId, m: WorkerNews, out: &mut Vec<Output>) {
-        let Some(life) = self.links.get(&from).map(|node| node.incarnation) else { return };
+        let Some(life) = self.links.get(from).map(|node| node.incarnation) else { return };
         self.home_worker_news(from, life, m.serial, m.state, out);
     }
 
@@ -292,7 +292,7 @@ impl Core {
     }
 
     pub(crate) fn on_reclaiming(&mut self, from: NodeId, m: Reclaiming, out: &mut Vec<Output>) {
-        let Some(life) = self.links.get(&from).map(|node| node.incarnation) else { return };
+        let Some(life) = self.links.get(from).map(|node| node.incarnation) else { return };
         self.reclaiming(from, life, &m.serials, m.grace_ms, out);
     }
 
@@ -396,7 +396,7 @@ impl Core {
             self.touched.insert(lease.lender);
             if lease.lender == self.me.id {
                 self.finish_lease(lease.serial, LeaseEnd::Released, out);
-            } else if self.links.get(&lease.lender).is_some_and(|n| n.incarnation == lease.incarnation) {
+            } else if self.links.get(lease.lender).is_some_and(|n| n.incarnation == lease.incarnation) {
                 by_lender.entry(lease.lender).or_default().push(lease.serial);
             } else if !self.is_linked(lease.lender) {
                 held.state = State::Releasing { until };

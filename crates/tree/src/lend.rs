@@ -461,7 +461,7 @@ impl Core {
     }
 
     pub(crate) fn on_confirm(&mut self, from: NodeId, m: Confirm, out: &mut Vec<Output>) {
-        let name = self.links.get(&from).map(|node| node.name.clone()).unwrap_or_default();
+        let name = self.links.get(from).map(|node| node.name.clone()).unwrap_or_default();
         let (mut refused, mut known) = (Vec::new(), Vec::new());
         for serial in m.serials {
             let lease = self.lend.leases.get_mut(&serial).filter(|lease| {

@@ -6,6 +6,7 @@
 //! draws no random numbers.
 #![forbid(unsafe_code)]
 
+mod above;
 mod again;
 mod ask;
 mod attach;
@@ -19,6 +20,7 @@ mod hours;
 mod io;
 mod keep;
 mod lend;
+mod links;
 #[cfg(test)]
 mod model;
 pub mod pipe;

@@ -351,8 +351,10 @@ impl Core {
         match &want.below {
             None => Scope::Inside,
             Some(top) if *top == self.me.name => Scope::Top,
-            Some(top) if self.place.lineage.ancestors.iter().any(|above| above.name == *top) => Scope::Inside,
-            Some(_) => Scope::Outside,
+            Some(top) => {
+                let above = self.place.above.lineage().ancestors;
+                if above.iter().any(|node| node.name == *top) { Scope::Inside } else { Scope::Outside }
+            }
         }
     }
 

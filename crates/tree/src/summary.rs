@@ -8,6 +8,7 @@ use mutirao_wire::node::{Bundle, Grant, Layout, Want};
 use mutirao_wire::tree::{LabelSum, ResourceSum, Summary, name_hash};
 use mutirao_wire::{NodeId, NodeRef, Tick};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Labels named in a summary.
 const LABELS_MAX: usize = 32;
@@ -19,7 +20,7 @@ const NAMES_MAX: usize = 64;
 /// A child, and what it said about its subtree.
 #[derive(Clone, Hash)]
 pub(crate) struct Child {
-    pub(crate) node: NodeRef,
+    pub(crate) node: Arc<NodeRef>,
     /// Which child of this node it was, in order of arrival.
     pub(crate) since: u64,
     /// Nodes passed down to it that its summary does not count yet.
@@ -34,7 +35,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(crate) fn new(node: NodeRef, since: u64, now: Tick) -> Child {
+    pub(crate) fn new(node: Arc<NodeRef>, since: u64, now: Tick) -> Child {
         Child {
             node,
             since,

@@ -113,6 +113,20 @@ pub struct Lineage {
     pub sought: Vec<NodeRef>,
 }
 
+impl Lineage {
+    /// As it is in a message, to be kept.
+    pub fn to_bytes(&self) -> Box<[u8]> {
+        let mut bytes = Vec::new();
+        crate::kind::append(self, &mut bytes);
+        bytes.into()
+    }
+
+    /// Reads what [`to_bytes`](Lineage::to_bytes) made.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Lineage> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
 /// Child to parent: what is in my subtree, myself included. A hint, never a promise.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Summary {

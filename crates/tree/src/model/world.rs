@@ -278,7 +278,7 @@ impl World {
 
     /// Whether `node` believes in a link to `other`.
     fn hears(&self, node: usize, other: usize) -> bool {
-        self.machines[node].core.as_ref().is_some_and(|core| core.links.contains_key(&id_of(other)))
+        self.machines[node].core.as_ref().is_some_and(|core| core.links.contains(id_of(other)))
     }
 
     /// Dials that can be answered: both ends know what became of an earlier link.
