@@ -77,8 +77,10 @@ fn cancel_last(world: &mut World, index: usize, app: AppId) {
 /// Nobody waits for slots any longer.
 pub(crate) fn lose_patience(world: &mut World) {
     for index in world.up() {
-        let waiting: Vec<_> = world.nodes[index].core().waiting().collect();
-        for request in waiting {
+        // One by one: where one waits no longer, the next may be served by that.
+        loop {
+            let next = world.nodes[index].core().waiting().next();
+            let Some(request) = next else { break };
             world.input(index, Input::CancelRequest(request));
         }
     }

@@ -56,7 +56,8 @@ fn after_faults_a_pool_is_whole_again() {
 /// they are known by name.
 #[test]
 fn seeds_that_have_failed_hold() {
-    const FAILED: [(&str, u64); 6] = [
+    const FAILED: [(&str, u64); 7] = [
+        ("a waiting request that is served when another is cancelled", 648),
         ("a worker that became ready while its home was out of reach", 289),
         ("a call hit by the end of its worker that was meant for the one before", 651),
         ("a lease of an earlier life of its lender, of the same serial", 715),
