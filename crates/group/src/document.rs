@@ -139,7 +139,7 @@ pub(crate) fn read(text: &str) -> Draft {
         Ok(document) => document,
         Err(error) => {
             let at = At::of(text, error.span().map_or(0, |span| span.start));
-            draft.wrong(at, Mistake::Document { reason: error.message().trim().replace('\n', "; ") });
+            draft.wrong(at, Mistake::Document { reason: mutirao_text::in_words(error.message()) });
             return draft;
         }
     };

@@ -209,9 +209,12 @@ fn the_toml_form_tells_places_too() {
             "line 5, column 7: the program `b` is unknown: declare it, or use one that is declared; did you mean `a`?",
         ],
     );
-    begins("[program.a]\n", &["line 1, column 1: missing field `executable`"]);
-    begins("[program.a]\nexecutable = 1\n", &["line 2, column 14: invalid type"]);
-    begins("[group]\nwrong = 1\n", &["line 2, column 1: unknown field `wrong`"]);
+    begins("[program.a]\n", &["line 1, column 1: `executable` is missing"]);
+    begins(
+        "[program.a]\nexecutable = 1\n",
+        &["line 2, column 14: a text in quotes is expected here, not `1`"],
+    );
+    begins("[group]\nwrong = 1\n", &["line 2, column 1: there is no setting `wrong` here; there is "]);
     begins(
         &format!("{program}instances = 3\nstations = [\"x\", \"y\"]\n"),
         &["line 4, column 12: 2 stations for 3 instances of `a`"],

@@ -1,5 +1,10 @@
-//! Places in texts that people write: topology, application and bag files all tell mistakes by them.
+//! How mistakes are told in texts that people write: where, and in which words. The charter, topology,
+//! application and bag files share it.
 #![forbid(unsafe_code)]
+
+mod reader;
+
+pub use reader::in_words;
 
 use core::fmt;
 

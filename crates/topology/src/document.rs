@@ -38,7 +38,7 @@ pub fn is_one(text: &str) -> bool {
 pub fn parse(text: &str) -> Result<Topology, TopologyError> {
     let document: Document = toml::from_str(text).map_err(|error| {
         let at = At::of(text, error.span().map_or(0, |span| span.start));
-        Mistake::Document { reason: error.message().trim().replace('\n', "; ") }.at(at)
+        Mistake::Document { reason: mutirao_text::in_words(error.message()) }.at(at)
     })?;
     let at = |word: &Spanned<String>| At::of(text, word.span().start);
     // As they stand in the file, so that the first mistake is the one that is told.

@@ -30,14 +30,24 @@ fn what_is_written_by_default_says_the_default() {
 fn a_mistake_is_named_with_its_line() {
     for (text, line, word) in [
         ("admission = \"opne\"\n", 1, "opne"),
-        ("\n\nadmision = \"open\"\n", 3, "admision"),
-        ("[timings]\nbeat_ms = \"soon\"\n", 2, "string"),
+        ("\n\nadmision = \"open\"\n", 3, "there is no setting `admision` here"),
+        (
+            "[timings]\nbeat_ms = \"soon\"\n",
+            2,
+            "column 11: a whole number that is not negative is expected here, not the text",
+        ),
         ("[timings]\nbeat_ms = 500\nsilence_ms = 700\n", 3, "1500"),
         ("[timings]\n# too slow\nbeat_ms = 20000\n", 3, "10000"),
         ("[timings]\nlapse_ms = 999\n", 2, "1500"),
         ("[topology]\nfan_out = 4096\n", 2, "1024"),
         ("[topology.parents]\na = \"b\"\nb = \"a\"\n", 2, "cycle"),
         ("[topology.parents]\na = \"a\"\n", 2, "cycle"),
+        (
+            "[deny.nodes]\nb = \"\"\n[topology]\nparents = { c = \"d\", b = \"b\" }\n",
+            4,
+            "column 22: `topology.parents.b`",
+        ),
+        ("[admitted.users]\nana = { }\n", 2, "`slots` is missing"),
         ("[deny.nodes]\n\"a/b\" = \"\"\n", 2, "a/b"),
         ("[deny.users]\nlab = \"\"\n\"x@y z\" = \"\"\n", 3, "x@y z"),
         ("[trusted]\nsubnets = [\"10.0.0.0/33\"]\n", 2, "10.0.0.0/33"),

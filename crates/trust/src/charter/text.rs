@@ -4,11 +4,13 @@ use super::{
     AdmissionMode, Admitted, Ceiling, Charter, FAN_OUT, ID_DIGITS_MIN, REASON_BYTES_MAX, Timings, app_id,
 };
 use crate::name::Name;
+use mutirao_text::At;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
+use toml::de::{DeTable, DeValue};
 use toml::value::{Datetime, Offset};
 
 /// Longest text of a charter, bytes.
@@ -18,18 +20,18 @@ pub const CHARTER_TEXT_BYTES_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CharterError {
     /// It is no TOML, or has a setting there is none of, or one of the wrong kind.
-    #[error("line {line}: {reason}")]
+    #[error("{at}: {reason}")]
     Text {
-        /// Where, from 1.
-        line: usize,
+        /// Where.
+        at: At,
         /// What.
         reason: String,
     },
     /// A setting has a value it cannot have.
-    #[error("{}`{setting}` {reason}", .line.map(|line| format!("line {line}: ")).unwrap_or_default())]
+    #[error("{}`{setting}` {reason}", .at.map(|at| format!("{at}: ")).unwrap_or_default())]
     Value {
-        /// Where, from 1, if it could be found.
-        line: Option<usize>,
+        /// Where, in a text that somebody has just written.
+        at: Option<At>,
         /// Which.
         setting: String,
         /// What is wrong with it.
@@ -55,9 +57,9 @@ impl Charter {
         if text.len() > CHARTER_TEXT_BYTES_MAX {
             return Err(CharterError::TooLong { bytes: text.len() });
         }
-        let charter: Charter = toml::from_str(text).map_err(|error| in_line(text, &error))?;
+        let charter: Charter = toml::from_str(text).map_err(|error| at_place(text, &error))?;
         charter.check().map_err(|(setting, reason)| CharterError::Value {
-            line: line_of(text, setting.rsplit('.').next().unwrap_or(&setting)),
+            at: place_of(text, &setting),
             setting,
             reason,
         })?;
@@ -69,11 +71,13 @@ impl Charter {
         if text.len() > CHARTER_TEXT_BYTES_MAX {
             return Err(CharterError::TooLong { bytes: text.len() });
         }
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| in_line(text, &error))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| at_place(text, &error))?;
         forget_unknown(&mut table);
-        let charter = Charter::deserialize(table)
-            .map_err(|error| CharterError::Text { line: 1, reason: error.message().into() })?;
-        charter.check().map_err(|(setting, reason)| CharterError::Value { line: None, setting, reason })?;
+        let charter = Charter::deserialize(table).map_err(|error| CharterError::Text {
+            at: At::of(text, 0),
+            reason: mutirao_text::in_words(error.message()),
+        })?;
+        charter.check().map_err(|(setting, reason)| CharterError::Value { at: None, setting, reason })?;
         Ok(charter)
     }
 
@@ -313,15 +317,26 @@ fn forget_unknown(table: &mut toml::Table) {
     }
 }
 
-fn in_line(text: &str, error: &toml::de::Error) -> CharterError {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    CharterError::Text { line: before.matches('\n').count() + 1, reason: error.message().trim().into() }
+fn at_place(text: &str, error: &toml::de::Error) -> CharterError {
+    let at = At::of(text, error.span().map_or(0, |span| span.start));
+    CharterError::Text { at, reason: mutirao_text::in_words(error.message()) }
 }
 
-/// The first line that sets `setting`.
-fn line_of(text: &str, setting: &str) -> Option<usize> {
-    let sets = |line: &str| line.split_once('=').is_some_and(|(key, _)| unquoted(key) == setting);
-    text.lines().position(sets).map(|line| line + 1)
+/// Where `setting` is set: a setting of a section, such as `timings.beat_ms`, or an entry of a list in one,
+/// such as `deny.nodes.lab7`, whose name may have points itself.
+fn place_of(text: &str, setting: &str) -> Option<At> {
+    let document = DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut place = None;
+    for name in setting.splitn(3, '.') {
+        let (key, value) = table.iter().find(|(key, _)| key.get_ref() == name)?;
+        place = Some(At::of(text, key.span().start));
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    place
 }
 
 /// What a key on a line says.
