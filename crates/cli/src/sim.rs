@@ -134,11 +134,12 @@ fn trial(args: &SimArgs) -> Result<Trial> {
 
 fn allocations(output: Output, args: &SimArgs, trial: &Trial) -> Result<()> {
     let count = trial.parents.len();
+    let fan_out = args.topology.is_none().then_some(args.fan_out);
     eprintln!("forming a pool of {count} nodes...");
     let start = Instant::now();
     let (mut world, formed) = trial.form().map_err(|why| anyhow!(why))?;
     let formation = json!({
-        "name": "formation", "nodes": count, "depth": formed.depth,
+        "name": "formation", "nodes": count, "fan_out": fan_out, "depth": formed.depth,
         "ms": formed.time.as_secs_f64() * 1e3, "messages": formed.messages,
         "bytes_per_node": formed.bytes / count as u64,
         "resident_bytes_per_node": resident_bytes() / count as u64,
@@ -180,7 +181,7 @@ fn allocations(output: Output, args: &SimArgs, trial: &Trial) -> Result<()> {
             |of: fn(&mutirao_sim::Allocated) -> u64| runs.iter().map(of).sum::<u64>() / runs.len() as u64;
         let (messages, bytes) = (mean(|run| run.messages), mean(|run| run.bytes));
         let row = json!({
-            "name": "allocate", "nodes": count, "depth": formed.depth, "slots": size, "found": found,
+            "name": "allocate", "nodes": count, "fan_out": fan_out, "depth": formed.depth, "slots": size, "found": found,
             "p50_us": us(median.time), "p99_us": us(p99.time), "n": args.rounds,
             "messages": messages, "bytes": bytes, "wall_s": wall_s,
         });

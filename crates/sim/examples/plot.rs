@@ -1,7 +1,7 @@
 //! Draws the figures of `mutirao sim --output json` as SVG.
 //!
 //! ```sh
-//! mutirao sim --nodes 1000 --output json > figures.json      # and other sizes, and loads
+//! mutirao sim --nodes 1000 --output json > figures.json      # and other sizes, fan-outs and loads
 //! cargo run -p mutirao-sim --example plot -- docs < figures.json
 //! ```
 
@@ -25,6 +25,16 @@ struct Chart {
     y: &'static str,
     log_x: bool,
     lines: BTreeMap<String, Vec<(f64, f64)>>,
+}
+
+/// The fan-out of those figures that are drawn by size and slots.
+const FAN_OUT: f64 = 16.0;
+/// The slots of those that are drawn by fan-out.
+const FAN_OUT_SLOTS: f64 = 512.0;
+
+/// Spaces sort the numbers.
+fn fan_out_name(fan_out: f64) -> String {
+    format!("{:>16}", format!("fan-out {fan_out}"))
 }
 
 fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
@@ -132,6 +142,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let chart = |title, x, y, log_x| Chart { title, x, y, log_x, lines: BTreeMap::new() };
     let mut time = chart("Time to allocate k slots, links of 50 us", "nodes", "microseconds (median)", true);
     let mut messages = chart("Messages to allocate k slots", "nodes", "messages", true);
+    let mut wide_time =
+        chart("Time to allocate 512 slots, links of 50 us", "nodes", "microseconds (median)", true);
+    let mut wide_messages = chart("Messages to allocate 512 slots", "nodes", "messages", true);
+    let mut memory = chart("Memory of the simulation, a node", "nodes", "bytes", true);
     let mut waits = chart("Time to get 8 slots, 99th percentile", "load, per cent", "milliseconds", false);
     for line in std::io::stdin().lock().lines() {
         let row: Value = serde_json::from_str(&line?)?;
@@ -139,6 +153,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match row["name"].as_str() {
             Some("allocate") => {
                 let (Some(nodes), Some(slots)) = (number("nodes"), number("slots")) else { continue };
+                if let (Some(fan_out), true) = (number("fan_out"), slots == FAN_OUT_SLOTS) {
+                    let name = fan_out_name(fan_out);
+                    for (chart, value) in [(&mut wide_time, "p50_us"), (&mut wide_messages, "messages")] {
+                        chart
+                            .lines
+                            .entry(name.clone())
+                            .or_default()
+                            .extend(number(value).map(|y| (nodes, y)));
+                    }
+                }
+                if number("fan_out").is_some_and(|fan_out| fan_out != FAN_OUT) {
+                    continue;
+                }
                 // Spaces sort the sizes.
                 let name = format!("{:>12}", format!("k = {slots}"));
                 if let Some(us) = number("p50_us") {
@@ -146,6 +173,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 if let Some(count) = number("messages") {
                     messages.lines.entry(name).or_default().push((nodes, count));
+                }
+            }
+            Some("formation") => {
+                if let (Some(nodes), Some(fan_out)) = (number("nodes"), number("fan_out")) {
+                    let bytes = number("resident_bytes_per_node").map(|bytes| (nodes, bytes));
+                    memory.lines.entry(fan_out_name(fan_out)).or_default().extend(bytes);
                 }
             }
             Some("load") => {
@@ -157,7 +190,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => {}
         }
     }
-    for (name, chart) in [("sim-time", time), ("sim-messages", messages), ("sim-load", waits)] {
+    for (name, chart) in [
+        ("sim-time", time),
+        ("sim-messages", messages),
+        ("sim-fan-out-time", wide_time),
+        ("sim-fan-out-messages", wide_messages),
+        ("sim-memory", memory),
+        ("sim-load", waits),
+    ] {
         if !chart.lines.is_empty() {
             std::fs::write(format!("{place}/{name}.svg"), chart.svg())?;
         }
