@@ -35,6 +35,10 @@ fn log(lab: &Lab, node: &str) -> String {
     std::fs::read_to_string(lab.home().join("nodes").join(node).join("log")).unwrap_or_default()
 }
 
+fn sum(map: &Value) -> u64 {
+    map.as_object().unwrap().values().filter_map(Value::as_u64).sum()
+}
+
 fn me(lab: &Lab) -> String {
     std::fs::read_dir(lab.home().join("users"))
         .unwrap()
@@ -148,6 +152,47 @@ fn timings_and_fan_out_change_while_the_pool_runs() {
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     assert!(stopped.elapsed() >= Duration::from_secs(3), "{:?}", stopped.elapsed());
     drop(held);
+}
+
+#[test]
+fn the_charter_says_who_is_whose_parent() {
+    let lab = Lab::with_pool(4, 1);
+    let parent = |of: &str| lab.nodes().iter().find(|row| row["name"] == of).map(|row| row["parent"].clone());
+    let below = |of: &str, parent_wanted: &str| parent(of) == Some(parent_wanted.into());
+    assert!(below("n3", "n1") && below("n4", "n1"));
+    let calls = lab.flow("n1", "sleep_once", 20, 4);
+    replace(&lab, "[topology.parents]\n", "[topology.parents]\nn4 = \"n3\"\n");
+    lab.until("n4 has moved below n3", || below("n4", "n3"));
+    let complaint = lab.run(["tree", "move", "n4", "n2"]).complaint();
+    assert!(complaint.contains("the charter says that `n4` is below `n3`"), "{complaint}");
+    replace(&lab, "n4 = \"n3\"\n", "n4 = \"n2\"\nn3 = \"n2\"\n");
+    lab.until("both have moved below n2", || below("n4", "n2") && below("n3", "n2"));
+    let said = calls.end_well();
+    assert_eq!(sum(&said["nodes"]), said["calls"], "the moves disturbed nothing: {said}");
+
+    // Its parent is lost: it waits elsewhere, and goes back to the new life of it.
+    lab.kill("n2");
+    lab.until("n4 is elsewhere", || parent("n4").is_some_and(|at| at != "n2" && !at.is_null()));
+    lab.run(["up", "--name", "n2", "--slots", "1", "--join", "n1"]).well();
+    lab.until("both are back", || below("n4", "n2") && below("n3", "n2"));
+
+    let text = lab.run(["charter", "show"]).well();
+    let line = text.lines().position(|line| line == "n4 = \"n2\"").unwrap() + 1;
+    let cycle = text.replace("n4 = \"n2\"\n", "n2 = \"n4\"\nn4 = \"n2\"\n");
+    let complaint = edit(&lab, &cycle).complaint();
+    assert!(
+        complaint.contains("closes a cycle") && complaint.contains(&format!("line {line}")),
+        "{complaint}"
+    );
+
+    // A parent that is not there yet is sought; who is named no longer may be moved by hand.
+    lab.run(["--node", "n2", "down"]).well();
+    lab.until("n2 is gone", || lab.nodes().len() == 3);
+    lab.run(["up", "--name", "n2", "--slots", "1", "--join", "n1"]).well();
+    lab.until("n4 is below n2 again", || below("n4", "n2"));
+    replace(&lab, "n4 = \"n2\"\n", "");
+    lab.run(["tree", "move", "n4", "n1"]).well();
+    assert!(below("n4", "n1"));
 }
 
 #[test]

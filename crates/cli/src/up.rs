@@ -164,6 +164,13 @@ fn report(ready: &[Value], output: Output) -> Result<()> {
         let place = match (node["parent"].as_str(), node["still_alone"].as_bool()) {
             (Some(parent), _) => format!("below `{parent}`"),
             _ if node["turned_away"].is_string() => format!("is turned away by {}", word("turned_away")),
+            _ if node["contradicts"].is_string() => {
+                let other = word("contradicts");
+                format!(
+                    "root of its tree: `{other}`, which was to be its parent, was told to come below it; such orders \
+                     may leave a pool in parts"
+                )
+            }
             (None, Some(true)) => "has not found whom to join yet and goes on trying; see its log".into(),
             (None, _) => "root of its tree".into(),
         };
@@ -218,6 +225,7 @@ fn ready_json(ready: &Ready) -> Value {
         "socket": ready.socket,
         "parent": ready.parent,
         "still_alone": ready.still_alone,
+        "contradicts": ready.contradicts,
         "turned_away": ready.turned_away,
         "pid": std::process::id(),
     })

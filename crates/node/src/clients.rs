@@ -280,6 +280,12 @@ impl Clients {
         Some(self.next_question)
     }
 
+    /// A new number for a question of the node's own.
+    pub(crate) fn own_question(&mut self) -> u64 {
+        self.next_question += 1;
+        self.next_question
+    }
+
     /// Who asked; forgotten with the last answer.
     pub(crate) fn asker(&mut self, question: u64, last: bool) -> Option<(ConnId, u32)> {
         if last { self.questions.remove(&question) } else { self.questions.get(&question).copied() }

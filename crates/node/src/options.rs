@@ -1,6 +1,7 @@
 //! What a daemon is told when it starts, and what its owner wrote down.
 
 use crate::error::Error;
+use mutirao_text::At;
 use mutirao_tree::{Accept, Hours, Rules};
 use mutirao_wire::node::Resource;
 use serde::Deserialize;
@@ -63,6 +64,8 @@ pub struct Ready {
     pub parent: Option<String>,
     /// The node was told to join others and has not managed to within `join_wait`; it goes on trying.
     pub still_alone: bool,
+    /// The node that this one was told to have as its parent, and that came below it: the orders contradict.
+    pub contradicts: Option<String>,
     /// Why another node turned this one away, if one did: the pool's charter denies it.
     pub turned_away: Option<String>,
 }
@@ -339,8 +342,13 @@ impl Config {
         for file in files {
             match std::fs::read_to_string(file) {
                 Ok(text) => {
-                    return toml::from_str(&text)
-                        .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() });
+                    return toml::from_str(&text).map_err(|error| Error::Config {
+                        path: file.clone(),
+                        reason: {
+                            let at = At::of(&text, error.span().map_or(0, |span| span.start));
+                            format!("{at}: {}", mutirao_text::in_words(error.message()))
+                        },
+                    });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::file("cannot read", file)(error)),

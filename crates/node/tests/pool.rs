@@ -118,6 +118,25 @@ fn two_nodes_that_join_each_other_become_one_tree() {
 }
 
 #[test]
+fn of_two_that_are_to_be_below_each_other_the_root_says_so() {
+    let pool = Pool::new();
+    let [first, second] = [("a", "b"), ("b", "a")].map(|(name, other)| {
+        let mut options = pool.options(name, 1, &[other]);
+        (options.here, options.join_wait) = (true, common::PATIENCE / 2);
+        options
+    });
+    let thread = std::thread::spawn(move || run(first));
+    let b = run(second);
+    let a = thread.join().unwrap();
+    let mut program = Program::connect(&a.socket, 1);
+    let nodes = program.wait_nodes("both", |nodes| nodes.len() == 2);
+    let root = nodes.iter().find(|node| node.parent.is_none()).unwrap().node.name.clone();
+    let (root, other) = if root == "a" { (&a, &b) } else { (&b, &a) };
+    assert_eq!(root.contradicts.as_ref(), Some(&other.node.name));
+    assert_eq!(other.contradicts, None);
+}
+
+#[test]
 fn a_node_of_another_pool_is_refused_and_goes_on_alone() {
     let ours = Pool::new();
     let theirs = Pool::new();

@@ -57,6 +57,13 @@ impl Daemon {
             Topic::Move { to } if to.id == self.ctx.me.id => {
                 vec![self.failed("a node cannot be its own parent".into())]
             }
+            Topic::Move { to } if self.placing.wanted().is_some_and(|wanted| wanted != to.name) => {
+                let wanted = self.placing.wanted().unwrap_or_default();
+                vec![self.failed(format!(
+                    "the charter says that `{}` is below `{wanted}`; change that first: `mutirao charter edit`",
+                    self.ctx.me.name
+                ))]
+            }
             Topic::Move { to } => {
                 if self.core.parent().is_some_and(|parent| parent.id == to.id) {
                     self.joining.only(to);

@@ -96,6 +96,7 @@ impl Daemon {
         self.rules.links_due = true;
         let settings = charter::settings(&self.rules.started, &charter);
         self.tell_core(Input::Settings(settings.into()));
+        self.place_by_charter();
         self.admission_changed();
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Joining {
     next: Option<Tick>,
     pause: Duration,
     parent: Option<String>,
+    /// Who was to be the parent, and is below this node.
+    contradicts: Option<String>,
 }
 
 /// What a node was told to join before.
@@ -56,15 +58,25 @@ impl Joining {
     }
 
     pub(super) fn new(targets: Vec<JoinTarget>, here: bool, runtime: PathBuf) -> Joining {
-        Joining { targets, here, runtime, found: Vec::new(), next: None, pause: FIRST_PAUSE, parent: None }
+        Joining {
+            targets,
+            here,
+            runtime,
+            found: Vec::new(),
+            next: None,
+            pause: FIRST_PAUSE,
+            parent: None,
+            contradicts: None,
+        }
     }
 
     pub(super) fn has_targets(&self) -> bool {
         !self.targets.is_empty()
     }
 
-    /// Whether only whom it was told to join will do as its parent.
-    pub(super) fn is_here(&self) -> bool {
+    /// A node that it was to join is below this one. Whether only that was to be its parent.
+    pub(super) fn is_below(&mut self, node: &NodeRef) -> bool {
+        self.contradicts = self.here.then(|| node.name.clone());
         self.here
     }
 
@@ -164,6 +176,7 @@ impl Daemon {
             socket: self.place.as_ref().map(|place| place.socket().to_owned()),
             parent: self.joining.parent.clone(),
             still_alone,
+            contradicts: self.joining.contradicts.clone(),
             turned_away: self.rules.turned_away.as_ref().map(|(by, why)| format!("node `{by}`: {why}")),
         });
     }

@@ -9,6 +9,7 @@ mod members;
 mod nodes;
 mod outputs;
 mod pipes;
+mod placing;
 mod programs;
 mod start;
 
@@ -37,6 +38,7 @@ use mutirao_wire::lease::WorkerState;
 use mutirao_wire::limits::{CONTROL_BODY_MAX, DATA_BODY_MAX, HANDSHAKE};
 use mutirao_wire::link::{Link, Purpose};
 use mutirao_wire::{NodeId, NodeRef, Tick};
+use placing::Placing;
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -111,6 +113,7 @@ struct Daemon {
     uid: u32,
     pool: Option<mutirao_wire::PoolId>,
     joining: Joining,
+    placing: Placing,
     administration: administration::Administration,
     started: Tick,
     listeners: Vec<TcpListener>,
@@ -212,6 +215,7 @@ impl Daemon {
             self.lender.deadline(),
             self.plugins.deadline(),
             self.joining.deadline(),
+            self.placing.deadline(),
             self.rules.due,
             self.presence.deadline(),
             self.clients.oldest_stranger().map(|since| since + HANDSHAKE),
@@ -464,6 +468,9 @@ impl Daemon {
         }
         if due(self.joining.deadline()) {
             self.join_again();
+        }
+        if due(self.placing.deadline()) {
+            self.look_for_parent();
         }
         self.leave_if_removed();
         for conn in self.clients.silent_since(Tick(now.0.saturating_sub(HANDSHAKE.as_micros() as u64))) {

@@ -43,6 +43,9 @@ impl Daemon {
             Output::Finish { serial, end } => self.lender.finish(&mut self.ctx, serial, &end),
             Output::Answer { id, question } => self.answer(id, question),
             Output::Rows { number, rows, more, missing } => {
+                if self.parent_found(number, &rows, more) {
+                    return;
+                }
                 if let Some((conn, number)) = self.clients.asker(number, !more) {
                     clients::put(&mut self.ctx, conn, Rows { number, rows, more, missing });
                 }
@@ -55,14 +58,16 @@ impl Daemon {
                 tracing::info!(parent = parent.name, "joined");
                 self.moved(&parent);
                 self.joining.joined(Some(parent.name));
+                self.placed();
                 self.say_ready(false);
             }
             Output::Root => {
                 tracing::info!("this node has no parent");
                 self.joining.alone(self.ctx.now);
+                self.placed();
             }
             Output::JoinRefused { by, refusal } => {
-                if refusal == Refusal::Cycle && !self.joining.is_here() {
+                if refusal == Refusal::Cycle && !self.joining.is_below(&by) {
                     tracing::info!(by = by.name, "whom this node was to join is below it");
                 } else {
                     tracing::warn!(by = by.name, "this node may not join there: {}", refusal_text(refusal));

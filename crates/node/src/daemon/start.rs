@@ -2,6 +2,7 @@
 
 use super::charter::Rules;
 use super::joining::Joining;
+use super::placing::Placing;
 use super::{Daemon, Node, Stop, key};
 use crate::authority::{self, Rights};
 use crate::capacity::capacity;
@@ -208,6 +209,7 @@ impl Node {
             uid,
             pool: pool.as_ref().map(Pool::id),
             administration: Default::default(),
+            placing: Placing::default(),
             joining: Joining::new(joins, options.here, pool_runtime),
             listeners,
             local,

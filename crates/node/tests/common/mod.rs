@@ -29,6 +29,8 @@ pub struct Running {
     pub socket: PathBuf,
     /// It waited in vain for those it was to join.
     pub still_alone: bool,
+    /// Who was to be its parent and came below it.
+    pub contradicts: Option<String>,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
@@ -164,6 +166,7 @@ pub fn run(mut options: Options) -> Running {
         node: ready.node,
         socket: ready.socket.unwrap(),
         still_alone: ready.still_alone,
+        contradicts: ready.contradicts,
         stop,
         thread: Some(thread),
     }
