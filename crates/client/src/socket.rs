@@ -1,7 +1,9 @@
-//! A stream socket that carries frames, and descriptors beside them.
+//! A stream socket that carries frames, descriptors beside them, and large bodies in a lane.
 
+use mutirao_ring::{Bell, Error as RingError, Producer, lane_writer};
 use mutirao_wire::frame::{Decoder, FrameError, Header};
 use mutirao_wire::limits::DATA_BODY_MAX;
+use mutirao_wire::stream::put_aside;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -42,6 +44,45 @@ struct Piece {
     rest: Range<usize>,
 }
 
+/// Memory that the node maps too, for the bodies of large parts.
+#[derive(Debug)]
+struct Lane {
+    writer: Producer,
+    /// Rings when a full lane has room again.
+    bell: Arc<Bell>,
+    /// Bodies it had no room for: each is to be in it before the byte at its place of `out` is sent.
+    waiting: VecDeque<Piece>,
+    waiting_bytes: usize,
+}
+
+impl Lane {
+    /// Writes a body if it has room and is next.
+    fn write(&mut self, body: &[u8]) -> bool {
+        // What is wrong with a lane shows when it is filled.
+        self.waiting.is_empty() && self.writer.write_parts(&[body]).unwrap_or(false)
+    }
+
+    /// Writes what waits, as far as there is room, and shows it to the node.
+    fn fill(&mut self) -> Result<(), RingError> {
+        self.writer.disarm();
+        while let Some(first) = self.waiting.front() {
+            let body = &first.bytes[first.rest.clone()];
+            if !self.writer.write_parts(&[body])? {
+                break;
+            }
+            self.waiting_bytes -= body.len();
+            self.waiting.pop_front();
+        }
+        self.writer.flush()
+    }
+
+    /// Asks for the bell when there is room for what is next; whether there is already.
+    fn arm(&mut self) -> Result<bool, RingError> {
+        let needed = self.waiting.front().map_or(0, |first| first.rest.len());
+        self.writer.arm_for_room(needed)
+    }
+}
+
 /// One end of the connection. Nothing here blocks.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -57,6 +98,7 @@ pub(crate) struct Socket {
     /// Not sent yet, in order; and how many bytes that is.
     pieces: VecDeque<Piece>,
     pieces_bytes: usize,
+    lane: Option<Lane>,
     /// Descriptors that go with the byte at this place of `out`.
     out_fds: VecDeque<(usize, Vec<OwnedFd>)>,
 }
@@ -79,6 +121,7 @@ impl Socket {
             sent: 0,
             pieces: VecDeque::new(),
             pieces_bytes: 0,
+            lane: None,
             out_fds: VecDeque::new(),
         }
     }
@@ -154,6 +197,47 @@ impl Socket {
         self.pieces.push_back(Piece { at: self.out.len(), bytes, rest: range });
     }
 
+    /// Large parts go by the lane from now on, whose `memory` and bell the node handed over.
+    pub(crate) fn open_lane(&mut self, memory: OwnedFd, bell: OwnedFd) -> Result<(), RingError> {
+        let writer = lane_writer(&memory)?;
+        let bell = Arc::new(Bell::from(bell));
+        self.lane = Some(Lane { writer, bell, waiting: VecDeque::new(), waiting_bytes: 0 });
+        Ok(())
+    }
+
+    /// The bell to hear while something waits for room in the lane.
+    pub(crate) fn lane_bell(&self) -> Option<Arc<Bell>> {
+        self.lane.as_ref().map(|lane| lane.bell.clone())
+    }
+
+    pub(crate) fn has_lane(&self) -> bool {
+        self.lane.is_some()
+    }
+
+    /// Appends a part of a call, its body by the lane; false, and nothing was done, if that has no room for it.
+    pub(crate) fn put_aside(&mut self, header: Header, body: &[u8]) -> bool {
+        let written = self.lane.as_mut().is_some_and(|lane| lane.write(body));
+        if written {
+            put_aside(&mut self.out, header);
+        }
+        written
+    }
+
+    /// Appends a part of a call, whose body, a range of `bytes`, goes by the lane once that has room.
+    ///
+    /// # Panics
+    /// If they have no such range.
+    pub(crate) fn append_aside(&mut self, header: Header, bytes: Arc<Vec<u8>>, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= bytes.len(), "there are no such bytes");
+        let Some(lane) = &mut self.lane else {
+            self.out.extend_from_slice(header.bytes());
+            return self.append(bytes, range);
+        };
+        lane.waiting_bytes += range.len();
+        lane.waiting.push_back(Piece { at: self.out.len(), bytes, rest: range });
+        put_aside(&mut self.out, header);
+    }
+
     /// Sends `fds` with the frame that is appended next. At most [`FDS_A_MESSAGE`].
     pub(crate) fn attach(&mut self, fds: Vec<OwnedFd>) {
         debug_assert!(fds.len() <= FDS_A_MESSAGE);
@@ -162,17 +246,56 @@ impl Socket {
 
     /// Bytes waiting to be sent.
     pub(crate) fn unsent(&self) -> usize {
-        self.out.len() - self.sent + self.pieces_bytes
+        let aside = self.lane.as_ref().map_or(0, |lane| lane.waiting_bytes);
+        self.out.len() - self.sent + self.pieces_bytes + aside
     }
 
-    /// Sends what it can; whether all is sent.
+    /// Whether something could be sent if the other side read: not while all waits for room in the lane.
+    pub(crate) fn awaits_reader(&self) -> bool {
+        self.is_sendable(self.sendable_end())
+    }
+
+    /// Sends what it can; whether all is sent. What waits for the lane then makes its bell ring in time.
     pub(crate) fn flush(&mut self) -> Result<bool, Errno> {
-        while self.unsent() > 0 {
+        loop {
+            if let Some(lane) = &mut self.lane {
+                lane.fill().map_err(|_| Errno::PROTO)?;
+            }
+            if !self.send_to(self.sendable_end())? {
+                return Ok(false);
+            }
+            match &mut self.lane {
+                Some(lane) if !lane.waiting.is_empty() => {
+                    if !lane.arm().map_err(|_| Errno::PROTO)? {
+                        return Ok(false);
+                    }
+                }
+                _ => break,
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+
+    /// Up to which byte of `out` all may be sent.
+    fn sendable_end(&self) -> usize {
+        let first = self.lane.as_ref().and_then(|lane| lane.waiting.front());
+        first.map_or(self.out.len(), |first| first.at)
+    }
+
+    fn is_sendable(&self, end: usize) -> bool {
+        self.sent < end || self.pieces.front().is_some_and(|piece| piece.at <= end)
+    }
+
+    /// Sends what it can of what comes before the byte at `sendable` of `out`; whether that is all.
+    fn send_to(&mut self, sendable: usize) -> Result<bool, Errno> {
+        while self.is_sendable(sendable) {
             let is_next =
                 |at: usize| at == self.sent && self.pieces.front().is_none_or(|piece| piece.at > at);
             // Descriptors travel with the first byte of a message, and no message may run into the next such byte.
             let with = self.out_fds.front().is_some_and(|(at, _)| is_next(*at));
-            let end = self.out_fds.get(usize::from(with)).map_or(self.out.len(), |(at, _)| *at);
+            let next = self.out_fds.get(usize::from(with)).map_or(sendable, |(at, _)| *at);
             let fds: &[OwnedFd] = if with { &self.out_fds[0].1 } else { &[] };
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_A_MESSAGE))];
@@ -180,7 +303,7 @@ impl Socket {
             if with && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
                 return Err(Errno::TOOMANYREFS);
             }
-            let bytes = self.gather(end);
+            let bytes = self.gather(next.min(sendable));
             match sendmsg(&self.fd, &bytes, &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     self.forget(count);
@@ -193,8 +316,6 @@ impl Socket {
                 Err(errno) => return Err(errno),
             }
         }
-        self.out.clear();
-        self.sent = 0;
         Ok(true)
     }
 

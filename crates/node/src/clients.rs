@@ -2,6 +2,7 @@
 
 use crate::conn::ConnId;
 use crate::context::Context;
+use mutirao_ring::Consumer;
 use mutirao_wire::local::{
     Allocate, Allocated, ClientRefused, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, PluginOffered,
 };
@@ -50,6 +51,8 @@ pub(crate) struct Client {
     /// Its workers here are to act as its user, who is the node's.
     pub as_user: bool,
     pub since: Tick,
+    /// Where the bodies of its large parts come.
+    pub lane: Option<Consumer>,
     next_handle: u32,
     leases: HashMap<u32, Held>,
     requests: HashMap<u32, Allocate>,
@@ -101,6 +104,7 @@ impl Client {
             seat: None,
             as_user: false,
             since: now,
+            lane: None,
             next_handle: 0,
             leases: HashMap::new(),
             requests: HashMap::new(),

@@ -63,8 +63,10 @@ impl WorkerEnd {
 fn pipes(memory: impl AsFd, peer: Ringer) -> Result<(Pipe, Pipe, Arc<Shared>), Error> {
     let (shared, capacity) = map_ring(memory)?;
     let (shared, peer) = (Arc::new(shared), Arc::new(peer));
-    let pipe =
-        |name, words, data| Pipe { name, words, data, capacity, shared: shared.clone(), peer: peer.clone() };
+    let pipe = |name, words, data| {
+        let (shared, peer) = (shared.clone(), Some(peer.clone()));
+        Pipe { name, words, data, capacity, shared, peer }
+    };
     let call = pipe("call", CALL_WORDS, HEADER_BYTES);
     let reply = pipe("reply", REPLY_WORDS, HEADER_BYTES + capacity);
     Ok((call, reply, shared))

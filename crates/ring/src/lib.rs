@@ -43,6 +43,7 @@
 mod bell;
 mod ends;
 mod error;
+mod lane;
 mod memory;
 mod pipe;
 #[allow(unsafe_code)]
@@ -53,6 +54,7 @@ mod wait;
 pub use bell::{Bell, Ringer, SoleBell};
 pub use ends::{CallerEnd, Progress, ProgressReport, WorkerEnd};
 pub use error::Error;
+pub use lane::{lane_reader, lane_writer};
 pub use memory::{CAPACITY_DEFAULT, CAPACITY_MAX, CAPACITY_MIN, RingMemory};
 pub use pipe::{Consumer, Producer, Room};
 pub use spin::{SEATS, Seat, SpinBoard, Spinner};

@@ -21,7 +21,8 @@ pub(crate) struct Pipe {
     /// A power of two.
     pub(crate) capacity: usize,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) peer: Arc<Ringer>,
+    /// Wakes the other side; `None` where that one never sleeps on this pipe.
+    pub(crate) peer: Option<Arc<Ringer>>,
 }
 
 impl Pipe {
@@ -61,7 +62,10 @@ impl Pipe {
     /// Rings for a sleeper unless somebody has done so already.
     #[cold]
     fn wake(&self, flag: usize) -> Result<(), Error> {
-        if self.shared.word(flag).swap(0, SeqCst) != 0 { self.peer.ring() } else { Ok(()) }
+        match &self.peer {
+            Some(peer) if self.shared.word(flag).swap(0, SeqCst) != 0 => peer.ring(),
+            _ => Ok(()),
+        }
     }
 }
 

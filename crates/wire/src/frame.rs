@@ -43,6 +43,8 @@ pub mod flags {
     pub const REPEATABLE: u16 = 8;
     /// The call carries a time limit, in milliseconds, in the upper half of `aux`'s meaning.
     pub const LIMITED: u16 = 16;
+    /// The bytes meant lie in the lane, as many as the body says: see [`stream`](crate::stream).
+    pub const ASIDE: u16 = 32;
 }
 
 impl Header {

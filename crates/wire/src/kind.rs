@@ -92,6 +92,8 @@ pub enum Kind {
     Rows = 0x050b,
     KillWorker = 0x050c,
     Resize = 0x050d,
+    OpenLane = 0x050e,
+    LaneOpened = 0x050f,
 
     WorkerHello = 0x0601,
     Fork = 0x0602,

@@ -249,10 +249,19 @@ pub struct Resize {
     pub leave: Leave,
 }
 
+/// Program to node: give me a lane, memory that both of us map, for the bytes of large arguments. May be ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLane {}
+
+/// Node to program: here it is. Beside it travel its memory and the bell that rings when it has room again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneOpened {}
+
 messages! {
     /// Every message between a program and its node that has a struct.
     LocalMessage {
         ClientHello, ClientWelcome, ClientRefused, OfferPlugin, PluginOffered, Allocate, Allocated,
         GiveBack, LeaseNews, KillWorker, Query, Rows, Resize,
+        OpenLane, LaneOpened,
     }
 }

@@ -16,13 +16,17 @@
 //! | `CallsWithdrawn` | from lender | `aux` number of those that have not begun and are forgotten; all others go on | their ids |
 //! | `Bind`, `Resume`, `Resumed`, `WorkerEnded`, `Unbound` | | `handle` | the struct below |
 //!
+//! From a program to its node, the body of a `Call` may lie in their lane: the frame then has `ASIDE` and says in
+//! its own body, 4 bytes little endian, how many bytes of the lane are meant. The node sends it on with them.
+//!
 //! Parts of one call are contiguous among the frames of its lease and direction. Bodies have at
 //! most [`DATA_BODY_MAX`](crate::limits::DATA_BODY_MAX) bytes. Bytes count against the window with
 //! their header.
 
-use crate::frame::{Header, flags};
+use crate::frame::{Header, flags, put_frame};
 use crate::id::{AppId, CallId, Epoch, Handle};
 use crate::kind::{Kind, messages};
+use crate::limits::DATA_BODY_MAX;
 use serde::{Deserialize, Serialize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
@@ -90,6 +94,24 @@ pub fn call_header(
         sequence: U64::new(call.0),
         extent: U64::new(extent.pack()),
     }
+}
+
+/// Appends a part of a call whose body lies in the lane.
+pub fn put_aside(out: &mut Vec<u8>, mut header: Header) {
+    let part = header.length.get().to_le_bytes();
+    header.flags = U16::new(header.flags.get() | flags::ASIDE);
+    header.length = U32::new(part.len() as u32);
+    put_frame(out, header, &part);
+}
+
+/// The header of a part of a call whose body lies in the lane, as it is sent on with that body; `None` if the frame
+/// is no such part.
+pub fn read_aside(header: &Header, body: &[u8]) -> Option<Header> {
+    let part = u32::from_le_bytes(body.try_into().ok()?);
+    let is_one = header.kind.get() == Kind::Call as u16 && header.has(flags::ASIDE);
+    let bits = U16::new(header.flags.get() & !flags::ASIDE);
+    let sent_on = Header { length: U32::new(part), flags: bits, ..*header };
+    (is_one && sent_on.check(DATA_BODY_MAX).is_ok()).then_some(sent_on)
 }
 
 /// The header of a part of a result of `total` bytes.

@@ -3,6 +3,7 @@
 use mutirao_wire::bag::*;
 use mutirao_wire::charter::*;
 use mutirao_wire::frame::{Decoder, Header};
+use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::*;
 use mutirao_wire::limits::*;
 use mutirao_wire::link::*;
@@ -171,6 +172,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Query { number: 1, question: question() },
         Rows { number: 1, rows: vec![], more: false, missing: 1 },
         Resize { size: Size::More(2), leave: Leave::Rerun },
+        OpenLane {},
+        LaneOpened {},
     );
     sample!(WorkerMessage:
         WorkerHello { protocol: (1, 1), operations: vec!["frame".into()] },
@@ -281,6 +284,23 @@ fn the_largest_manifest_fits_a_control_frame() {
     let mut bad = manifest;
     bad.files[0].name = "../evil".into();
     assert!(Manifest::read(&bad.canonical_bytes()).is_err());
+}
+
+#[test]
+fn a_part_aside_is_sent_on_with_its_body() {
+    let extent = CallExtent { bytes: 50_000, limit_ms: 7 };
+    let header = call_header(Handle(3), CallId(9), 2, extent, true, 20_000, true);
+    let mut frame = Vec::new();
+    put_aside(&mut frame, header);
+    let mut decoder = Decoder::new(DATA_BODY_MAX);
+    decoder.push(&frame);
+    let (aside, body) = decoder.next_frame().unwrap().unwrap();
+    assert_eq!(read_aside(&aside, body), Some(header));
+    // Not what is no such part, nor a length that is none or too large.
+    assert_eq!(read_aside(&header, body), None);
+    assert_eq!(read_aside(&aside, &body[1..]), None);
+    assert_eq!(read_aside(&aside, &(DATA_BODY_MAX as u32 + 1).to_le_bytes()), None);
+    assert_eq!(read_aside(&Header { kind: (Kind::Result as u16).into(), ..aside }, body), None);
 }
 
 proptest! {

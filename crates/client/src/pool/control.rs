@@ -14,6 +14,7 @@ use mutirao_wire::local::{
 use mutirao_wire::pipe::PipeMessage;
 use mutirao_wire::stream::{StreamMessage, read_ids};
 use mutirao_wire::{Handle, Tick};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Rows one question may bring; more are dropped.
@@ -84,6 +85,7 @@ impl Core {
             LocalMessage::LeaseNews(news) => return self.news(now, news),
             LocalMessage::Rows(rows) => self.rows(rows),
             LocalMessage::Resize(order) => self.ordered(now, order),
+            LocalMessage::LaneOpened(_) => self.lane_opened()?,
             other => return Err(format!("a {:?} came from the node", other.kind())),
         }
         self.control_changed();
@@ -114,6 +116,12 @@ impl Core {
         self.spinner = seat.map_or_else(Spinner::asleep, Spinner::new);
         self.link.welcome = Some(welcome);
         Ok(())
+    }
+
+    fn lane_opened(&mut self) -> Result<(), String> {
+        let fds = self.link.socket.take_fds(2).and_then(|fds| <[OwnedFd; 2]>::try_from(fds).ok());
+        let [memory, bell] = fds.ok_or("a lane came without its descriptors")?;
+        self.link.socket.open_lane(memory, bell).map_err(|error| error.to_string())
     }
 
     fn allocated(&mut self, now: Tick, allocated: Allocated) {

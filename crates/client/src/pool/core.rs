@@ -31,8 +31,8 @@ use std::time::Duration;
 const SOCKET_LOOK: Duration = Duration::from_micros(100);
 /// Bytes taken out of one ring before the next gets its turn.
 const RING_TURN_BYTES: usize = 4 * (DATA_BODY_MAX + HEADER_BYTES);
-/// Parts of arguments from this size on are sent to the node from where they lie.
-const SHARED_MIN: usize = 8 * 1024;
+/// Parts of arguments from this size on go by the lane; without one they are sent from where they lie.
+const ASIDE_MIN: usize = 8 * 1024;
 /// Most bytes of frames that wait for the socket; the driver then stops reading until some are gone.
 const SOCKET_BACKLOG_MAX: usize = 64 * 1024 * 1024;
 
@@ -690,11 +690,13 @@ impl Core {
         let Some(ring) = &mut lease.ring else {
             // A ring that broke a moment ago takes nothing: its calls wait again.
             if self.link.is_up() && !lease.info.local {
-                if body.len() < SHARED_MIN {
+                if body.len() < ASIDE_MIN {
                     put_frame(self.link.socket.out(), header, body);
-                } else {
-                    self.link.socket.out().extend_from_slice(header.bytes());
-                    self.link.socket.append(slot.argument.share(), part.range());
+                } else if !self.link.socket.put_aside(header, body) {
+                    if !self.link.socket.has_lane() {
+                        self.link.ask_for_lane();
+                    }
+                    self.link.socket.append_aside(header, slot.argument.share(), part.range());
                 }
             }
             return;
@@ -814,10 +816,10 @@ impl Core {
         self.busy.iter().filter_map(ring).any(|ring| !ring.sent.is_empty())
     }
 
-    /// The bells of all rings, each once.
+    /// The bells of all rings, each once, and that of the lane.
     pub(super) fn bells(&mut self) -> Vec<Arc<Bell>> {
         self.bells.retain(|bell| Arc::strong_count(bell) > 1);
-        self.bells.clone()
+        self.bells.iter().cloned().chain(self.link.socket.lane_bell()).collect()
     }
 
     /// Something has happened to a lease that may make it count otherwise.

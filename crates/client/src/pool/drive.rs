@@ -275,7 +275,7 @@ impl Shared {
         let left = left.into_iter().flatten().min();
         let bells = core.bells();
         let socket = core.link.is_up().then(|| core.link.socket.shared_fd());
-        let wants_to_write = core.link.socket.unsent() > 0;
+        let wants_to_write = core.link.socket.awaits_reader();
         let wants_to_read = !core.socket_is_full();
         core.asleep = true;
         drop(core);

@@ -7,6 +7,8 @@ use super::options::LeaseState;
 use crate::Error;
 use crate::socket::{Received, Socket};
 use mutirao_schedule::hold::Input;
+use mutirao_wire::frame::{Header, flags, put_frame};
+use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::{CONTROL_BODY_MAX, PROTOCOL};
 use mutirao_wire::local::{ClientHello, ClientWelcome, HeldLease, LocalMessage};
 use mutirao_wire::{AppId, Epoch, Handle, PluginId, Tick};
@@ -44,6 +46,8 @@ pub(super) struct Link {
     epoch: Epoch,
     offer: Option<Offer>,
     as_user: bool,
+    /// The node was asked for a lane.
+    lane_asked: bool,
     pub(super) welcome: Option<ClientWelcome>,
     /// What became of the offer.
     pub(super) plugin: Option<Result<PluginId, String>>,
@@ -67,6 +71,7 @@ impl Link {
             epoch: Epoch(0),
             offer,
             as_user,
+            lane_asked: false,
             welcome: None,
             plugin: None,
         }
@@ -91,6 +96,15 @@ impl Link {
         self.state = State::Shut;
         // The node learns of it although a sleeping driver still holds the descriptor.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
+    /// Asks the node for a lane, once. A node that knows of none does not answer.
+    pub(super) fn ask_for_lane(&mut self) {
+        if !std::mem::replace(&mut self.lane_asked, true) {
+            let mut header = Header::new(Kind::OpenLane, 0);
+            header.flags.set(flags::OPTIONAL);
+            put_frame(self.socket.out(), header, &[]);
+        }
     }
 
     /// Says hello and offers the program, in one go.
@@ -225,6 +239,7 @@ impl Core {
             Err(_) => return self.die(Dead::Lost { waited_s: RECONNECT.as_secs(), reason }),
         };
         self.link.socket = Socket::new(fd);
+        self.link.lane_asked = false;
         self.parted.clear();
         self.link.state = State::Up;
         self.link.epoch = Epoch(self.link.epoch.0 + 1);

@@ -102,6 +102,8 @@ struct Daemon {
     streams: Streams,
     pipes: Pipes,
     members: Members,
+    /// Memory for what comes by lanes.
+    aside: Vec<u8>,
     lender: Lender,
     plugins: Plugins,
     rights: Rights,

@@ -6,24 +6,29 @@ use crate::clients::{self, Client, Offer};
 use crate::conn::{ConnId, Transport};
 use crate::streams::NewStream;
 use crate::sys;
+use mutirao_ring::{Bell, Consumer, Error as RingError, RingMemory, lane_reader};
 use mutirao_tree::{Input, pipe};
 use mutirao_wire::bag::MemberMessage;
-use mutirao_wire::frame::{FrameError, Header};
+use mutirao_wire::frame::{FrameError, Header, flags};
+use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::limits::{NAME_BYTES_MAX, PLUGIN_FILES_MAX, PROTOCOL, SEARCH, TEXT_BYTES_MAX, WANT_MAX};
 use mutirao_wire::local::{
-    Allocate, ClientHello, ClientWelcome, GiveBack, KillWorker, LeaseChange, LocalMessage, OfferPlugin,
-    Query, Rows,
+    Allocate, ClientHello, ClientWelcome, GiveBack, KillWorker, LaneOpened, LeaseChange, LocalMessage,
+    OfferPlugin, Query, Rows,
 };
 use mutirao_wire::node::PluginRef;
 use mutirao_wire::pipe::PipeMessage;
 use mutirao_wire::query::Row;
-use mutirao_wire::stream::failure;
+use mutirao_wire::stream::{failure, read_aside};
 use mutirao_wire::{LeaseId, RequestId};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// How long answers to a question may take.
 const QUESTION: Duration = Duration::from_secs(2);
+/// Bytes that a lane holds: few enough that the processor's caches hold them too.
+const LANE_BYTES: usize = 512 * 1024;
 
 impl Daemon {
     pub(super) fn program_frame(
@@ -42,6 +47,9 @@ impl Daemon {
             self.carry_out();
             return Ok(());
         }
+        if header.has(flags::ASIDE) {
+            return self.frame_aside(conn, header, body);
+        }
         if !LocalMessage::has_kind(header.kind.get()) {
             return self.streams.client_frame(&mut self.ctx, conn, header, body);
         }
@@ -57,10 +65,42 @@ impl Daemon {
             LocalMessage::GiveBack(GiveBack { handles }) if known => self.give_back(conn, handles),
             LocalMessage::KillWorker(kill) if known => self.kill_worker(conn, kill),
             LocalMessage::Query(query) if known => self.query(conn, query),
+            LocalMessage::OpenLane(_) if known => self.open_lane(conn),
             other => return Err(FrameError::OutOfPlace { kind: other.kind() }),
         }
         self.carry_out();
         Ok(())
+    }
+
+    /// A program wants to hand over large bodies in memory.
+    fn open_lane(&mut self, conn: ConnId) {
+        let Some(client) = self.clients.get_mut(conn).filter(|client| client.lane.is_none()) else { return };
+        match lane() {
+            Ok((lane, fds)) => {
+                client.lane = Some(lane);
+                self.ctx.conns.put_with_fds(conn, fds, |out| LocalMessage::from(LaneOpened {}).put(out));
+            }
+            // The socket serves as well, with more copies.
+            Err(error) => tracing::warn!(app = %client.app, "a program gets no lane: {error}"),
+        }
+    }
+
+    /// A frame whose body lies in the program's lane.
+    fn frame_aside(&mut self, conn: ConnId, header: &Header, body: &[u8]) -> Result<(), FrameError> {
+        let malformed = FrameError::Malformed { kind: Kind::Call };
+        let header = read_aside(header, body).ok_or(malformed.clone())?;
+        let lane = self.clients.get_mut(conn).and_then(|client| client.lane.as_mut());
+        let mut aside = core::mem::take(&mut self.aside);
+        aside.clear();
+        let read = lane.map(|lane| lane.read_to(&mut aside, header.body_len()));
+        let result = match read {
+            Some(Ok(count)) if count == header.body_len() => {
+                self.streams.client_frame(&mut self.ctx, conn, &header, &aside)
+            }
+            _ => Err(malformed),
+        };
+        self.aside = aside;
+        result
     }
 
     fn program_hello(&mut self, conn: ConnId, hello: ClientHello) {
@@ -294,4 +334,11 @@ impl Daemon {
             self.leave("its program ended");
         }
     }
+}
+
+/// A lane, and what its writer needs of it: the memory, and the bell that rings when it has room again.
+fn lane() -> Result<(Consumer, Vec<OwnedFd>), RingError> {
+    let memory = RingMemory::create(LANE_BYTES)?;
+    let (bell, ringer) = Bell::pair()?;
+    Ok((lane_reader(&memory, ringer)?, vec![memory.into_fd(), bell.into_fd()]))
 }

@@ -193,6 +193,7 @@ impl Node {
             streams: Streams::default(),
             pipes,
             members,
+            aside: Vec::new(),
             lender,
             plugins,
             rights,
