@@ -14,13 +14,6 @@ impl Body {
         Body::Large(Vec::with_capacity(whole))
     }
 
-    /// The first part of a body of which `whole` bytes are expected.
-    pub(crate) fn begin(whole: usize, part: &[u8]) -> Body {
-        let mut body = Body::expecting(whole);
-        body.append(part);
-        body
-    }
-
     pub(crate) fn append(&mut self, part: &[u8]) {
         if let Body::Large(bytes) = self {
             bytes.extend_from_slice(part);
@@ -28,6 +21,14 @@ impl Body {
             let mut bytes = self.bytes().to_vec();
             bytes.extend_from_slice(part);
             *self = Body::Large(bytes);
+        }
+    }
+
+    /// Empties it; memory is kept.
+    pub(crate) fn clear(&mut self) {
+        match self {
+            Body::Small(length, _) => *length = 0,
+            Body::Large(bytes) => bytes.clear(),
         }
     }
 

@@ -76,6 +76,16 @@ impl Lender {
         (argument, whole)
     }
 
+    /// Those that the home heard did not start.
+    fn not_started(&self) -> Vec<CallId> {
+        let messages = self.home.iter().filter_map(|(header, body)| StreamMessage::read(header, body).ok());
+        let ended = messages.filter_map(|message| match message {
+            StreamMessage::WorkerEnded(ended) => Some(ended.not_started),
+            _ => None,
+        });
+        ended.flatten().collect()
+    }
+
     fn results(&self) -> Vec<(CallId, Option<u32>)> {
         let results = self.home.iter().filter(|(header, _)| header.kind.get() == Kind::Result as u16);
         let failed = |header: &Header| header.has(flags::FAILED).then(|| header.aux.get());
@@ -112,15 +122,44 @@ fn a_call_cancelled_while_it_arrives_is_taken_back_from_the_worker() {
 }
 
 #[test]
-fn a_worker_that_ends_leaves_the_whole_argument_to_the_next() {
+fn what_a_worker_had_in_part_when_it_ended_did_not_start_and_is_sent_again() {
     let (mut lender, argument) = (Lender::new(), argument());
+    let ended = Input::WorkerGone { running: None, code: failure::WORKER_ENDED, cause: "it ended" };
     lender.part(&argument, 0..60_000);
-    lender.hear(Input::WorkerGone { running: None, code: failure::WORKER_ENDED, cause: "it ended" });
+    lender.hear(ended);
+    assert_eq!(lender.not_started(), [], "more of it is on its way");
     lender.part(&argument, 60_000..120_000);
     lender.worker.clear();
     lender.hear(Input::WorkerReady);
     lender.part(&argument, 120_000..argument.len());
+    assert_eq!(lender.not_started(), [CALL]);
+    assert_eq!((lender.worker.len(), lender.serve.held_bytes(), lender.serve.calls()), (0, 0, 0));
+    for start in (0..argument.len()).step_by(40_000) {
+        lender.part(&argument, start..start + 40_000);
+    }
     assert_eq!(lender.argument(), (argument, true));
+}
+
+#[test]
+fn what_came_for_a_worker_that_had_none_of_it_is_for_the_next() {
+    let (mut lender, argument) = (Lender::new(), argument());
+    lender.hear(Input::WorkerGone { running: None, code: failure::WORKER_ENDED, cause: "it ended" });
+    lender.part(&argument, 0..60_000);
+    lender.hear(Input::WorkerReady);
+    lender.part(&argument, 60_000..argument.len());
+    assert_eq!((lender.argument(), lender.not_started()), ((argument, true), vec![]));
+}
+
+#[test]
+fn a_call_cancelled_after_its_worker_ended_is_cancelled_at_once() {
+    let (mut lender, argument) = (Lender::new(), argument());
+    lender.part(&argument, 0..60_000);
+    lender.hear(Input::WorkerGone { running: None, code: failure::WORKER_ENDED, cause: "it ended" });
+    lender.hear(Input::FromHome { header: &cancel_header(LEASE, CALL), body: &[] });
+    assert_eq!(lender.results(), [(CALL, Some(failure::CANCELLED))]);
+    lender.worker.clear();
+    lender.hear(Input::WorkerReady);
+    assert_eq!(lender.worker.len(), 0, "the next worker has nothing to forget");
 }
 
 #[test]

@@ -19,7 +19,7 @@ impl Serve {
     ) -> Result<(), Violation> {
         let kind = header.kind.get();
         match self.stream {
-            Stream::Open(_) if kind == Kind::Call as u16 => self.call(now, header, body, write),
+            Stream::Open(_) if kind == Kind::Call as u16 => self.call(now, header, body, write, home),
             Stream::Open(_) if kind == Kind::Credit as u16 => self.credit(header, body),
             Stream::Open(_) if kind == Kind::Cancel as u16 => {
                 self.cancel(now, CallId(header.sequence.get()), out);
@@ -44,6 +44,7 @@ impl Serve {
         header: &Header,
         body: &[u8],
         write: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+        home: &mut Vec<u8>,
     ) -> Result<(), Violation> {
         let cost = (HEADER_BYTES + body.len()) as u64;
         let excess = cost.saturating_sub(self.granted);
@@ -52,46 +53,38 @@ impl Serve {
         }
         self.granted -= cost;
         let (call, more) = (CallId(header.sequence.get()), has_more(header));
-        let Some(partial) = &self.partial else {
-            let is_free = !more && self.queue.is_empty() && self.abort.is_none();
-            let first = self.first_part(header, body, call, cost, more)?;
-            if !(is_free && self.worker == Worker::Serving && self.pass(now, &first, body, write)) {
-                let argument =
-                    if more { Body::begin(first.extent.bytes as usize, body) } else { body.into() };
-                self.arrived(Queued { argument, ..first }, more);
+        let mut arrives = match self.partial.take() {
+            None => self.first_part(header, body, call, cost, more)?,
+            Some(partial) if partial.call != call => return Err(Violation::Interleaved(call)),
+            Some(mut partial) => {
+                let announced = partial.extent.bytes;
+                if !adds_up(partial.come() + body.len(), announced, more) {
+                    return Err(Violation::ArgumentSize { call, announced });
+                }
+                self.charge(&mut partial, cost);
+                partial
             }
-            return Ok(());
         };
-        if partial.call != call {
-            return Err(Violation::Interleaved(call));
+        if arrives.lost {
+            arrives.passed += body.len();
+        } else if self.passes(&arrives) && write(arrives.header(body.len(), more).bytes(), body) {
+            arrives.passed += body.len();
+            if !more {
+                self.owed += arrives.charged;
+                self.went_in(now, &arrives);
+                return Ok(());
+            }
+        } else {
+            arrives.keep(body);
         }
-        let whole = partial.argument.len() + body.len();
-        let announced = partial.extent.bytes;
-        if !adds_up(whole, announced, more) {
-            return Err(Violation::ArgumentSize { call, announced });
-        }
-        if let Some(mut partial) = self.partial.take() {
-            partial.argument.append(body);
-            self.charge(&mut partial, cost);
-            self.arrived(partial, more);
-        }
+        self.arrived(arrives, more, home);
         Ok(())
     }
 
-    /// Gives a call that is whole to the worker without keeping it; false if the ring has no room for all of it.
-    fn pass(
-        &mut self,
-        now: Tick,
-        first: &Queued,
-        body: &[u8],
-        write: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> bool {
-        let written = write(first.header(body.len(), false).bytes(), body);
-        if written {
-            self.owed += first.charged;
-            self.went_in(now, first);
-        }
-        written
+    /// Whether a part that comes may go into the ring at once: nothing is before it.
+    fn passes(&self, call: &Queued) -> bool {
+        let is_first = self.queue.is_empty() && self.abort.is_none() && call.rest().is_empty();
+        is_first && self.worker == Worker::Serving
     }
 
     /// The call with its first part, whose bytes are not kept yet.
@@ -121,6 +114,9 @@ impl Serve {
             charged: 0,
             advanced: false,
             argument: Body::from(&[][..]),
+            taken: 0,
+            passed: 0,
+            lost: false,
         };
         if more {
             self.charge(&mut first, cost);
@@ -140,12 +136,15 @@ impl Serve {
         }
     }
 
-    fn arrived(&mut self, call: Queued, more: bool) {
+    fn arrived(&mut self, call: Queued, more: bool, home: &mut Vec<u8>) {
         if more {
             self.partial = Some(call);
+        } else if call.lost {
+            self.owed += call.charged;
+            self.tell_worker_ended(vec![call.call], "it ended while the argument came", home);
         } else {
             self.advanced |= call.advanced;
-            self.queue_bytes += call.argument.len() as u64;
+            self.queue_bytes += call.rest().len() as u64;
             self.queue.push_back(call);
         }
     }
@@ -182,7 +181,7 @@ impl Serve {
         wanted.retain(|call| {
             let place = self.queue.iter().position(|queued| queued.call == *call);
             // What began to be written into the ring goes on.
-            let waits = place.filter(|place| *place > 0 || self.written == 0);
+            let waits = place.filter(|place| self.queue[*place].passed == 0);
             let Some(queued) = waits.and_then(|place| self.queue.remove(place)) else { return true };
             self.left_queue(&queued);
             back.push(*call);
@@ -206,8 +205,8 @@ impl Serve {
                 self.kill_if_due(now, out);
             }
         } else if let Some(place) = self.queue.iter().position(|queued| queued.call == call) {
-            if place == 0 && self.written > 0 {
-                self.queue[0].fate = Fate::Cancelled;
+            if self.queue[place].passed > 0 {
+                self.queue[place].fate = Fate::Cancelled;
             } else if let Some(queued) = self.queue.remove(place) {
                 self.left_queue(&queued);
                 self.answer(call, Fate::Cancelled, None, Body::from(&[][..]));
@@ -236,14 +235,14 @@ impl Serve {
         for inside in self.inside.iter_mut().filter(|inside| !is_listed(inside.call)) {
             inside.fate = Fate::Forgotten;
         }
-        self.queue.truncate(usize::from(self.written > 0));
+        self.queue.retain(|queued| queued.passed > 0);
         for begun in &mut self.queue {
             begun.charged = 0;
             if !is_listed(begun.call) {
                 begun.fate = Fate::Forgotten;
             }
         }
-        self.queue_bytes = self.queue.iter().map(|queued| queued.argument.len() as u64).sum();
+        self.queue_bytes = self.queue.iter().map(|queued| queued.rest().len() as u64).sum();
         self.advanced = self.queue.iter().any(|queued| queued.advanced);
         self.withdrawal = None;
         if self.watch.is_none() {

@@ -90,10 +90,16 @@ impl Serve {
         let rest = self.inside.drain(..).filter(|inside| inside.fate != Fate::Forgotten);
         not_started.extend(rest.map(|inside| inside.call));
         self.without_worker();
-        // What began to be written will be written whole to the next worker, if anybody still wants it.
-        if let Some(begun) = self.queue.pop_front_if(|begun| begun.fate != Fate::Wanted) {
+        // What is in the ring in part is lost with it, and the home sends it again.
+        if let Some(begun) = self.queue.pop_front_if(|begun| begun.passed > 0 || begun.fate != Fate::Wanted) {
             self.left_queue(&begun);
-            self.answer(begun.call, begun.fate, None, Body::from(&[][..]));
+            match begun.fate {
+                Fate::Wanted => not_started.push(begun.call),
+                fate => self.answer(begun.call, fate, None, Body::from(&[][..])),
+            }
+        }
+        if let Some(partial) = self.partial.as_mut().filter(|partial| partial.passed > 0) {
+            partial.lose();
         }
         self.tell_worker_ended(not_started, cause, home);
     }
@@ -127,10 +133,10 @@ impl Serve {
         self.worker = Worker::Gone;
         self.gather = None;
         self.watch = None;
-        (self.written, self.abort) = (0, None);
+        self.abort = None;
     }
 
-    fn tell_worker_ended(&self, not_started: Vec<CallId>, cause: &str, home: &mut Vec<u8>) {
+    pub(super) fn tell_worker_ended(&self, not_started: Vec<CallId>, cause: &str, home: &mut Vec<u8>) {
         // While the stream is not open, `Resumed` will name them.
         if let Stream::Open(handle) = self.stream {
             let cause = shortened(cause).to_owned();

@@ -3,7 +3,8 @@
 //! A call is answered exactly once: by its result, by a failure, in the list of those that did not start
 //! when a worker ended, or as unknown after the stream was restored. It passes through
 //!
-//! 1. `partial`, while its parts arrive;
+//! 1. `partial`, while its parts arrive. What the ring takes of them is not kept: should the worker end meanwhile,
+//!    the call counts, once it is whole, among those that did not start, and its home sends it again;
 //! 2. `queue`, whole, until the ring has room. Its bytes go back as credit when it leaves. A call larger
 //!    than the window gets its credit back while it arrives, one such call at a time, so at most
 //!    [`LEASE_WINDOW_BYTES`] + [`CALL_BYTES_MAX`] of arguments are held;
@@ -55,9 +56,6 @@ pub struct Serve {
     partial: Option<Queued>,
     queue: VecDeque<Queued>,
     queue_bytes: u64,
-    /// Bytes of the queue's first call that are in the ring already; with an empty queue, of the call that
-    /// arrives.
-    written: usize,
     /// The worker has a call in part that will not become whole, and is yet to be told.
     abort: Option<CallId>,
     /// A whole call in the queue had its bytes credited while it arrived.
@@ -118,10 +116,49 @@ struct Queued {
     charged: u64,
     /// It had credit given back while it arrived.
     advanced: bool,
+    /// What has come of its argument and is not in the ring: all of it beyond `taken`.
     argument: Body,
+    taken: usize,
+    /// Bytes of its argument that are in the ring, or were lost with a worker. Only the queue's first call has any;
+    /// with an empty queue, the call that arrives.
+    passed: usize,
+    /// The worker that had a part of it is gone.
+    lost: bool,
 }
 
 impl Queued {
+    /// What is still to be written into the ring.
+    fn rest(&self) -> &[u8] {
+        &self.argument.bytes()[self.taken..]
+    }
+
+    /// Bytes of its argument that have come.
+    fn come(&self) -> usize {
+        self.passed + self.rest().len()
+    }
+
+    /// Keeps a part that came.
+    fn keep(&mut self, part: &[u8]) {
+        if self.taken == self.argument.len() {
+            self.taken = 0;
+            self.argument.clear();
+        }
+        self.argument.append(part);
+    }
+
+    /// The worker that had a part of it is gone: what has come is of no more use, nor what will.
+    fn lose(&mut self) {
+        self.passed = self.come();
+        self.argument = Body::from(&[][..]);
+        (self.taken, self.lost) = (0, true);
+    }
+
+    /// So much of the rest is in the ring.
+    fn pass(&mut self, bytes: usize) {
+        self.taken += bytes;
+        self.passed += bytes;
+    }
+
     /// The header of one of its parts, for the ring.
     fn header(&self, part: usize, more: bool) -> Header {
         stream::call_header(Handle(0), self.call, self.operation, self.extent, self.repeatable, part, more)
@@ -219,20 +256,24 @@ impl Serve {
             }
             self.abort = None;
         }
-        // Of a large call the worker reads while it arrives. All of it is kept until then, for another worker.
-        while let Some(call) = self.queue.front().or(self.partial.as_ref()) {
-            let rest = &call.argument.bytes()[self.written..];
-            if rest.is_empty() && self.queue.is_empty() {
+        // Of a large call the worker reads while it arrives.
+        while let Some(call) = self.queue.front_mut().or(self.partial.as_mut()) {
+            let (rest, passed) = (call.rest(), call.passed);
+            // Only a whole call may have an empty part: the only one of an empty argument.
+            if rest.is_empty() && passed < call.extent.bytes as usize {
                 break;
             }
             let part = &rest[..rest.len().min(WORKER_BODY_MAX)];
-            let more = self.written + part.len() < call.extent.bytes as usize;
-            if !write(call.header(part.len(), more).bytes(), part) {
+            let part_bytes = part.len();
+            let more = passed + part_bytes < call.extent.bytes as usize;
+            if !write(call.header(part_bytes, more).bytes(), part) {
                 break;
             }
-            self.written += part.len();
+            call.pass(part_bytes);
+            if !self.queue.is_empty() {
+                self.queue_bytes -= part_bytes as u64;
+            }
             if !more && let Some(call) = self.queue.pop_front() {
-                self.written = 0;
                 self.left_queue(&call);
                 self.went_in(now, &call);
             }
@@ -267,7 +308,7 @@ impl Serve {
 
     /// Whether something stands ready for the ring.
     pub fn has_worker_output(&self) -> bool {
-        let arrives = || self.partial.as_ref().is_some_and(|call| call.argument.len() > self.written);
+        let arrives = || self.partial.as_ref().is_some_and(|call| !call.rest().is_empty());
         self.worker == Worker::Serving && (!self.queue.is_empty() || self.abort.is_some() || arrives())
     }
 
@@ -284,7 +325,7 @@ impl Serve {
 
     /// Bytes of arguments and results held, with what it costs to keep a result.
     pub fn held_bytes(&self) -> u64 {
-        let partial = self.partial.as_ref().map_or(0, |call| call.argument.len());
+        let partial = self.partial.as_ref().map_or(0, |call| call.rest().len());
         let gather = self.gather.as_ref().map_or(0, |(_, _, body)| body.len());
         self.queue_bytes + self.results_bytes + (partial + gather) as u64
     }
@@ -317,10 +358,9 @@ impl Serve {
     fn drop_partial(&mut self, fate: Fate) -> Option<Queued> {
         let partial = self.partial.take()?;
         self.owed += partial.charged;
-        if !self.queue.is_empty() || self.written == 0 {
+        if partial.passed == 0 || partial.lost {
             return Some(partial);
         }
-        self.written = 0;
         self.abort = Some(partial.call);
         self.inside.push_back(Inside {
             call: partial.call,
@@ -353,7 +393,7 @@ impl Serve {
 
     /// Gives back what a call that left the queue has cost.
     fn left_queue(&mut self, call: &Queued) {
-        self.queue_bytes -= call.argument.len() as u64;
+        self.queue_bytes -= call.rest().len() as u64;
         self.owed += call.charged;
         if call.advanced {
             self.advanced = false;
