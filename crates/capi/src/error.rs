@@ -63,6 +63,7 @@ impl From<LibraryError> for Error {
         use LibraryError as E;
         let code = match &error {
             E::NoNode { .. }
+            | E::NoneRuns { .. }
             | E::NotRunning { .. }
             | E::SeveralNodes { .. }
             | E::Connect { .. }

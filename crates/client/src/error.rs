@@ -17,6 +17,12 @@ pub enum Error {
         /// Where a node's socket was looked for.
         looked: String,
     },
+    /// No node runs here, and a private one was not to take its place.
+    #[error("no node of this machine is running ({looked}); start one by `mutirao up`")]
+    NoneRuns {
+        /// Where a node's socket was looked for.
+        looked: String,
+    },
     /// The node or pool that was named does not run here. No private node takes its place.
     #[error(
         "the node that is meant does not run on this machine ({looked}); start it by `mutirao up`, or name none \
@@ -216,7 +222,7 @@ impl Error {
     /// is the code of its [kind](crate::CallErrorKind::code).
     pub fn code(&self) -> u32 {
         match self {
-            Error::NoNode { .. } | Error::NotRunning { .. } => 201,
+            Error::NoNode { .. } | Error::NoneRuns { .. } | Error::NotRunning { .. } => 201,
             Error::SeveralNodes { .. } => 202,
             Error::Connect { .. } => 203,
             Error::Impostor { .. } => 204,

@@ -118,7 +118,7 @@ fn open(cli: &Cli, args: &MapArgs, words: &Words) -> Result<Opened> {
     };
     let slots = match Pool::open(asks) {
         Ok(pool) => pool.nodes()?.iter().map(|node| u32::from(node.slots_total)).fold(0, u32::saturating_add),
-        Err(mutirao::Error::NoNode { .. }) if cli.node.is_none() => return alone(),
+        Err(mutirao::Error::NoneRuns { .. }) if cli.node.is_none() => return alone(),
         Err(error) => return Err(error.into()),
     };
     let jobs = args.jobs.and_then(|jobs| jobs.of(slots)).unwrap_or(SLOTS_MAX);

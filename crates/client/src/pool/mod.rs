@@ -158,7 +158,7 @@ impl Pool {
         let (fd, path, private) = match found {
             Some(Found { path, fd }) => (fd, Some(path), None),
             None if options.private == Private::Never => {
-                return Err(Error::NoNode { looked: around.described() });
+                return Err(Error::NoneRuns { looked: around.described() });
             }
             None if options.private == Private::IfNeeded && around.names_one() => {
                 return Err(Error::NotRunning { looked: around.described() });
