@@ -170,12 +170,14 @@ impl Core {
         }
         let silent = core::mem::take(&mut asked.waiting);
         let own = asked.from.is_none();
+        let answer_due = asked.deadline;
         let mut missing = asked.missing.saturating_add(u32::from(asked.own));
         let rows = core::mem::take(&mut asked.rows);
         asked.done = true;
         asked.bytes = 0;
         asked.deadline = self.now + REMEMBERED;
         let deadline = asked.deadline;
+        self.disarm(answer_due, Timer::Question(id));
         for neighbour in silent {
             missing = missing.saturating_add(self.nodes_beyond(neighbour));
         }
@@ -184,7 +186,7 @@ impl Core {
             // One that comes back is known by its origin.
             self.questions.asked.remove(&id);
         } else {
-            self.arm(deadline, Timer::Question(id));
+            self.arm_loosely(deadline, Timer::Question(id));
         }
     }
 

@@ -19,13 +19,15 @@ use crate::summary::Upward;
 use crate::wait::{Asked, Waits};
 use mutirao_wire::charter::CharterVersion;
 use mutirao_wire::lease::LeaseMessage;
+use mutirao_wire::limits::BEAT;
 use mutirao_wire::node::Want;
 use mutirao_wire::tree::{AskId, Detach, Lineage, Summary, TreeMessage};
 use mutirao_wire::{AppId, LeaseId, NodeId, NodeRef, RequestId, Tick};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What a timer is for. Timers are never taken back: one that is no longer meant finds nothing to do.
+/// What a timer is for. One that is no longer meant finds nothing to do; it is taken back where it would often
+/// wake the node for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Timer {
     Wish,
@@ -120,6 +122,7 @@ impl Core {
             Input::Lease { from, message } => self.lease(from, message, out),
             Input::Join { to, here } => self.join(to, here, out),
             Input::Request { request, want, at_least, asker, budget, wait } => {
+                let asker = Arc::new(asker);
                 self.request(Asked { request, want, at_least, asker, budget }, wait, out);
             }
             Input::CancelRequest(request) => self.cancel_request(request, out),
@@ -411,6 +414,18 @@ impl Core {
 
     pub(crate) fn arm(&mut self, at: Tick, timer: Timer) {
         self.timers.insert((at, timer));
+    }
+
+    /// As [`arm`](Core::arm), for what may happen a little later: on the grid on which links have their beats, and
+    /// the node wakes in any case.
+    pub(crate) fn arm_loosely(&mut self, at: Tick, timer: Timer) {
+        let grid = BEAT.as_micros() as u64;
+        self.arm(Tick(at.0.div_ceil(grid) * grid), timer);
+    }
+
+    /// Takes back a timer that was armed for this very time.
+    pub(crate) fn disarm(&mut self, at: Tick, timer: Timer) {
+        self.timers.remove(&(at, timer));
     }
 
     pub(crate) fn is_linked(&self, id: NodeId) -> bool {

@@ -326,7 +326,7 @@ pub struct LeaseRecord {
     /// The request it was granted for.
     pub request: RequestId,
     /// Whose it is.
-    pub asker: Asker,
+    pub asker: Arc<Asker>,
     /// The user, as the policy knows it.
     pub user: String,
     /// What it holds; for an exclusive bundle, `slots` are those of the whole node.

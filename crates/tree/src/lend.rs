@@ -17,6 +17,7 @@ use mutirao_wire::node::{Asker, Bundle, Grant, Hindrance, Layout, Note, Want};
 use mutirao_wire::tree::{LabelSum, MemorySum, ResourceSum, Summary, name_hash};
 use mutirao_wire::{AppId, Epoch, NodeId, NodeRef, PluginId, RequestId, Tick};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Requests remembered that wait for the owner's approval.
 const WAITING_MAX: usize = 256;
@@ -246,7 +247,7 @@ impl Core {
     pub(crate) fn grant(
         &mut self,
         request: RequestId,
-        asker: &Asker,
+        asker: &Arc<Asker>,
         want: &Want,
         count: u32,
         already: u32,
@@ -441,9 +442,17 @@ impl Core {
         }
     }
 
+    /// The lease is confirmed, or over: its first life does not end it.
+    fn not_awaited(&mut self, serial: u64) {
+        if let Some(&State::Granted { until }) = self.lend.leases.get(&serial).map(|lease| &lease.state) {
+            self.disarm(until, Timer::Lease(serial));
+        }
+    }
+
     /// A lease for an application of this node starts at once; `false` if it was taken back while the search
     /// for others went on.
     pub(crate) fn begin_local(&mut self, serial: u64, epoch: Epoch, out: &mut Vec<Output>) -> bool {
+        self.not_awaited(serial);
         let Some(lease) = self.lend.leases.get_mut(&serial) else { return false };
         lease.state = State::Live;
         lease.record.epoch = epoch;
@@ -476,10 +485,10 @@ impl Core {
             match lease {
                 None => refused.push(serial),
                 Some(lease) => {
-                    let fresh = matches!(lease.state, State::Granted { .. });
-                    lease.state = State::Live;
+                    let before = core::mem::replace(&mut lease.state, State::Live);
                     lease.record.epoch = m.epoch;
-                    if fresh {
+                    if let State::Granted { until } = before {
+                        self.timers.remove(&(until, Timer::Lease(serial)));
                         out.push(Output::Begin(lease.record.clone()));
                     } else {
                         known.push(serial);
@@ -514,6 +523,7 @@ impl Core {
 
     /// Ends a lease. Its home is not told: see [`Core::revoke`].
     pub(crate) fn finish_lease(&mut self, serial: u64, end: LeaseEnd, out: &mut Vec<Output>) {
+        self.not_awaited(serial);
         let Some(lease) = self.lend.leases.get_mut(&serial) else { return };
         self.touched.insert(lease.record.asker.home.id);
         match lease.state {

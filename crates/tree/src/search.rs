@@ -12,6 +12,7 @@ use mutirao_wire::tree::{Search, SearchCancel, SearchReply};
 use mutirao_wire::wait::{Wait, WaitEnd};
 use mutirao_wire::{AppId, NodeId, RequestId, Tick};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Notes kept of one search, and the longest text of one, bytes.
 const NOTES_MAX: usize = 8;
@@ -42,7 +43,7 @@ struct Job {
     request: RequestId,
     /// Who asked; `None`: a local application.
     from: Option<NodeId>,
-    asker: Asker,
+    asker: Arc<Asker>,
     want: Want,
     at_least: u32,
     /// The asker's round.
@@ -214,7 +215,7 @@ impl Core {
     fn new_job(
         &mut self,
         from: Option<NodeId>,
-        asker: Asker,
+        asker: Arc<Asker>,
         mut want: Want,
         at_least: u32,
         round: u8,
@@ -282,6 +283,7 @@ impl Core {
                 job.missing = count.saturating_sub(job.grants.len() as u32);
                 job.round = m.round;
                 job.want.count = count;
+                self.disarm(job.deadline, Timer::Search(m.request));
                 job.deadline = deadline;
                 job.done = false;
                 job.rounds = 0;
@@ -577,9 +579,7 @@ impl Core {
         if let Some(note) = self.shortfall(&job) {
             job.note(note);
         }
-        job.done = true;
-        job.until = self.now + self.settings.first_life;
-        self.arm(job.until, Timer::Search(request));
+        self.search_over(request, &mut job);
         match job.from {
             Some(from) => {
                 if self.place.is_parent(from) && !job.grants.is_empty() {
@@ -606,11 +606,19 @@ impl Core {
                     self.wait_served(request, &job.grants, out);
                     // Asked again under its own name, the request gets this answer.
                     self.searches.jobs.insert(name, job.clone());
-                    self.arm(job.until, Timer::Search(name));
+                    self.arm_loosely(job.until, Timer::Search(name));
                 }
             }
         }
         self.searches.jobs.insert(request, job);
+    }
+
+    /// It waits for nothing more, and is remembered for a while.
+    fn search_over(&mut self, request: RequestId, job: &mut Job) {
+        self.disarm(job.deadline, Timer::Search(request));
+        job.done = true;
+        job.until = self.now + self.settings.first_life;
+        self.arm_loosely(job.until, Timer::Search(request));
     }
 
     /// Sends a reply, in as many messages as it needs.
@@ -665,9 +673,7 @@ impl Core {
         self.take_back(request, out);
         self.give_up_edges(&mut job);
         job.grants.clear();
-        job.done = true;
-        job.until = self.now + self.settings.first_life;
-        self.arm(job.until, Timer::Search(request));
+        self.search_over(request, &mut job);
         if job.from.is_some_and(|from| self.place.is_parent(from)) {
             self.upward.owed = true;
         }

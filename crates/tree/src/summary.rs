@@ -249,19 +249,37 @@ impl Core {
             return;
         }
         let Some(parent) = self.place.parent.as_ref().map(|parent| parent.id) else { return };
+        let told = self.upward.told.as_ref();
+        // Adding it all up is worth it only once it may be told.
+        if !now && told.is_some_and(|told| told.slots_free > 0) && !self.summary_due() {
+            return;
+        }
         let summary = self.summarise();
         let told = self.upward.told.as_ref();
         if told == Some(&summary) && !self.upward.owed {
-            self.upward.due = None;
+            self.summary_not_due();
             return;
         }
         let at_once = now || told.is_none_or(|told| told.slots_free == 0 && summary.slots_free > 0);
-        let due = *self.upward.due.get_or_insert(self.now + self.settings.coalesce);
-        if at_once || due <= self.now {
+        if at_once || self.summary_due() {
+            self.summary_not_due();
             self.upward = Upward { touched: false, owed: false, told: Some(summary.clone()), due: None };
             self.send_tree(parent, summary, out);
-        } else {
+        }
+    }
+
+    /// Whether what has changed was gathered for long enough; if not, it will be in a while.
+    fn summary_due(&mut self) -> bool {
+        let due = *self.upward.due.get_or_insert(self.now + self.settings.coalesce);
+        if due > self.now {
             self.arm(due, Timer::Summary);
+        }
+        due <= self.now
+    }
+
+    fn summary_not_due(&mut self) {
+        if let Some(due) = self.upward.due.take() {
+            self.disarm(due, Timer::Summary);
         }
     }
 }

@@ -9,6 +9,7 @@ use mutirao_wire::node::{Asker, Grant, Note, Want};
 use mutirao_wire::wait::{Present, Turn, Wait, WaitEnd};
 use mutirao_wire::{AppId, RequestId, Tick};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Slot-seconds that a slot counts for if its lease has no limit.
 const UNLIMITED_S: u32 = 600;
@@ -29,7 +30,7 @@ pub(crate) struct Asked {
     pub(crate) request: RequestId,
     pub(crate) want: Want,
     pub(crate) at_least: u32,
-    pub(crate) asker: Asker,
+    pub(crate) asker: Arc<Asker>,
     pub(crate) budget: Duration,
 }
 
@@ -130,7 +131,7 @@ impl Core {
             request: name,
             want: patient.asked.want.clone(),
             need: patient.asked.at_least.clamp(1, WANT_MAX),
-            asker: patient.asked.asker.clone(),
+            asker: (*patient.asked.asker).clone(),
             priority: patient.wait.priority,
             born_unix_ms: patient.born_unix_ms,
             waited_ms: (now - patient.since).as_millis() as u64,

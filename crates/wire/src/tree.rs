@@ -7,6 +7,7 @@ use crate::node::{Arch, Asker, Grant, NodeRef, Note, Want};
 use crate::query::{Question, Row};
 use crate::wait::{Gathered, Present, Reserve, Turned, Unreserve, Withdraw};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Joiner to candidate: take me, the root of a tree of `size` nodes, as your child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,8 +213,8 @@ pub struct Search {
     pub request: RequestId,
     /// What is still missing.
     pub want: Want,
-    /// Who asks.
-    pub asker: Asker,
+    /// Who asks. The same on every edge, so that it is not copied for each.
+    pub asker: Arc<Asker>,
     /// How long the asker waits for the reply, milliseconds.
     pub budget_ms: u32,
     /// Which of the asker's rounds this is, from 0. A repeated round gets the same answer.

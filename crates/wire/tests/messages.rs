@@ -107,7 +107,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
             resources: vec![ResourceSum { name: "gpu".into(), total: 4, free: 3, largest: 2, largest_free: 1 }],
             labels: vec![LabelSum { label: "ssd".into(), total: 8, free: 300 }],
             names: vec![name_hash("rack2")], ..Summary::default() },
-        Search { request: request(), want: want(), asker: asker(), budget_ms: 2000, round: 1 },
+        Search { request: request(), want: want(), asker: asker().into(), budget_ms: 2000, round: 1 },
         SearchReply { request: request(), round: 1, grants: vec![grant], notes: vec![note.clone()], more: false },
         SearchCancel { request: request() },
         Ask { id, question: question(), budget_ms: 1000 },

@@ -156,15 +156,15 @@ impl Daemon {
         let assignment = Assignment {
             serial,
             app: record.asker.app,
-            app_name: record.asker.app_name,
+            app_name: record.asker.app_name.clone(),
             user: record.user,
             slots: record.bundle.slots,
             bundle: record.bundle,
             instances: record.instances,
-            plugin: record.asker.plugin,
+            plugin: record.asker.plugin.clone(),
             local,
             as_user,
-            home: record.asker.home,
+            home: record.asker.home.clone(),
         };
         self.lender.begin(&mut self.ctx, &mut self.plugins, assignment);
         for (conn, peer, bind) in self.streams.take_early(serial) {
