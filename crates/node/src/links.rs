@@ -14,6 +14,7 @@ use mutirao_wire::limits::{ADDRESSES_MAX, CONNECT, CONTROL_BODY_MAX, DATA_BODY_M
 use mutirao_wire::link::{Hello, Input, Link, LinkEnd, Me, Output, Pace, Purpose, RefuseReason};
 use mutirao_wire::{NodeId, NodeRef, Tick};
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -112,6 +113,8 @@ pub(crate) struct Links {
     /// Dials in vain, by name or place, that were logged since the last success.
     complained: HashSet<String>,
     beaten: Tick,
+    /// No control link was last heard before this, once it is known: not each turn looks at all of them.
+    heard_first: Cell<Option<Tick>>,
     deny: Deny,
     pub(crate) events: Vec<LinkEvent>,
 }
@@ -135,6 +138,7 @@ impl Links {
             strangers: 0,
             complained: HashSet::new(),
             beaten: Tick(0),
+            heard_first: Cell::new(None),
             deny: Deny::default(),
             events: Vec::new(),
         })
@@ -632,13 +636,19 @@ impl Links {
     /// When [`time`](Links::time) is due: at the next beat, which all links share, or when one has
     /// been silent for too long.
     pub(crate) fn deadline(&self) -> Option<Tick> {
-        let handshake = self.conns.values().filter(|entry| !entry.link.is_up());
         let pace = self.me.pace;
-        let handshake = handshake.filter_map(|entry| entry.link.deadline(&pace)).min();
-        let up = self.conns.values().filter(|c| c.link.is_up() && c.link.purpose() == Purpose::Control);
-        let silent = up.map(|entry| entry.heard + pace.silence).min();
+        let (mut handshake, mut answer) = (None, None);
+        if self.strangers > 0 || !self.attempts.is_empty() {
+            let begun = self.conns.values().filter(|entry| !entry.link.is_up());
+            handshake = begun.filter_map(|entry| entry.link.deadline(&pace)).min();
+            answer = self.conns.values().filter_map(|entry| entry.answer_by).min();
+        }
+        if self.heard_first.get().is_none() {
+            let up = self.conns.values().filter(|c| c.link.is_up() && c.link.purpose() == Purpose::Control);
+            self.heard_first.set(up.map(|entry| entry.heard).min());
+        }
+        let silent = self.heard_first.get().map(|heard| heard + pace.silence);
         let beat = silent.is_some().then(|| self.beaten + pace.beat);
-        let answer = self.conns.values().filter_map(|entry| entry.answer_by).min();
         [handshake, answer, silent, beat].into_iter().flatten().min()
     }
 
@@ -691,6 +701,7 @@ impl Links {
             self.tell(ctx, conn, Input::Time);
             ctx.now = now;
         }
+        self.heard_first.set(None);
     }
 
     pub(crate) fn count(&self) -> usize {
