@@ -244,8 +244,8 @@ fn rate(setup: &Setup, floor: &mut Floor, name: String, span: Duration) -> Resul
 }
 
 fn bandwidth(setup: &Setup, bare: &mut Floor, name: String, size: usize, span: Duration) -> Result<Case> {
-    /// Bytes of arguments under way at most.
-    const MEMORY: usize = 64 << 20;
+    /// Bytes of arguments under way at most. More would measure memory: those of the floor stay in the caches.
+    const MEMORY: usize = 32 << 20;
     // As many calls are unfinished as messages of the floor.
     let depth = floor::WINDOW.min(MEMORY / size);
     let mib = size as f64 / f64::from(1 << 20);

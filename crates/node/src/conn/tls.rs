@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 /// Plaintext handed to TLS at once: four full records.
 const PLAIN: usize = 64 * 1024;
 
-/// Bytes read from the network at once: a full record, nearly.
-const PIECE: usize = 16 * 1024;
+/// Bytes read from the network at once: two full records, nearly.
+const PIECE: usize = 32 * 1024;
 
 /// One end of an encrypted connection.
 pub(crate) struct TlsTransport {

@@ -28,7 +28,7 @@ use std::time::Duration;
 /// How long answers to a question may take.
 const QUESTION: Duration = Duration::from_secs(2);
 /// Bytes that a lane holds: few enough that the processor's caches hold them too.
-const LANE_BYTES: usize = 512 * 1024;
+const LANE_BYTES: usize = 256 * 1024;
 
 impl Daemon {
     pub(super) fn program_frame(
