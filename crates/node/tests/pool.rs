@@ -6,8 +6,10 @@ mod common;
 use common::{Pool, Program, run};
 use mutirao_node::{Error, Node};
 use mutirao_wire::lease::LeaseEnd;
-use mutirao_wire::local::{GiveBack, HeldLease, LeaseChange, LocalMessage};
+use mutirao_wire::local::{GiveBack, HeldLease, LeaseChange, LocalMessage, OpenLane};
 use mutirao_wire::query::{Row, Topic};
+use mutirao_wire::stream::{CallExtent, call_header, put_aside};
+use mutirao_wire::{CallId, Handle};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -212,6 +214,31 @@ fn a_program_that_breaks_the_protocol_is_cut_off_and_others_are_not() {
     good.wait_nodes("the slot is free", |nodes| nodes[0].slots_free == 1);
     let twice = Program::return_to(&a.socket, 1, 0, Vec::new()).err().unwrap();
     assert!(twice.contains("connected already"), "{twice}");
+}
+
+#[test]
+fn a_program_that_announces_what_is_not_in_its_lane_is_cut_off() {
+    let pool = Pool::new();
+    let a = pool.start("a", 1, &[]);
+    let extent = CallExtent { bytes: 20_000, limit_ms: 0 };
+    let header = call_header(Handle(1), CallId(1), 0, extent, true, 20_000, false);
+    let mut frame = Vec::new();
+    put_aside(&mut frame, header);
+    for (app, has_lane) in [(1, false), (2, true)] {
+        let mut program = Program::connect(&a.socket, app);
+        if has_lane {
+            program.send(OpenLane {});
+            assert!(matches!(program.next(), Some(LocalMessage::LaneOpened(_))));
+        }
+        program.send_bytes(&frame);
+        match program.next() {
+            Some(LocalMessage::ClientRefused(refused)) => {
+                assert!(refused.text.contains("malformed"), "{refused:?}");
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+        assert!(program.next().is_none());
+    }
 }
 
 #[test]
