@@ -332,6 +332,11 @@ impl Conns {
         }
     }
 
+    /// Whether bytes came that were not acted upon yet.
+    pub(crate) fn has_unread(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| conn.decoder.pending() > 0)
+    }
+
     /// Lends out the decoder, so that its frames can be acted upon; to be put back.
     pub(crate) fn take_decoder(&mut self, id: ConnId) -> Option<Decoder> {
         let conn = self.conn_mut(id)?;

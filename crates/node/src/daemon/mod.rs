@@ -339,7 +339,9 @@ impl Daemon {
     }
 
     fn read(&mut self, conn: ConnId) {
-        self.frames(conn);
+        if self.ctx.conns.has_unread(conn) {
+            self.frames(conn);
+        }
         for _ in 0..READS_A_TURN {
             if self.does_not_read(conn) {
                 return;
