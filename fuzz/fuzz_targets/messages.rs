@@ -12,7 +12,7 @@ use mutirao_wire::local::LocalMessage;
 use mutirao_wire::pipe::{PipeBinding, PipeMessage, PipeOrder};
 use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::query::Order;
-use mutirao_wire::stream::StreamMessage;
+use mutirao_wire::stream::{StreamMessage, put_aside, read_aside};
 use mutirao_wire::tree::TreeMessage;
 use mutirao_wire::worker::{LineMessage, WorkerMessage};
 
@@ -38,6 +38,7 @@ fuzz_target!(|data: &[u8]| {
     let mut header = Header::default();
     // The group, then the number in it, so that all kinds are found soon.
     header.kind.set(u16::from(bytes.byte() % 10) << 8 | u16::from(bytes.byte() % 16));
+    header.flags.set(u16::from(bytes.byte()));
     let body = bytes.0;
     if body.len() > DATA_BODY_MAX {
         return;
@@ -45,6 +46,12 @@ fuzz_target!(|data: &[u8]| {
     header.length.set(body.len() as u32);
     families!(&header, body, LinkMessage TreeMessage LeaseMessage PluginMessage StreamMessage LocalMessage LineMessage WorkerMessage
         PipeMessage PipeOrder PipeBinding MemberMessage);
+    if let Some(part) = read_aside(&header, body) {
+        assert!(part.body_len() <= DATA_BODY_MAX);
+        let mut frame = Vec::new();
+        put_aside(&mut frame, part);
+        assert_eq!(frame, [header.bytes(), body].concat());
+    }
     let question = mutirao_wire::query::Question {
         to: None,
         user: String::new(),
