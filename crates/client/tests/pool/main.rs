@@ -619,6 +619,7 @@ fn leases_elsewhere_survive_a_restart() {
     assert_eq!(echo(b"").wait().unwrap(), b"");
     let large = vec![9; 3 << 20];
     assert!(echo(&large).wait().unwrap() == large);
+    assert!(node.seen.asides.load(Ordering::Relaxed) > 0, "what goes elsewhere and is large takes the lane");
     let failed = echo(b"fail").wait().unwrap_err();
     assert_eq!((failed.kind, failed.text.as_str()), (CallErrorKind::Operation(5), "fail"));
     let mut hanging = echo(b"hang");
@@ -626,6 +627,7 @@ fn leases_elsewhere_survive_a_restart() {
     node.restart();
     assert_eq!(hanging.wait().unwrap(), b"hang", "kept by the lender and sent after `Resume`");
     assert_eq!(echo(b"again").wait().unwrap(), b"again");
+    assert!(echo(&large).wait().unwrap() == large, "by a new lane");
     assert_eq!(node.seen.epoch.load(Ordering::Relaxed), 1);
     assert!(node.seen.resumes.load(Ordering::Relaxed) >= 1);
 }

@@ -6,11 +6,11 @@ use mutirao::raw::wire::kind::Kind;
 use mutirao::raw::wire::local::*;
 use mutirao::raw::wire::node::{Arch, Hindrance, Note};
 use mutirao::raw::wire::stream::{
-    CallExtent, Resumed, StreamMessage, credit_header, failure, failure_header, result_header,
+    CallExtent, Resumed, StreamMessage, credit_header, failure, failure_header, read_aside, result_header,
 };
 use mutirao::raw::wire::worker::{Fork, WORKER_ENV, WorkerMessage};
 use mutirao::raw::wire::{CallId, Handle, Incarnation, LeaseId, NodeId, NodeRef, PluginId};
-use mutirao_ring::{Bell, RingMemory, Ringer, SpinBoard};
+use mutirao_ring::{Bell, Consumer, RingMemory, Ringer, SpinBoard, lane_reader};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -51,6 +51,8 @@ pub struct Seen {
     pub files: AtomicU32,
     pub given_back: AtomicU32,
     pub resumes: AtomicU32,
+    /// Parts that came by the lane.
+    pub asides: AtomicU32,
 }
 
 /// A node that runs until dropped.
@@ -126,6 +128,7 @@ struct Client {
     reply_bell: Bell,
     reply_ringer: Ringer,
     board: SpinBoard,
+    lane: Option<Consumer>,
 }
 
 struct State {
@@ -183,7 +186,8 @@ impl State {
     fn greet(&mut self, socket: OwnedFd) {
         let (reply_bell, reply_ringer) = Bell::pair().unwrap();
         let board = SpinBoard::create(2).unwrap();
-        self.client = Some(Client { socket: Socket::new(socket), reply_bell, reply_ringer, board });
+        self.client =
+            Some(Client { socket: Socket::new(socket), reply_bell, reply_ringer, board, lane: None });
     }
 
     fn end_client(&mut self) {
@@ -219,6 +223,14 @@ impl State {
     }
 
     fn frame(&mut self, header: &Header, body: &[u8]) {
+        if header.has(flags::ASIDE) {
+            let header = read_aside(header, body).unwrap();
+            let lane = self.client.as_mut().unwrap().lane.as_mut().unwrap();
+            let mut aside = Vec::new();
+            assert_eq!(lane.read_to(&mut aside, header.body_len()).unwrap(), header.body_len());
+            self.seen.asides.fetch_add(1, Ordering::Relaxed);
+            return self.call_elsewhere(&header, &aside);
+        }
         if header.kind.get() == Kind::Call as u16 {
             return self.call_elsewhere(header, body);
         }
@@ -254,6 +266,16 @@ impl State {
             LocalMessage::Query(query) => {
                 self.say(Rows { number: query.number, rows: vec![], more: true, missing: 0 });
                 self.say(Rows { number: query.number, rows: vec![], more: false, missing: 3 });
+            }
+            LocalMessage::OpenLane(_) => {
+                // So small that it is full at times.
+                let memory = RingMemory::create(128 * 1024).unwrap();
+                let (bell, ringer) = Bell::pair().unwrap();
+                let client = self.client.as_mut().unwrap();
+                assert!(client.lane.is_none(), "one lane is enough");
+                client.lane = Some(lane_reader(&memory, ringer).unwrap());
+                client.socket.attach(vec![memory.into_fd(), bell.into_fd()]);
+                self.say(LaneOpened {});
             }
             other => panic!("{other:?}"),
         }
