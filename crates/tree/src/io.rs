@@ -157,6 +157,7 @@ pub enum Input {
 }
 
 /// What is to be done, in this order.
+#[allow(clippy::large_enum_variant)] // The largest, a message, is also the most frequent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// Send over the control link, which stands.
