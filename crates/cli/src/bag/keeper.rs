@@ -69,7 +69,7 @@ struct Keeper {
     /// Attempts under way, each with its call.
     calls: BTreeMap<u64, Call>,
     /// Attempts that could not be sent.
-    unsent: VecDeque<(u64, Outcome)>,
+    unsent: Vec<(u64, Outcome)>,
     /// Results that wait for room on the disk.
     held: VecDeque<(u64, Outcome)>,
     /// Records appended in this life, and of these on the disk.
@@ -124,7 +124,7 @@ pub fn keep(place: Place, node: Option<String>, manner: Manner) -> Result<Kept> 
         sender,
         born: Instant::now(),
         calls: BTreeMap::new(),
-        unsent: VecDeque::new(),
+        unsent: Vec::new(),
         held: VecDeque::new(),
         appended: 0,
         synced: 0,
@@ -233,7 +233,8 @@ impl Keeper {
 
     fn take_time(&mut self) -> Result<()> {
         let now = Instant::now();
-        while let Some((attempt, outcome)) = self.unsent.pop_front() {
+        // Each may begin another in vain: what has happened to its lease is heard before that is tried again.
+        for (attempt, outcome) in std::mem::take(&mut self.unsent) {
             self.ended(attempt, outcome)?;
         }
         if self.disk_retry.is_some_and(|due| due <= now) {
@@ -401,7 +402,7 @@ impl Keeper {
                 Err(error) => Outcome::not_begun(error.to_string()),
             },
         };
-        self.unsent.push_back((attempt, outcome));
+        self.unsent.push((attempt, outcome));
     }
 
     /// A result counts: its files go where they belong, and what it wrote is printed.
