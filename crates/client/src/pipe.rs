@@ -111,28 +111,74 @@ pub struct Terminal {
     pub user: OwnedFd,
 }
 
-/// What comes over a line.
+/// What happened to a pipe.
 #[derive(Debug)]
-pub enum LineEvent {
-    /// A pipe is there, for the first time or anew: what was given before is of no further use.
+pub enum PipeEvent {
+    /// It is there, for the first time or anew: what was given before is of no further use.
     Opened {
         /// Its number.
         number: u64,
         /// How it is reached.
         way: Way,
     },
-    /// A pipe is broken; it is opened anew when that can be done.
+    /// It is broken, and is opened anew when that can be done.
     Broken {
         /// Its number.
         number: u64,
     },
-    /// A pipe is no more.
+    /// It is no more.
     Failed {
         /// Its number.
         number: u64,
         /// Why.
         text: String,
     },
+}
+
+impl PipeEvent {
+    /// Which pipe.
+    pub fn number(&self) -> u64 {
+        match self {
+            PipeEvent::Opened { number, .. }
+            | PipeEvent::Broken { number }
+            | PipeEvent::Failed { number, .. } => *number,
+        }
+    }
+
+    /// Out of a message that came over `socket`, with the descriptors beside it.
+    pub(crate) fn take(message: PipeMessage, socket: &mut Socket) -> Result<PipeEvent, String> {
+        Ok(match message {
+            PipeMessage::PipeOpened(PipeOpened { number, way }) => {
+                let way = socket.take_fds(way.descriptors()).and_then(|fds| Way::new(way, fds));
+                let way = way.ok_or_else(|| format!("pipe {number} came without its descriptors"))?;
+                PipeEvent::Opened { number, way }
+            }
+            PipeMessage::PipeBroken(PipeBroken { number }) => PipeEvent::Broken { number },
+            PipeMessage::PipeFailed(PipeFailed { number, text }) => PipeEvent::Failed { number, text },
+            other => return Err(format!("a {:?} frame, which says nothing of a pipe", other.kind())),
+        })
+    }
+
+    /// Puts it on its way over `socket`.
+    pub(crate) fn put(self, socket: &mut Socket) {
+        let message: PipeMessage = match self {
+            PipeEvent::Opened { number, way } => {
+                let (way, fds) = way.into_parts();
+                socket.attach(fds);
+                PipeOpened { number, way }.into()
+            }
+            PipeEvent::Broken { number } => PipeBroken { number }.into(),
+            PipeEvent::Failed { number, text } => PipeFailed { number, text }.into(),
+        };
+        message.put(socket.out());
+    }
+}
+
+/// What comes over a line.
+#[derive(Debug)]
+pub enum LineEvent {
+    /// News of a pipe.
+    Pipe(PipeEvent),
     /// The terminal that was [asked for](Line::ask_terminal), or why there is none.
     Terminal(Result<Terminal, String>),
     /// A frame that is about none of these; nodes send none.
@@ -211,15 +257,7 @@ impl Line {
         }
         let Some(socket) = writer.as_mut() else { return Err(Error::Closed) };
         match event {
-            LineEvent::Opened { number, way } => {
-                let (way, fds) = way.into_parts();
-                socket.attach(fds);
-                PipeMessage::from(PipeOpened { number, way }).put(socket.out());
-            }
-            LineEvent::Broken { number } => PipeMessage::from(PipeBroken { number }).put(socket.out()),
-            LineEvent::Failed { number, text } => {
-                PipeMessage::from(PipeFailed { number, text }).put(socket.out());
-            }
+            LineEvent::Pipe(event) => event.put(socket),
             LineEvent::Terminal(made) => {
                 let (refused, fds) = match made {
                     Ok(terminal) => (None, vec![terminal.driver, terminal.user]),
@@ -274,17 +312,8 @@ fn take(socket: &mut Socket) -> Result<Option<LineEvent>, Error> {
     if !PipeMessage::has_kind(kind) {
         return Ok(Some(LineEvent::Message { kind, body: body.to_vec() }));
     }
-    Ok(Some(match PipeMessage::read(&header, body).map_err(|error| nonsense(error.to_string()))? {
-        PipeMessage::PipeOpened(PipeOpened { number, way }) => {
-            let fds = socket.take_fds(way.descriptors());
-            let way = fds.and_then(|fds| Way::new(way, fds));
-            let way = way.ok_or_else(|| nonsense(format!("pipe {number} came without its descriptors")))?;
-            LineEvent::Opened { number, way }
-        }
-        PipeMessage::PipeBroken(PipeBroken { number }) => LineEvent::Broken { number },
-        PipeMessage::PipeFailed(PipeFailed { number, text }) => LineEvent::Failed { number, text },
-        other => return Err(nonsense(format!("a {:?} came over a line", other.kind()))),
-    }))
+    let message = PipeMessage::read(&header, body).map_err(|error| nonsense(error.to_string()))?;
+    PipeEvent::take(message, socket).map(|event| Some(LineEvent::Pipe(event))).map_err(nonsense)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -309,12 +338,13 @@ mod tests {
         let (mine, theirs) = UnixStream::pair().unwrap();
         here.pass_on(LineEvent::Message { kind: 0x7f01, body: vec![1, 2] }).unwrap();
         let way = Way::Socket { fd: theirs.into(), trusted: true };
-        here.pass_on(LineEvent::Opened { number: 7, way }).unwrap();
-        here.pass_on(LineEvent::Broken { number: 7 }).unwrap();
-        here.pass_on(LineEvent::Failed { number: 7, text: "no".into() }).unwrap();
+        here.pass_on(LineEvent::Pipe(PipeEvent::Opened { number: 7, way })).unwrap();
+        here.pass_on(LineEvent::Pipe(PipeEvent::Broken { number: 7 })).unwrap();
+        here.pass_on(LineEvent::Pipe(PipeEvent::Failed { number: 7, text: "no".into() })).unwrap();
         let next = || there.next(None).unwrap().unwrap();
         assert!(matches!(next(), LineEvent::Message { kind: 0x7f01, body } if body == [1, 2]));
-        let LineEvent::Opened { number: 7, way: Way::Socket { fd, trusted: true } } = next() else {
+        let LineEvent::Pipe(PipeEvent::Opened { number: 7, way: Way::Socket { fd, trusted: true } }) = next()
+        else {
             panic!("a socket was passed on")
         };
         use std::io::{Read, Write};
@@ -322,8 +352,8 @@ mod tests {
         let mut bytes = [0; 5];
         UnixStream::from(fd).read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
-        assert!(matches!(next(), LineEvent::Broken { number: 7 }));
-        assert!(matches!(next(), LineEvent::Failed { number: 7, text } if text == "no"));
+        assert!(matches!(next(), LineEvent::Pipe(PipeEvent::Broken { number: 7 })));
+        assert!(matches!(next(), LineEvent::Pipe(PipeEvent::Failed { number: 7, text }) if text == "no"));
         drop(here);
         assert!(matches!(there.next(None), Err(Error::Closed)));
     }
@@ -361,8 +391,9 @@ mod tests {
         let b = ring(&bell_b, &ringer_b, &bell_a, RingSide::Worker);
         drop((bell_a, bell_b, ringer_a, ringer_b));
         let (here, there) = pair();
-        here.pass_on(LineEvent::Opened { number: 1, way: Way::Ring(b) }).unwrap();
-        let Some(LineEvent::Opened { way: Way::Ring(b), .. }) = there.next(None).unwrap() else {
+        here.pass_on(LineEvent::Pipe(PipeEvent::Opened { number: 1, way: Way::Ring(b) })).unwrap();
+        let Some(LineEvent::Pipe(PipeEvent::Opened { way: Way::Ring(b), .. })) = there.next(None).unwrap()
+        else {
             panic!("a ring was passed on")
         };
         let (mut a, mut b) = (a.map().unwrap(), b.map().unwrap());

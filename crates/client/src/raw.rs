@@ -2,11 +2,10 @@
 
 pub use crate::error::Error;
 pub use crate::operation::{Failure, OperationEntry, Run};
-pub use crate::pipe::{Line, LineEvent, RingEnds, RingWay, Terminal, Way};
+pub use crate::pipe::{Line, LineEvent, PipeEvent, RingEnds, RingWay, Terminal, Way};
 pub use crate::pool::{
     Allocation, Answers, Call, CallError, CallErrorKind, CallOptions, CallResult, Counts, Deliver, Finished,
-    ForeignProgram, Lease, LeaseKey, LeaseState, Options, PipeEnd, PipeEvent, Pool, Private, Request, Slots,
-    note_text,
+    ForeignProgram, Lease, LeaseKey, LeaseState, Options, PipeEnd, Pool, Private, Request, Slots, note_text,
 };
 pub use crate::worker::{init, line, retire};
 pub use mutirao_ring as ring;

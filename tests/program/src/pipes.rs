@@ -145,12 +145,10 @@ impl<'a> Ear<'a> {
 
     fn hear(&mut self) -> Result<(), String> {
         let late = || "nothing is heard of the pipe".to_owned();
-        let opened = match &self.source {
+        let event = match &self.source {
             Source::Line(line) => {
                 match line.next(Some(PATIENCE)).map_err(|error| error.to_string())?.ok_or_else(late)? {
-                    LineEvent::Opened { number, way } => Ok((number, way)),
-                    LineEvent::Broken { number } => Err(number),
-                    LineEvent::Failed { text, .. } => return Err(text),
+                    LineEvent::Pipe(event) => event,
                     LineEvent::Terminal(_) => return Err("a terminal came that nobody asked for".into()),
                     LineEvent::Message { kind, .. } => {
                         return Err(format!("a {kind:#06x} came over the line"));
@@ -159,19 +157,16 @@ impl<'a> Ear<'a> {
             }
             Source::Pool(pool) => {
                 let event = pool.next_pipe_event(Some(PATIENCE)).map_err(|error| error.to_string())?;
-                match event.ok_or_else(late)? {
-                    PipeEvent::Opened { number, way } => Ok((number, way)),
-                    PipeEvent::Broken { number } => Err(number),
-                    PipeEvent::Failed { text, .. } => return Err(text),
-                }
+                event.ok_or_else(late)?
             }
         };
-        match opened {
-            Ok((number, way)) => drop(self.kept.insert(number, way)),
-            Err(number) => {
+        match event {
+            PipeEvent::Opened { number, way } => drop(self.kept.insert(number, way)),
+            PipeEvent::Broken { number } => {
                 self.breaks += 1;
                 self.kept.remove(&number);
             }
+            PipeEvent::Failed { text, .. } => return Err(text),
         }
         Ok(())
     }

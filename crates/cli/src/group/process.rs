@@ -4,7 +4,7 @@
 use super::pipe::Pipe;
 use super::terminal;
 use anyhow::{Context, Result};
-use mutirao::raw::{Failure, Line, LineEvent, OperationEntry, Terminal};
+use mutirao::raw::{Failure, Line, LineEvent, OperationEntry, PipeEvent, Terminal};
 use mutirao_group::console::{Console, PIECE_BYTES_MAX, Report, Saying, Stream, TEXT_BYTES_MAX};
 use mutirao_group::master::End;
 use mutirao_group::plan::{GROUP_ENV, ProcessPlan};
@@ -187,19 +187,16 @@ impl Running {
                 Err(mutirao::Error::Closed) => return Ok(false),
                 Err(error) => return Err(error.into()),
             };
-            let number = match &event {
-                LineEvent::Opened { number, .. }
-                | LineEvent::Broken { number }
-                | LineEvent::Failed { number, .. } => *number,
-                LineEvent::Message { .. } | LineEvent::Terminal(_) => continue,
-            };
-            if number != self.console_number {
-                self.unsent.push_back(event);
-            } else if let LineEvent::Opened { way, .. } = event {
-                self.pipe = Some(Pipe::open(way)?);
-                self.console.opened();
-            } else {
-                self.hang_up();
+            match event {
+                LineEvent::Pipe(event) if event.number() != self.console_number => {
+                    self.unsent.push_back(LineEvent::Pipe(event));
+                }
+                LineEvent::Pipe(PipeEvent::Opened { way, .. }) => {
+                    self.pipe = Some(Pipe::open(way)?);
+                    self.console.opened();
+                }
+                LineEvent::Pipe(_) => self.hang_up(),
+                LineEvent::Message { .. } | LineEvent::Terminal(_) => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The bytes of one pipe: a ring in shared memory, or a socket. Nothing here blocks.
 
-use mutirao_ring::{Bell, CallerEnd, Consumer, Error as RingError, Producer, Ringer, WorkerEnd};
-use mutirao_wire::pipe::{PipeWay, RingSide};
+use crate::pipe::{RingEnds, Way};
+use mutirao_ring::{Bell, Consumer, Error as RingError, Producer};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, sendmsg};
 use std::io::IoSlice;
@@ -75,35 +75,18 @@ pub(super) enum Conduit {
 }
 
 impl Conduit {
-    /// Takes over what came beside a message that a pipe has opened.
-    pub(super) fn open(way: PipeWay, fds: Vec<OwnedFd>) -> Result<Conduit, String> {
-        let mut fds = fds.into_iter();
-        let mut fd = || fds.next().ok_or_else(|| "a descriptor is missing".to_owned());
-        match way {
-            PipeWay::Ring(side) => {
-                let memory = fd()?;
-                let bell = Arc::new(Bell::from(fd()?));
-                // Its own end to hear is kept open, so that ringing for one that is gone is no signal.
-                let (ring, keeper) = (fd()?, fd()?);
-                let ringer = Ringer::from_fds(ring, Some(keeper));
-                let failed = |error: RingError| error.to_string();
-                let (out, into) = match side {
-                    RingSide::Caller => {
-                        let end = CallerEnd::map(memory, ringer).map_err(failed)?;
-                        (end.calls, end.replies)
-                    }
-                    RingSide::Worker => {
-                        let end = WorkerEnd::map(memory, ringer).map_err(failed)?;
-                        (end.replies, end.calls)
-                    }
-                };
-                Ok(Conduit::Ring(Box::new(Ring { out, into, bell })))
+    /// Takes over a pipe that was opened.
+    pub(super) fn open(way: Way) -> Result<Conduit, crate::Error> {
+        Ok(match way {
+            Way::Ring(ring) => {
+                let RingEnds { reader, writer, bell } = ring.map()?;
+                Conduit::Ring(Box::new(Ring { out: writer, into: reader, bell: Arc::new(bell) }))
             }
-            PipeWay::Socket { .. } => {
-                let fd = Arc::new(fd()?);
-                Ok(Conduit::Plain(Plain { fd, buffer: Vec::new(), start: 0, end: 0, has_ended: false }))
+            Way::Socket { fd, .. } => {
+                let fd = Arc::new(fd);
+                Conduit::Plain(Plain { fd, buffer: Vec::new(), start: 0, end: 0, has_ended: false })
             }
-        }
+        })
     }
 
     /// Writes what fits of the two, one after the other; how many bytes that was.

@@ -1,7 +1,7 @@
 //! The socket to what started this process: it brings the plan, and then the pipes.
 
 use super::Error;
-use super::conduit::Conduit;
+use crate::pipe::PipeEvent;
 use crate::socket::{Received, Socket};
 use mutirao_group::plan::{PLAN_BYTES_MAX, ProcessPlan};
 use mutirao_wire::pipe::PipeMessage;
@@ -12,24 +12,6 @@ use std::time::{Duration, Instant};
 
 /// The plan is there long before; whoever lets this pass has not started a process of a group.
 const PLAN_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What happened to a pipe.
-#[derive(Debug)]
-pub(super) enum LineEvent {
-    Opened {
-        pipe: u64,
-        conduit: Result<Conduit, String>,
-    },
-    Broken {
-        pipe: u64,
-    },
-    Failed {
-        pipe: u64,
-        text: String,
-    },
-    /// Whoever started this process is gone.
-    Lost,
-}
 
 #[derive(Debug)]
 pub(super) struct Line {
@@ -67,43 +49,27 @@ impl Line {
         }
     }
 
-    /// What there is to hear.
-    pub(super) fn hear(&mut self) -> Result<Vec<LineEvent>, Error> {
+    /// What has happened to pipes. The line may be lost after that.
+    pub(super) fn hear(&mut self) -> Result<Vec<PipeEvent>, Error> {
         let mut events = Vec::new();
         self.take_frames(&mut events)?;
         while !self.is_lost {
             match self.socket.receive().map_err(Error::system("hear of pipes"))? {
                 Received::Some => self.take_frames(&mut events)?,
                 Received::Nothing => break,
-                Received::Closed => {
-                    self.is_lost = true;
-                    events.push(LineEvent::Lost);
-                }
+                Received::Closed => self.is_lost = true,
             }
         }
         Ok(events)
     }
 
-    fn take_frames(&mut self, events: &mut Vec<LineEvent>) -> Result<(), Error> {
+    fn take_frames(&mut self, events: &mut Vec<PipeEvent>) -> Result<(), Error> {
         let wrong = |error: mutirao_wire::frame::FrameError| Error::Protocol(error.to_string());
-        loop {
-            let message = match self.socket.next_frame().map_err(wrong)? {
-                Some((header, body)) => PipeMessage::read(&header, body).map_err(wrong)?,
-                None => return Ok(()),
-            };
-            events.push(match message {
-                PipeMessage::PipeOpened(opened) => {
-                    let fds = self.socket.take_fds(opened.way.descriptors());
-                    let fds = fds.ok_or_else(|| Error::Protocol("a pipe without its descriptors".into()))?;
-                    LineEvent::Opened { pipe: opened.number, conduit: Conduit::open(opened.way, fds) }
-                }
-                PipeMessage::PipeBroken(broken) => LineEvent::Broken { pipe: broken.number },
-                PipeMessage::PipeFailed(failed) => {
-                    LineEvent::Failed { pipe: failed.number, text: failed.text }
-                }
-                other => return Err(Error::Protocol(format!("a {:?} frame", other.kind()))),
-            });
+        while let Some((header, body)) = self.socket.next_frame().map_err(wrong)? {
+            let message = PipeMessage::read(&header, body).map_err(wrong)?;
+            events.push(PipeEvent::take(message, &mut self.socket).map_err(Error::Protocol)?);
         }
+        Ok(())
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -7,9 +7,10 @@
 mod events;
 
 use super::Error;
-use super::conduit::Handle;
-use super::line::{Line, LineEvent};
+use super::conduit::{Conduit, Handle};
+use super::line::Line;
 use super::port::{InPort, OutPort, Watch, Way};
+use crate::pipe::PipeEvent;
 use mutirao_ring::{Bell, Ringer, SpinBoard, Spinner};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
@@ -32,6 +33,12 @@ pub(super) enum Step<R> {
     Wait,
     /// There is nothing, and the time is over.
     GiveUp,
+}
+
+impl<R> Step<R> {
+    pub(super) fn wait_unless(is_late: bool) -> Step<R> {
+        if is_late { Step::GiveUp } else { Step::Wait }
+    }
 }
 
 /// Wakes one sleeping thread.
@@ -412,31 +419,31 @@ impl Inner {
 
     /// Takes in what has happened to pipes.
     pub(super) fn hear(&mut self) -> Result<(), Error> {
+        let was_lost = self.line.is_lost();
         let events = self.line.hear()?;
-        if events.is_empty() {
+        if events.is_empty() && self.line.is_lost() == was_lost {
             return Ok(());
         }
         for event in events {
             match event {
-                LineEvent::Opened { pipe, conduit } => self.opened(pipe, conduit),
-                LineEvent::Broken { pipe } => {
-                    if let Some((port, lane)) = self.routes.get(&pipe).copied() {
+                PipeEvent::Opened { number, way } => self.opened(number, way),
+                PipeEvent::Broken { number } => {
+                    if let Some((port, lane)) = self.routes.get(&number).copied() {
                         self.ways(port)[lane].is_dying = true;
                     }
                 }
-                LineEvent::Failed { pipe, text } => self.failed(pipe, text),
-                LineEvent::Lost => {}
+                PipeEvent::Failed { number, text } => self.failed(number, text),
             }
         }
         self.ring_all();
         Ok(())
     }
 
-    fn opened(&mut self, pipe: u64, conduit: Result<super::conduit::Conduit, String>) {
+    fn opened(&mut self, pipe: u64, way: crate::pipe::Way) {
         let Some((port, lane)) = self.routes.get(&pipe).copied() else { return };
-        let conduit = match conduit {
+        let conduit = match Conduit::open(way) {
             Ok(conduit) => conduit,
-            Err(text) => return self.failed(pipe, text),
+            Err(error) => return self.failed(pipe, error.to_string()),
         };
         self.ways(port)[lane].open(conduit);
         match port {

@@ -23,7 +23,7 @@ pub use call::{Call, CallError, CallErrorKind, CallOptions, CallResult, Deliver,
 pub use options::{
     Allocation, ForeignProgram, Lease, LeaseKey, LeaseState, Options, Private, Request, Slots, note_text,
 };
-pub use pipes::{PipeEnd, PipeEvent};
+pub use pipes::PipeEnd;
 
 use self::core::{Core, Dead, Pending};
 use self::drive::Shared;

@@ -3,11 +3,9 @@
 use super::core::{Core, now};
 use super::{LeaseKey, Pool, drive};
 use crate::Error;
-use crate::pipe::Way;
+use crate::pipe::PipeEvent;
 use mutirao_wire::frame::Header;
-use mutirao_wire::pipe::{
-    ClosePipe, OpenPipe, PIPES_A_PROGRAM_MAX, PipeBroken, PipeEnd as End, PipeFailed, PipeMessage, PipeOpened,
-};
+use mutirao_wire::pipe::{ClosePipe, OpenPipe, PIPES_A_PROGRAM_MAX, PipeEnd as End, PipeMessage};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -19,41 +17,6 @@ pub enum PipeEnd {
     Program,
     /// The worker of a lease.
     Worker(LeaseKey),
-}
-
-/// What happened to a pipe. Of several that nobody has taken yet only the last is kept for each pipe.
-#[derive(Debug)]
-pub enum PipeEvent {
-    /// A pipe that ends here is there, for the first time or anew: what was given before is of no further use.
-    Opened {
-        /// Its number.
-        number: u64,
-        /// How it is reached.
-        way: Way,
-    },
-    /// It is broken, and is opened anew when that can be done.
-    Broken {
-        /// Its number.
-        number: u64,
-    },
-    /// It is no more.
-    Failed {
-        /// Its number.
-        number: u64,
-        /// Why.
-        text: String,
-    },
-}
-
-impl PipeEvent {
-    /// Which pipe.
-    pub fn number(&self) -> u64 {
-        match self {
-            PipeEvent::Opened { number, .. }
-            | PipeEvent::Broken { number }
-            | PipeEvent::Failed { number, .. } => *number,
-        }
-    }
 }
 
 /// The pipes of a program.
@@ -112,17 +75,8 @@ impl Pipes {
 impl Core {
     /// The node speaks of a pipe.
     pub(super) fn pipe_frame(&mut self, header: &Header, body: &[u8]) -> Result<(), String> {
-        let event = match PipeMessage::read(header, body).map_err(|error| error.to_string())? {
-            PipeMessage::PipeOpened(PipeOpened { number, way }) => {
-                let fds = self.link.socket.take_fds(way.descriptors());
-                let way = fds.and_then(|fds| Way::new(way, fds));
-                let way = way.ok_or_else(|| format!("pipe {number} came without its descriptors"))?;
-                PipeEvent::Opened { number, way }
-            }
-            PipeMessage::PipeBroken(PipeBroken { number }) => PipeEvent::Broken { number },
-            PipeMessage::PipeFailed(PipeFailed { number, text }) => PipeEvent::Failed { number, text },
-            other => return Err(format!("a {:?} came from the node", other.kind())),
-        };
+        let message = PipeMessage::read(header, body).map_err(|error| error.to_string())?;
+        let event = PipeEvent::take(message, &mut self.link.socket)?;
         let number = event.number();
         let is_over = matches!(event, PipeEvent::Failed { .. });
         let known = self.pipes.open.contains_key(&number);
@@ -180,7 +134,8 @@ impl Pool {
         Ok(())
     }
 
-    /// What happened to pipes, in turn; `None` when the time is up first.
+    /// What happened to pipes, in turn; `None` when the time is up first. Of several events that nobody has taken
+    /// yet only the last is kept for each pipe.
     pub fn next_pipe_event(&self, timeout: Option<Duration>) -> Result<Option<PipeEvent>, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.handle.shared.wait_control(deadline, |core| core.pipes.has_news());
