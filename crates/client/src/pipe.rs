@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 /// Descriptors of a terminal.
 const TERMINAL_SIDES: usize = 2;
 
+/// Others have so long to take the descriptors that are on their way to them,
+const CROWD_PATIENCE: Duration = Duration::from_secs(30);
+/// and it is looked so often whether they have.
+const CROWD_PAUSE: Duration = Duration::from_millis(2);
+
 /// How a pipe is reached.
 #[derive(Debug)]
 pub enum Way {
@@ -273,10 +278,17 @@ impl Line {
                 put_frame(socket.out(), header, &body);
             }
         }
+        let began = Instant::now();
         loop {
             match socket.flush() {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
+                // The kernel bounds how many descriptors of a user are on their way, and says nothing when they
+                // have arrived.
+                Err(Errno::TOOMANYREFS) if began.elapsed() < CROWD_PATIENCE => {
+                    std::thread::sleep(CROWD_PAUSE);
+                    continue;
+                }
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::Closed),
                 Err(errno) => return Err(Error::system("write to the line")(errno)),
             }

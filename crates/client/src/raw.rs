@@ -7,7 +7,7 @@ pub use crate::pool::{
     Allocation, Answers, Call, CallError, CallErrorKind, CallOptions, CallResult, Counts, Deliver, Finished,
     ForeignProgram, Lease, LeaseKey, LeaseState, Options, PipeEnd, Pool, Private, Request, Slots, note_text,
 };
-pub use crate::worker::{init, line, retire};
+pub use crate::worker::{init, line, retire, spin_seat};
 pub use mutirao_ring as ring;
 pub use mutirao_wire as wire;
 pub use mutirao_wire::local::{Leave, Resize, Size};

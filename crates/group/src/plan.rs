@@ -109,6 +109,9 @@ pub struct Edge {
 /// connected stream socket. The first frame there is the [`ProcessPlan`]; then come messages about pipes with descriptors
 /// beside, as a worker is told of them.
 pub const GROUP_ENV: &str = "MUTIRAO_GROUP_FD";
+/// Variable of a process's environment: the descriptor of its machine's spin board and its seat there, parted by a
+/// colon.
+pub const SPIN_ENV: &str = "MUTIRAO_GROUP_SPIN";
 
 /// Largest body of a frame on that socket, bytes: a plan names every peer.
 pub const PLAN_BYTES_MAX: usize = 16 * 1024 * 1024;

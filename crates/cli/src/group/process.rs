@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use mutirao::raw::{Failure, Line, LineEvent, OperationEntry, PipeEvent, Terminal};
 use mutirao_group::console::{Console, PIECE_BYTES_MAX, Report, Saying, Stream, TEXT_BYTES_MAX};
 use mutirao_group::master::End;
-use mutirao_group::plan::{GROUP_ENV, ProcessPlan};
+use mutirao_group::plan::{GROUP_ENV, ProcessPlan, SPIN_ENV};
 use mutirao_runner::{Ended, How, Live};
 use mutirao_wire::frame::HEADER_BYTES;
 use mutirao_wire::kind::Kind;
@@ -102,6 +102,11 @@ impl Running {
             .args(&start.arguments)
             .envs(start.environment.iter().map(|(name, value)| (name, value)))
             .env(GROUP_ENV, its.as_raw_fd().to_string());
+        let seat = mutirao::raw::spin_seat();
+        if let Some((board, number)) = &seat {
+            fcntl_setfd(board, FdFlags::empty()).context("cannot hand the spin board on")?;
+            command.env(SPIN_ENV, format!("{}:{number}", board.as_raw_fd()));
+        }
         let mut early = VecDeque::new();
         let terminal = if start.terminal {
             let Terminal { driver, user } = terminal::take(&line, &mut early)?;
@@ -121,7 +126,7 @@ impl Running {
             }
             _ => format!("`{}` cannot be executed", start.executable),
         })?;
-        drop(its);
+        drop((its, seat));
         // With it goes this process's own use of the terminal.
         drop(command);
         let (stdin, stdout, stderr) = match &terminal {
@@ -169,7 +174,7 @@ impl Running {
                 return Ok(());
             }
             self.talk();
-            self.carry();
+            self.carry()?;
             self.sleep()?;
         }
     }
@@ -231,7 +236,7 @@ impl Running {
     }
 
     /// Moves what the process reads and writes.
-    fn carry(&mut self) {
+    fn carry(&mut self) -> Result<()> {
         let is_over = self.ended.is_some();
         let has_terminal = self.terminal.is_some();
         let mut quiet = true;
@@ -249,7 +254,7 @@ impl Running {
             }
         }
         self.feed();
-        self.send_on();
+        self.send_on()?;
         match &self.ended {
             None => {
                 let ended = self.live.ended();
@@ -258,7 +263,7 @@ impl Running {
                 if has_ended {
                     self.ended = Some(self.live.wait());
                     // Once more: what it wrote at the end.
-                    self.carry();
+                    self.carry()?;
                 }
             }
             Some(ended) if quiet && !self.reported && self.stdout.is_none() && self.stderr.is_none() => {
@@ -270,6 +275,7 @@ impl Running {
             }
             Some(_) => {}
         }
+        Ok(())
     }
 
     fn feed(&mut self) {
@@ -295,22 +301,25 @@ impl Running {
     }
 
     /// Tells the process of its pipes, as far as it listens.
-    fn send_on(&mut self) {
+    fn send_on(&mut self) -> Result<()> {
         while let (Some(onward), false) = (&self.onward, self.unsent.is_empty()) {
             let fd = onward.fd();
             let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
             if !poll(&mut fds, Some(&Default::default())).is_ok_and(|count| count > 0) {
-                return;
+                return Ok(());
             }
-            let Some(event) = self.unsent.pop_front() else { return };
-            if onward.pass_on(event).is_err() {
-                // It has closed its end: it is no program with channels, or is about to end.
-                self.onward = None;
+            let Some(event) = self.unsent.pop_front() else { break };
+            match onward.pass_on(event) {
+                Ok(()) => {}
+                // It is no program with channels, or is about to end.
+                Err(mutirao::Error::Closed) => self.onward = None,
+                Err(error) => return Err(error).context("cannot tell the process of its pipes"),
             }
         }
         if self.onward.is_none() {
             self.unsent.clear();
         }
+        Ok(())
     }
 
     /// Waits until there is something to do.

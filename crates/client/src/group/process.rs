@@ -5,7 +5,8 @@ use super::calls;
 use super::line::Line;
 use super::port::{InPort, OutPort};
 use super::shared::Shared;
-use mutirao_group::plan::{GROUP_ENV, Mode, Peer, PortPlan, ProcessPlan, Shape};
+use mutirao_group::plan::{GROUP_ENV, Mode, Peer, PortPlan, ProcessPlan, SPIN_ENV, Shape};
+use mutirao_ring::{Seat, SpinBoard, Spinner};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,12 +63,20 @@ impl Group {
         }
         let fd = value.parse().ok().and_then(|fd| crate::sys::inherited(fd).ok());
         let wrong = || Error::Protocol(format!("{GROUP_ENV} is {value:?}, which is no open descriptor"));
-        Group::join(fd.ok_or_else(wrong)?)
+        Group::join_seated(fd.ok_or_else(wrong)?, given_seat())
     }
 
-    /// The same over a socket that is there already. For tests and benchmarks.
+    /// The same over a socket that is there already, beside processes that are not known to spin. For tests and
+    /// benchmarks.
     #[doc(hidden)]
     pub fn join(fd: OwnedFd) -> Result<Group, Error> {
+        let cores = std::thread::available_parallelism().map_or(1, Into::into);
+        Group::join_seated(fd, SpinBoard::create(cores).ok().and_then(|board| Arc::new(board).seat(0)))
+    }
+
+    /// Without a seat it never spins.
+    fn join_seated(fd: OwnedFd, seat: Option<Seat>) -> Result<Group, Error> {
+        let spinner = seat.map_or_else(Spinner::asleep, Spinner::new);
         let (line, plan) = Line::begin(fd)?;
         let process = format!("{}.{}", plan.program, plan.instance);
         let named = |direction: &str, number: usize| format!("{direction} channel {number} of {process}");
@@ -95,7 +104,7 @@ impl Group {
             outs.push(OutPort::new(&plan, name.clone(), &port(step.to), u64::MAX));
             ins.push(InPort::new(&plan, name, &port(step.from)));
         }
-        let shared = Shared::new(plan.name.clone(), line, outs, ins)?;
+        let shared = Shared::new(plan.name.clone(), line, outs, ins, spinner)?;
         Ok(Group { shared, plan: Arc::new(plan) })
     }
 
@@ -208,6 +217,14 @@ impl Group {
     pub fn close(self) -> Result<(), Error> {
         calls::close(&self.shared)
     }
+}
+
+/// The seat on the machine's spin board that whoever started this process has given it.
+fn given_seat() -> Option<Seat> {
+    let value = std::env::var(SPIN_ENV).ok()?;
+    let (board, number) = value.split_once(':')?;
+    let board = crate::sys::inherited(board.parse().ok()?).ok()?;
+    Arc::new(SpinBoard::map(board).ok()?).seat(number.parse().ok()?)
 }
 
 impl Output {

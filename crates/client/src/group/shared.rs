@@ -11,7 +11,7 @@ use super::conduit::{Conduit, Handle};
 use super::line::Line;
 use super::port::{InPort, OutPort, Watch, Way};
 use crate::pipe::PipeEvent;
-use mutirao_ring::{Bell, Ringer, SpinBoard, Spinner};
+use mutirao_ring::{Bell, Ringer, Spinner};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -89,6 +89,7 @@ impl Shared {
         line: Line,
         outs: Vec<OutPort>,
         ins: Vec<InPort>,
+        spinner: Spinner,
     ) -> Result<Arc<Shared>, Error> {
         let mut routes = HashMap::new();
         for (index, port) in outs.iter().enumerate() {
@@ -105,7 +106,7 @@ impl Shared {
             outs,
             ins,
             routes,
-            spinner: spinner(),
+            spinner,
             sleepers: Vec::new(),
             spare_alarms: Vec::new(),
             queued: 0,
@@ -342,13 +343,6 @@ fn poll_all(
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(errno) => Err(Error::system("wait for channels")(errno)),
     }
-}
-
-/// One for this process alone: which processes of the machine spin is not known here.
-fn spinner() -> Spinner {
-    let cores = std::thread::available_parallelism().map_or(1, Into::into);
-    let seat = SpinBoard::create(cores).ok().and_then(|board| Arc::new(board).seat(0));
-    seat.map_or_else(Spinner::asleep, Spinner::new)
 }
 
 impl Inner {

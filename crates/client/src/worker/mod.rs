@@ -1,10 +1,12 @@
 //! The worker side: what the library does in a program that a node has started.
 
 mod line;
+mod seat;
 mod serve;
 mod template;
 
 pub use line::line;
+pub use seat::spin_seat;
 
 use crate::Error;
 use crate::operation::{OperationEntry, register};

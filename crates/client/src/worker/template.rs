@@ -176,8 +176,10 @@ fn become_worker(fork: &Fork, fds: Vec<OwnedFd>, template: Pid) -> Result<Outcom
     let end = WorkerEnd::map(memory.as_fd(), Ringer::from_fds(reply_bell, None))
         .map_err(|error| error.to_string())?;
     let seat = u16::try_from(fork.spinner).ok().and_then(|number| {
-        let board = SpinBoard::map(board).ok()?;
-        Arc::new(board).seat(number)
+        let board = Arc::new(SpinBoard::map(board).ok()?);
+        let seat = board.seat(number)?;
+        super::seat::install(board, number);
+        Some(seat)
     });
     Ok(Outcome::Worker(Box::new(Worker {
         end,
