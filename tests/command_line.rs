@@ -218,11 +218,22 @@ fn channels_are_measured_beside_their_floors() {
         "stream 8 B, same node",
         "ping 8 B, trusted link",
         "stream 8 B, trusted link",
+        "ping 8 B, two nodes, trusted",
+        "stream 8 B, two nodes, trusted",
+        "ping 8 B, two nodes, encrypted",
+        "stream 8 B, two nodes, encrypted",
+        "ping 8 B, 8 processes of a node",
+        "ping 8 B, 64 processes of a node",
     ];
     assert_eq!(names, expected);
-    for case in &cases {
+    for (case, name) in cases.iter().zip(expected) {
         assert_eq!(case["size_bytes"], 8, "{case}");
-        assert_eq!(case["tls"], false, "{case}");
+        assert_eq!(case["tls"], name.ends_with("encrypted"), "{case}");
+        if name.ends_with("processes of a node") {
+            assert!(case["per_s"].as_f64().unwrap() > 0.0, "{case}");
+            assert_eq!(case["ratio"].is_number(), name.contains("64"), "{case}");
+            continue;
+        }
         assert!(case["n"].as_u64().unwrap() >= 10, "{case}");
         for rate in ["per_s", "floor_per_s", "ratio"] {
             assert!(case[rate].as_f64().unwrap() > 0.0, "{rate}: {case}");

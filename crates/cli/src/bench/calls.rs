@@ -173,7 +173,7 @@ impl Setup {
 }
 
 /// Pins every thread of a process.
-fn pin_all(process: Option<Pid>, cpu: usize) -> Result<()> {
+pub(super) fn pin_all(process: Option<Pid>, cpu: usize) -> Result<()> {
     let pid = process.unwrap_or_else(rustix::process::getpid);
     for task in std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()))? {
         if let Ok(thread) = task?.file_name().to_string_lossy().parse::<i32>() {

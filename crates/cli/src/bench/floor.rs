@@ -35,11 +35,12 @@ impl Carrier {
 
 /// The process at the other end: reads a size and a count, then echoes (`ping`) or takes in and
 /// acknowledges every eighth (`stream`). Started as `mutirao floor-peer`.
-/// `tree` is a process of another kind of floor.
+/// `tree` is a process of another kind of floor, `channel` and `group` are processes that measure channels.
 pub fn peer(carrier: &str, place: &str, home: &Path) -> Result<()> {
     match carrier {
         "tree" => super::floor_tree::peer(place),
         "channel" => super::channel::peer(),
+        "group" => super::channel::group_peer(place),
         "unix" => serve(UnixStream::connect(place)?),
         "tcp" => serve(dial(place)?),
         "tls" => {

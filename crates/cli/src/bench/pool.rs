@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The pool; its daemons end and its files go when it is dropped.
@@ -103,6 +104,20 @@ impl TestPool {
             ..Options::default()
         };
         Ok(Pool::open(options)?)
+    }
+
+    /// `mutirao`, to be run by way of the node called `name`.
+    pub fn command(&self, name: &str) -> Result<Command> {
+        let socket = self.node(name)?["socket"].as_str().context("the node has no socket")?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .env("MUTIRAO_HOME", self.directory.path().join("home"))
+            .env("MUTIRAO_RUNTIME_DIR", self.runtime())
+            .env("MUTIRAO_SOCKET", socket)
+            .env_remove("MUTIRAO_NODE")
+            .env_remove("MUTIRAO_POOL")
+            .stdin(Stdio::null());
+        Ok(command)
     }
 
     /// The process of the node called `name`.
