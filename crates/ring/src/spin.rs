@@ -123,11 +123,14 @@ const NOTE_MAX: Duration = Duration::from_micros(400);
 const LOOKS: u32 = 16;
 /// After spinning in vain again and again, so many waits pass before it is tried once more.
 const PENALTY_MAX: u32 = 1024;
+/// After so many waits that were too long to spin, it is tried once all the same: to be woken takes so long that waits
+/// never look short to one who sleeps.
+const PROBE_AFTER: u32 = 16;
 
 /// Decides whether to spin before sleeping, by what recent waits have cost.
 ///
-/// It spins only while waits are short on average (however they were spent), while spinning is not mostly in
-/// vain (as when both sides share a core), and while the board has room.
+/// It spins only while waits are short on average (however they were spent; now and then it is tried whether they have
+/// become so), while spinning is not mostly in vain (as when both sides share a core), and while the board has room.
 #[derive(Debug)]
 pub struct Spinner {
     seat: Option<Seat>,
@@ -135,6 +138,8 @@ pub struct Spinner {
     usual: Duration,
     /// What was spun in vain since the last note.
     in_vain: Duration,
+    /// Waits in a row that were passed asleep since they are long on average.
+    slept: u32,
     /// Waits to let pass without spinning.
     pause: u32,
     /// What the next spin in vain sets `pause` to.
@@ -144,25 +149,28 @@ pub struct Spinner {
 impl Spinner {
     /// One that spins when it pays and the board allows.
     pub fn new(seat: Seat) -> Self {
-        Self { seat: Some(seat), usual: Duration::ZERO, in_vain: Duration::ZERO, pause: 0, penalty: 1 }
+        Self { seat: Some(seat), ..Self::asleep() }
     }
 
     /// One that never spins: for a process that was given no seat.
     pub fn asleep() -> Self {
-        Self { seat: None, usual: Duration::ZERO, in_vain: Duration::ZERO, pause: 0, penalty: 1 }
+        Self { seat: None, usual: Duration::ZERO, in_vain: Duration::ZERO, slept: 0, pause: 0, penalty: 1 }
     }
 
     /// Spins until `is_ready`, if spinning is worth it now, for at most 50 microseconds. False when it did not
     /// spin or spun in vain: go to sleep, then [`note`](Self::note) how long that took.
     pub fn spin(&mut self, mut is_ready: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
         let Some(seat) = &self.seat else { return Ok(false) };
-        if self.usual > SPIN_MAX {
-            return Ok(false);
-        }
         if self.pause > 0 {
             self.pause -= 1;
             return Ok(false);
         }
+        let is_probe = self.usual > SPIN_MAX;
+        if is_probe && self.slept < PROBE_AFTER {
+            self.slept += 1;
+            return Ok(false);
+        }
+        self.slept = 0;
         let Some(spinning) = seat.enter() else { return Ok(false) };
         // The clock costs as much as a short wait, so the first looks do without it.
         let mut began = None;
@@ -172,7 +180,11 @@ impl Spinner {
                 if is_ready()? {
                     drop(spinning);
                     self.penalty = (self.penalty / 2).max(1);
-                    self.note(took(began));
+                    let took = took(began);
+                    if is_probe {
+                        self.usual = took;
+                    }
+                    self.note(took);
                     return Ok(true);
                 }
                 std::hint::spin_loop();

@@ -85,6 +85,34 @@ fn it_spins_while_waits_are_short() {
 }
 
 #[test]
+fn one_who_sleeps_through_short_waits_finds_out() {
+    let board = Arc::new(SpinBoard::create(2).unwrap());
+    let mut spinner = Spinner::new(board.seat(0).unwrap());
+    // Each wait is short, but to be woken takes long.
+    let mut slept = 0;
+    for _ in 0..8 {
+        spinner.note(LONG);
+    }
+    while !does_spin(&mut spinner) {
+        spinner.note(LONG);
+        slept += 1;
+        assert!(slept < 200);
+    }
+    assert!(slept > 8, "it is tried rarely");
+    assert!(does_spin(&mut spinner), "from then on it spins");
+    // Where waits are long it stays rare.
+    for _ in 0..8 {
+        spinner.note(LONG);
+    }
+    let mut tried = 0;
+    for _ in 0..1000 {
+        tried += u32::from(spin_in_vain(&mut spinner));
+        spinner.note(LONG);
+    }
+    assert!((1..=20).contains(&tried), "{tried} times");
+}
+
+#[test]
 fn spinning_in_vain_becomes_rare() {
     let board = Arc::new(SpinBoard::create(2).unwrap());
     let mut spinner = Spinner::new(board.seat(0).unwrap());
