@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
     let mut outlet: Outlet<Vec<u8>> = Outlet::new(outs, several, None, STORED_BYTES_MAX);
     let mut inlet = Inlet::new(ins, several, None);
     while !bytes.is_empty() {
-        let (choice, lane) = (bytes.byte() % 10, bytes.byte() % LANES);
+        let (choice, lane) = (bytes.byte() % 11, bytes.byte() % LANES);
         let (out, into) = (usize::from(lane) % outs.len(), usize::from(lane) % ins.len());
         match choice {
             0 => {
@@ -103,6 +103,8 @@ fuzz_target!(|input: &[u8]| {
                     let _ = inlet.use_mode(mode(&mut bytes));
                 }
             }
+            9 if lane == 0 => outlet.close(),
+            9 => inlet.close(),
             _ => {
                 if let Some(next) = outlet.next(out) {
                     let all = next.head.len() as u64 + next.body.map_or(0, |(body, from)| body.length() - from);
