@@ -204,6 +204,56 @@ fn a_submitted_bag_is_kept_by_its_node_whatever_is_killed() {
 }
 
 #[test]
+fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once() {
+    let lab = Lab::with_pool(3, 2);
+    std::fs::write(lab.path("seed"), "7").unwrap();
+    lab.file(
+        "m.toml",
+        "[task.a]\ncommand = 'sleep 0.3; cat seed > out; echo {n} >> out; echo {n}'\n\
+         grid = { n = { from = 1, to = 60 } }\ninputs = ['seed']\n\
+         outputs = [{ here = 'made/{n}', there = 'out' }]\n\
+         [task.b]\ncommand = 'cat 1 60; echo end'\n\
+         inputs = [{ here = 'made/1', there = '1' }, { here = 'made/60', there = '60' }]\nafter = ['a']\n",
+    );
+    let said = run(&lab, &["--node", "n1", "submit", "m.toml"]);
+    assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    let home = |asked: &str| {
+        let apps = lab.run(["--output", "json", "--node", asked, "apps"]).json();
+        let app = apps.as_array().unwrap().iter().find(|app| app["name"] == "bag-m").cloned()?;
+        Some((app["home"].as_str()?.to_owned(), app["pid"].as_i64()? as i32))
+    };
+    lab.until("some tasks are done", || done(&lab, id) >= 4);
+    let (first, keeper) = home("n2").unwrap();
+    assert_eq!(first, "n1", "it was submitted there");
+    lab.kill("n1");
+    kill_process(keeper);
+    // What the tasks need came along, and is needed no more where the bag was submitted.
+    std::fs::remove_file(lab.path("seed")).unwrap();
+    lab.until("another member keeps it", || home("n2").is_some_and(|(home, _)| home != "n1"));
+    let there = home("n2").unwrap().0;
+    let before = done(&lab, id);
+    lab.run(["up", "--name", "n1", "--slots", "2", "--join", "n2"]).well();
+    lab.until("it goes on, and the first hears of it", || done(&lab, id) > before);
+    run(&lab, &["--node", "n1", "add", "--to", id, "--", "echo", "added"]).well();
+    lab.until("all is done", || done(&lab, id) == 62);
+    assert_eq!(home("n2").map_or(there.clone(), |(home, _)| home), there, "it stays where it is");
+    for n in 1..=60 {
+        lab.until("files are in their places", || {
+            lines(&lab.path(&format!("made/{n}"))) == [format!("7{n}")]
+        });
+    }
+    assert_eq!(std::fs::read_dir(lab.path("made")).unwrap().count(), 60, "and no attempt's own");
+    let results = run(&lab, &["results", id]).well();
+    let expected: Vec<String> = (1..=60).map(|n| n.to_string()).collect();
+    let all: Vec<&str> = results.lines().collect();
+    assert_eq!(all[..60], expected, "each once");
+    assert_eq!(all[60..], ["71", "760", "end", "added"]);
+    run(&lab, &["check", id]).well();
+}
+
+#[test]
 fn a_node_that_is_killed_costs_only_what_ran_there() {
     let lab = Lab::with_pool(3, 2);
     lab.file(

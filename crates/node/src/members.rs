@@ -30,6 +30,8 @@ const DIAL_AGAIN: Duration = Duration::from_millis(500);
 const QUEUED_MAX: usize = 512 * 1024;
 /// The exit code of a member that is to begin anew at once: another leads now.
 const LEADS_NO_MORE: i32 = 4;
+/// Messages that wait until a node is linked; the others are dropped: they are said again.
+const FIRST_MAX: usize = 16;
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -66,7 +68,8 @@ pub(crate) struct Members {
     /// The base of the runtime directories.
     runtime: PathBuf,
     members: HashMap<BagId, Member>,
-    dialled: HashMap<NodeId, Tick>,
+    /// Nodes that are being dialled: since when, and what is to be said to them first.
+    dialled: HashMap<NodeId, (Tick, Vec<MemberBytes>)>,
 }
 
 impl Members {
@@ -244,11 +247,14 @@ impl Members {
             return None;
         }
         let Some(conn) = ctx.peers.get(&to.id).and_then(|peer| peer.control) else {
-            let last = self.dialled.get(&to.id);
-            if last.is_some_and(|last| ctx.now - *last < DIAL_AGAIN) {
+            let (since, first) = self.dialled.entry(to.id).or_insert((Tick(0), Vec::new()));
+            if first.len() < FIRST_MAX {
+                first.push(message);
+            }
+            if ctx.now - *since < DIAL_AGAIN {
                 return None;
             }
-            self.dialled.insert(to.id, ctx.now);
+            *since = ctx.now;
             return Some(to.clone());
         };
         if ctx.conns.queued(conn) <= QUEUED_MAX {
@@ -277,9 +283,18 @@ impl Members {
         Some((conn, MemberBytes { member: from, ..message }))
     }
 
+    /// The node could not be reached.
+    pub(crate) fn missed(&mut self, node: NodeId) {
+        if let Some((_, first)) = self.dialled.get_mut(&node) {
+            first.clear();
+        }
+    }
+
     /// Another node is met: where it is now, its bags' members find it later.
-    pub(crate) fn met(&mut self, node: &NodeRef) {
-        self.dialled.remove(&node.id);
+    pub(crate) fn met(&mut self, ctx: &mut Context, node: &NodeRef) {
+        for message in self.dialled.remove(&node.id).map(|(_, first)| first).unwrap_or_default() {
+            ctx.send_control(node.id, ControlMessage::Member(message.into()));
+        }
         let mut moved = Vec::new();
         for member in self.members.values_mut() {
             let known = member.kept.keep.members.iter_mut().find(|known| known.id == node.id);

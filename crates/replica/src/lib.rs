@@ -21,5 +21,5 @@ mod tests;
 
 pub use line::{Kept, Line};
 pub use member::{Entry, Member, NotLeading, Role, Timing, Work, Written};
-pub use message::Unreadable;
+pub use message::{Unreadable, asks_for_votes};
 pub use store::Cold;

@@ -38,6 +38,12 @@ struct Said {
     entries: Vec<(u64, Vec<u8>)>,
 }
 
+/// Whether a message asks for a vote: whoever sent it knows of no leader.
+pub fn asks_for_votes(bytes: &[u8]) -> bool {
+    let kind = bytes.first().and_then(|kind| KINDS.get(usize::from(*kind)));
+    matches!(kind, Some(MessageType::MsgRequestVote | MessageType::MsgRequestPreVote))
+}
+
 /// The message as bytes; `None` for one that is not for others.
 pub(crate) fn encode(message: &Message) -> Option<Vec<u8>> {
     let kind = KINDS.iter().position(|kind| *kind == message.get_msg_type())? as u8;

@@ -2,6 +2,7 @@
 
 use super::keeper::Event;
 use super::place::{Place, now_ms};
+use super::shared::Shared;
 use anyhow::{Context, Result, bail};
 use mutirao_bag::{Added, Bag, Input, Output};
 use mutirao_wire::Tick;
@@ -13,7 +14,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Longest order, bytes.
-const ORDER_BYTES_MAX: u64 = 64 << 20;
+pub const ORDER_BYTES_MAX: u64 = 64 << 20;
 /// Whoever is to hear something and does not listen for so long is left alone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -34,7 +35,30 @@ pub enum Order {
 /// An order, and who waits for the answer.
 pub struct Asked {
     pub order: Order,
-    pub stream: UnixStream,
+    pub back: Back,
+}
+
+/// Who waits for an answer.
+pub enum Back {
+    /// A command on this machine.
+    Stream(UnixStream),
+    /// Another member of the bag.
+    Member { member: usize, number: u64 },
+}
+
+impl Back {
+    /// Tells the answer.
+    pub fn say(self, shared: &mut Shared, line: &str) {
+        match self {
+            Back::Stream(stream) => write(stream, line),
+            Back::Member { member, number } => shared.answer(member, number, line.to_owned()),
+        }
+    }
+}
+
+fn write(mut stream: UnixStream, line: &str) {
+    // Whoever asked may have gone.
+    let _ = writeln!(stream, "{line}");
 }
 
 /// What an order comes to.
@@ -54,8 +78,8 @@ pub fn listen(place: &Place, sender: &Sender<Event>) -> Result<()> {
             // Whoever says nothing holds up nobody but himself.
             let reader = std::thread::Builder::new().name("order".into());
             let _ = reader.spawn(move || match read(&stream) {
-                Ok(order) => drop(sender.send(Event::Order(Asked { order, stream }))),
-                Err(error) => answer(stream, &Err(error)),
+                Ok(order) => drop(sender.send(Event::Order(Asked { order, back: Back::Stream(stream) }))),
+                Err(error) => write(stream, &answer_line(&Err(error))),
             });
         }
     };
@@ -71,14 +95,20 @@ fn read(stream: &UnixStream) -> Result<Order> {
     serde_json::from_str(&line).context("the order cannot be understood; is this program of another version?")
 }
 
-/// Tells what came of an order: how many tasks it concerned.
-pub fn answer(mut stream: UnixStream, answer: &Result<usize>) {
+/// What came of an order: how many tasks it concerned.
+pub fn answer_line(answer: &Result<usize>) -> String {
     let line = match answer {
         Ok(tasks) => json!({ "tasks": tasks }),
         Err(error) => json!({ "error": format!("{error:#}") }),
     };
-    // Whoever asked may have gone.
-    let _ = writeln!(stream, "{line}");
+    line.to_string()
+}
+
+/// Tells an answer where no other members are.
+pub fn answer_here(back: Back, line: &str) {
+    if let Back::Stream(stream) = back {
+        write(stream, line);
+    }
 }
 
 /// Somebody who looks on.
@@ -145,7 +175,11 @@ pub fn inputs(bag: &Bag, order: &Order) -> Result<Inputs> {
 
 /// Gives an order to whoever has the bag; how many tasks it concerned, and whether a keeper runs.
 pub fn give(place: &Place, order: &Order) -> Result<(u64, bool)> {
-    let Some(mut stream) = place.connect() else { return Ok((enter(place, order)?, false)) };
+    let connected = match place.connect() {
+        None if super::kept::wake(place)? => place.connect(),
+        connected => connected,
+    };
+    let Some(mut stream) = connected else { return Ok((enter(place, order)?, false)) };
     writeln!(stream, "{}", serde_json::to_string(order)?).context("the keeper has gone")?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).context("the keeper did not answer")?;

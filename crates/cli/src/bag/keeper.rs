@@ -2,11 +2,13 @@
 
 mod showing;
 
-use super::control::{self, Asked, Order};
+use super::control::{self, Asked, Back, Order};
 use super::credibility;
 use super::leases::{Change, Granted, Leases};
+use super::member::{self, Led, order_of};
 use super::outputs::{self, NotKept, Outputs};
 use super::place::{Place, now_ms};
+use super::shared::{Heard, Shared};
 use super::work::{self, Outcome};
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{Call, CallOptions, Deliver, Finished, LeaseKey, Options, Pool, Slots};
@@ -15,6 +17,7 @@ use mutirao_store::Journal;
 use mutirao_wire::{BlobHash, NodeId, Tick};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -23,7 +26,7 @@ const DISK_RETRY: Duration = Duration::from_secs(2);
 /// A worker gets so much longer than the task's own limit, which it keeps itself.
 const LIMIT_MARGIN: Duration = Duration::from_secs(10);
 /// Events taken before the journal is written: many results share one wait for the disk.
-const BATCH: usize = 512;
+pub const BATCH: usize = 512;
 
 /// What reaches the keeper.
 pub enum Event {
@@ -35,6 +38,13 @@ pub enum Event {
     Granted(Granted),
     PoolLost(mutirao::Error),
     Order(Asked),
+    /// Another member of the bag says something.
+    Said {
+        from: NodeId,
+        bytes: Vec<u8>,
+    },
+    /// The node of this member is gone.
+    NodeLost(String),
     /// Somebody wants the keeper to stop. The bag stays.
     Stop,
 }
@@ -45,6 +55,8 @@ pub enum Kept {
     Over(Counts),
     /// It was told to stop.
     Stopped,
+    /// Another member keeps the bag now.
+    Moved,
 }
 
 /// How a keeper goes about it.
@@ -56,11 +68,18 @@ pub struct Manner {
     pub shows: bool,
 }
 
+/// Where records and what tasks have written go.
+enum Log {
+    /// Into files of this machine.
+    Alone { journal: Journal, outputs: Outputs },
+    /// To all members.
+    Shared(Box<Shared>),
+}
+
 struct Keeper {
     place: Place,
     bag: Bag,
-    journal: Journal,
-    outputs: Outputs,
+    log: Log,
     pool: Pool,
     operation: u32,
     leases: Leases,
@@ -84,6 +103,11 @@ struct Keeper {
     /// How many were where when it was written last.
     listed: Counts,
     watchers: Vec<control::Watcher>,
+    /// Answers that wait until so many records count.
+    answers: VecDeque<(u64, Back, usize)>,
+    /// Orders from other members of which more is to come.
+    parts: BTreeMap<(usize, u64), Vec<u8>>,
+    moved: bool,
     /// What was learnt of nodes, to be kept for other bags.
     learnt: Vec<(NodeId, String, NodeStanding)>,
 }
@@ -103,52 +127,94 @@ pub fn keep(place: Place, node: Option<String>, manner: Manner) -> Result<Kept> 
     control::listen(&place, &sender)?;
     signals(&sender)?;
     mutirao::raw::init(crate::operations())?;
-    let options = Options {
-        name: Some(format!("bag-{}", bag.settings().name)),
-        node,
-        slots: Slots::ByHand,
-        as_user: true,
-        ..Options::default()
-    };
-    let pool = Pool::open(options)?;
-    let leases = Leases::start(&pool, bag.settings(), &sender).context("cannot start a thread")?;
-    let mut keeper = Keeper {
-        outputs: Outputs::open(&place.outputs())?,
-        operation: pool.operation(work::OPERATION)?,
-        bar: manner.shows.then(showing::bar),
-        place,
-        bag,
-        journal,
-        pool,
-        leases,
-        sender,
-        born: Instant::now(),
-        calls: BTreeMap::new(),
-        unsent: Vec::new(),
-        held: VecDeque::new(),
-        appended: 0,
-        synced: 0,
-        must_sync: false,
-        disk_retry: None,
-        over: false,
-        manner,
-        list_due: Some(Instant::now()),
-        listed: Counts::default(),
-        watchers: Vec::new(),
-        learnt: Vec::new(),
-    };
+    let log = Log::Alone { journal, outputs: Outputs::open(&place.outputs())? };
+    let mut keeper = Keeper::new(place, bag, log, node, manner, &sender)?;
     keeper.settle_again()?;
     if keeper.bag.is_over() {
         return Ok(Kept::Over(keeper.bag.counts()));
     }
     let kept = keeper.run(&events);
-    keeper.pool.close();
-    keeper.end_showing();
+    keeper.end();
     kept
 }
 
+/// Keeps a bag as the leading one of its members.
+pub fn lead(
+    place: Place,
+    bag: Bag,
+    shared: Shared,
+    watchers: Vec<control::Watcher>,
+    node: &str,
+    sender: &Sender<Event>,
+    events: &Receiver<Event>,
+) -> Result<Led> {
+    let log = Log::Shared(Box::new(shared));
+    let mut keeper = Keeper::new(place, bag, log, Some(node.to_owned()), Manner::default(), sender)?;
+    keeper.watchers = watchers;
+    let kept = keeper.run(events);
+    keeper.end();
+    let kept = kept?;
+    let back = match (&kept, keeper.log) {
+        (Kept::Over(_), Log::Shared(shared)) => Some((keeper.place, keeper.bag, *shared)),
+        _ => None,
+    };
+    Ok(Led { kept, back })
+}
+
+impl Keeper {
+    fn new(
+        place: Place,
+        bag: Bag,
+        log: Log,
+        node: Option<String>,
+        manner: Manner,
+        sender: &Sender<Event>,
+    ) -> Result<Keeper> {
+        let options = Options {
+            name: Some(format!("bag-{}", bag.settings().name)),
+            node,
+            slots: Slots::ByHand,
+            // Elsewhere its user's files are not, or are those of another.
+            as_user: match &log {
+                Log::Alone { .. } => true,
+                Log::Shared(shared) => shared.is_origin(),
+            },
+            ..Options::default()
+        };
+        let pool = Pool::open(options)?;
+        let leases = Leases::start(&pool, bag.settings(), sender).context("cannot start a thread")?;
+        Ok(Keeper {
+            operation: pool.operation(work::OPERATION)?,
+            bar: manner.shows.then(showing::bar),
+            place,
+            bag,
+            log,
+            pool,
+            leases,
+            sender: sender.clone(),
+            born: Instant::now(),
+            calls: BTreeMap::new(),
+            unsent: Vec::new(),
+            held: VecDeque::new(),
+            appended: 0,
+            synced: 0,
+            must_sync: false,
+            disk_retry: None,
+            over: false,
+            manner,
+            list_due: Some(Instant::now()),
+            listed: Counts::default(),
+            watchers: Vec::new(),
+            learnt: Vec::new(),
+            answers: VecDeque::new(),
+            parts: BTreeMap::new(),
+            moved: false,
+        })
+    }
+}
+
 /// Interrupts stop the keeper; the bag stays.
-fn signals(sender: &Sender<Event>) -> Result<()> {
+pub fn signals(sender: &Sender<Event>) -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals =
         signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot hear signals")?;
@@ -170,7 +236,12 @@ impl Keeper {
         self.carry_out(out)?;
         loop {
             self.write()?;
-            if self.over {
+            if self.moved {
+                return Ok(Kept::Moved);
+            }
+            // One that was over and to which nothing was added is over still.
+            let is_quiet = self.synced == self.appended && self.answers.is_empty();
+            if self.over || (self.bag.is_over() && is_quiet) {
                 self.write_list()?;
                 return Ok(Kept::Over(self.bag.counts()));
             }
@@ -200,7 +271,11 @@ impl Keeper {
     fn due(&self) -> Option<Instant> {
         let idle = self.bag.deadline().map(|due| self.born + Duration::from_micros(due.0));
         let at_once = (!self.unsent.is_empty()).then(Instant::now);
-        [idle, self.disk_retry, at_once, self.list_due].into_iter().flatten().min()
+        let tick = match &self.log {
+            Log::Alone { .. } => None,
+            Log::Shared(shared) => Some(shared.next_tick()),
+        };
+        [idle, self.disk_retry, at_once, self.list_due, tick].into_iter().flatten().min()
     }
 
     fn take(&mut self, event: Event) -> Result<Option<Kept>> {
@@ -226,6 +301,8 @@ impl Keeper {
                 });
             }
             Event::Order(asked) => self.obey(asked)?,
+            Event::Said { from, bytes } => self.hear(from, &bytes)?,
+            Event::NodeLost(why) => bail!("its node went away: {why}"),
             Event::Stop => return Ok(Some(Kept::Stopped)),
         }
         Ok(None)
@@ -249,7 +326,56 @@ impl Keeper {
         if self.list_due.is_some_and(|due| due <= now) {
             self.write_list()?;
         }
+        if let Log::Shared(shared) = &mut self.log {
+            shared.tick(true);
+        }
         Ok(())
+    }
+
+    /// Another member says something.
+    fn hear(&mut self, from: NodeId, bytes: &[u8]) -> Result<()> {
+        let Log::Shared(shared) = &mut self.log else { return Ok(()) };
+        let Heard::Order { from: member, number, last, bytes } = shared.hear(from, bytes) else {
+            return Ok(());
+        };
+        let size: usize = self.parts.values().map(Vec::len).sum();
+        let mut order = self.parts.remove(&(member, number)).unwrap_or_default();
+        if size + bytes.len() > control::ORDER_BYTES_MAX as usize {
+            return Ok(());
+        }
+        order.extend(bytes);
+        if !last {
+            self.parts.insert((member, number), order);
+            return Ok(());
+        }
+        let back = Back::Member { member, number };
+        match order_of(&order) {
+            Ok(order) => self.obey(Asked { order, back }),
+            Err(error) => {
+                self.say(back, &Err(error));
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells what came of an order.
+    fn say(&mut self, back: Back, answer: &Result<usize>) {
+        let line = control::answer_line(answer);
+        match &mut self.log {
+            Log::Alone { .. } => control::answer_here(back, &line),
+            Log::Shared(shared) => back.say(shared, &line),
+        }
+    }
+
+    /// Lets go of everything but the bag.
+    fn end(&mut self) {
+        self.pool.close();
+        self.end_showing();
+        for (_, back, _) in std::mem::take(&mut self.answers) {
+            let gone =
+                anyhow::anyhow!("the keeper changed meanwhile; look with `mutirao bag show` what holds");
+            self.say(back, &Err(gone));
+        }
     }
 
     fn granted(&mut self, granted: Granted) -> Result<()> {
@@ -319,11 +445,25 @@ impl Keeper {
         let Some(task) = self.bag.task_of(attempt).and_then(|task| self.bag.task(task)) else {
             return Ok(Ok(Default::default()));
         };
-        if let Err(why) = outputs::keep(self.place.id, &self.bag, &task, attempt, &outcome.files) {
-            return Ok(Err(why));
-        }
-        let put = self.outputs.append(&outcome.stdout);
-        let put = put.and_then(|stdout| Ok((stdout, self.outputs.append(&outcome.stderr)?)));
+        let put = match &mut self.log {
+            Log::Alone { outputs, .. } => {
+                if let Err(why) = outputs::keep(self.place.id, &self.bag, &task, attempt, &outcome.files) {
+                    return Ok(Err(why));
+                }
+                let put = outputs.append(&outcome.stdout);
+                put.and_then(|stdout| Ok((stdout, outputs.append(&outcome.stderr)?)))
+            }
+            Log::Shared(shared) => {
+                for file in &task.template.outputs {
+                    let there = file.there.fill(&task.named);
+                    let Some(file) = outcome.files.iter().find(|file| file.name == there) else {
+                        return Ok(Err(NotKept::Missing(there)));
+                    };
+                    shared.put_file(attempt, &there, file.executable, &file.bytes);
+                }
+                Ok((shared.put_output(&outcome.stdout), shared.put_output(&outcome.stderr)))
+            }
+        };
         match put {
             Ok(spans) => Ok(Ok(spans)),
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
@@ -347,7 +487,10 @@ impl Keeper {
                 Output::Append(record) => {
                     // That an attempt began need not outlive a loss of power.
                     self.must_sync |= !matches!(*record, Record::Started { .. } | Record::Life { .. });
-                    self.journal.append(&record.encode());
+                    match &mut self.log {
+                        Log::Alone { journal, .. } => drop(journal.append(&record.encode())),
+                        Log::Shared(shared) => shared.append(&record.encode()),
+                    }
                     self.appended += 1;
                 }
                 Output::Start { attempt, worker, .. } => self.start(attempt, worker),
@@ -358,7 +501,7 @@ impl Keeper {
                 }
                 Output::Settle { task, attempt } => self.settled(task, attempt)?,
                 Output::Drop { task, attempt } => {
-                    if let Some(view) = self.bag.task(task) {
+                    if let (Some(view), Log::Alone { .. }) = (self.bag.task(task), &self.log) {
                         outputs::drop_files(self.place.id, &self.bag, &view, attempt);
                     }
                 }
@@ -391,7 +534,15 @@ impl Keeper {
         let limit = view.template.limit_ms.map(|ms| Duration::from_millis(ms) + LIMIT_MARGIN);
         let options =
             CallOptions { limit, deliver, only: Some(LeaseKey(worker as u32)), ..CallOptions::default() };
-        let argument = work::command(self.place.id, self.bag.settings(), &view, attempt);
+        let fetch = |path: &Path| match &self.log {
+            Log::Alone { .. } => work::fetch_here(path),
+            Log::Shared(shared) => match shared.input(path) {
+                Some(file) => Ok(file),
+                None if shared.is_origin() => work::fetch_here(path),
+                None => bail!("input {} did not come along when the bag was submitted", path.display()),
+            },
+        };
+        let argument = work::command(self.place.id, self.bag.settings(), &view, attempt, &fetch);
         let outcome = match argument {
             Err(error) => Outcome::not_started(format!("{error:#}")),
             Ok(argument) => match self.pool.submit(self.operation, argument, options) {
@@ -408,11 +559,17 @@ impl Keeper {
     /// A result counts: its files go where they belong, and what it wrote is printed.
     fn settled(&mut self, task: u32, attempt: u64) -> Result<()> {
         let Some(view) = self.bag.task(task) else { return Ok(()) };
+        let outputs = match &mut self.log {
+            Log::Alone { outputs, .. } => outputs,
+            Log::Shared(shared) => {
+                let here = shared.is_origin();
+                return member::settle(shared, self.place.id, &self.bag, &view, attempt, here);
+            }
+        };
         outputs::settle(self.place.id, &self.bag, &view, attempt)?;
         let Some((stdout, stderr)) = view.outputs().filter(|_| self.manner.prints) else { return Ok(()) };
         let failed = "cannot read what a task has written";
-        let (stdout, stderr) =
-            (self.outputs.read(stdout).context(failed)?, self.outputs.read(stderr).context(failed)?);
+        let (stdout, stderr) = (outputs.read(stdout).context(failed)?, outputs.read(stderr).context(failed)?);
         let print = || -> std::io::Result<()> {
             std::io::stderr().write_all(&stderr)?;
             let mut out = std::io::stdout().lock();
@@ -438,12 +595,46 @@ impl Keeper {
 
     /// Writes what was appended, and tells the bag what is on the disk, until nothing follows.
     fn write(&mut self) -> Result<()> {
+        match &self.log {
+            Log::Alone { .. } => self.write_here()?,
+            Log::Shared(_) => self.write_to_all()?,
+        }
+        if !self.learnt.is_empty() {
+            credibility::add(&std::mem::take(&mut self.learnt))?;
+        }
+        while let Some((_, back, count)) = self.answers.pop_front_if(|(record, ..)| *record <= self.synced) {
+            self.say(back, &Ok(count));
+        }
+        Ok(())
+    }
+
+    /// Has what was appended counted by the members, and tells the bag what is, until nothing follows.
+    fn write_to_all(&mut self) -> Result<()> {
+        loop {
+            let Log::Shared(shared) = &mut self.log else { return Ok(()) };
+            if std::mem::take(&mut self.must_sync) {
+                shared.propose();
+            }
+            let counted = shared.pump()?;
+            self.moved = !shared.leads();
+            let Some((last, _)) = counted.last().filter(|_| !self.moved) else { return Ok(()) };
+            self.synced += counted.len() as u64;
+            let last = *last;
+            self.tell(Input::Journaled(self.synced))?;
+            if let Log::Shared(shared) = &mut self.log {
+                shared.settled(last)?;
+            }
+        }
+    }
+
+    fn write_here(&mut self) -> Result<()> {
         while self.synced < self.appended && self.disk_retry.is_none() {
             if !self.must_sync {
                 return self.flush();
             }
-            let synced = self.outputs.sync().map_err(anyhow::Error::from);
-            let written = synced.and_then(|()| self.journal.commit().map_err(anyhow::Error::from));
+            let Log::Alone { journal, outputs } = &mut self.log else { return Ok(()) };
+            let synced = outputs.sync().map_err(anyhow::Error::from);
+            let written = synced.and_then(|()| journal.commit().map_err(anyhow::Error::from));
             if let Err(error) = written {
                 self.disk_full(error)?;
                 return Ok(());
@@ -452,18 +643,16 @@ impl Keeper {
             self.synced = self.appended;
             self.tell(Input::Journaled(self.synced))?;
         }
-        if !self.learnt.is_empty() {
-            credibility::add(&std::mem::take(&mut self.learnt))?;
-        }
         let quiet = self.synced == self.appended && self.disk_retry.is_none();
-        if quiet && self.bag.is_long() {
-            self.journal.rewrite(self.bag.shrink().map(|record| record.encode()))?;
+        if let (true, Log::Alone { journal, .. }) = (quiet && self.bag.is_long(), &mut self.log) {
+            journal.rewrite(self.bag.shrink().map(|record| record.encode()))?;
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        match self.journal.flush() {
+        let Log::Alone { journal, .. } = &mut self.log else { return Ok(()) };
+        match journal.flush() {
             Ok(()) => Ok(()),
             Err(error) => self.disk_full(error.into()),
         }
@@ -486,23 +675,22 @@ impl Keeper {
     }
 
     fn obey(&mut self, asked: Asked) -> Result<()> {
-        if let Order::Watch = asked.order {
-            let watcher = control::Watcher::new(asked.stream);
+        if let (Order::Watch, Back::Stream(stream)) = (&asked.order, &asked.back) {
+            let watcher = control::Watcher::new(stream.try_clone().context("cannot tell anybody anything")?);
             self.watchers.push(watcher);
             return self.show();
         }
-        let answer = match control::inputs(&self.bag, &asked.order) {
+        match control::inputs(&self.bag, &asked.order) {
             Ok(inputs) => {
                 let count = inputs.tasks;
                 for input in inputs.inputs {
                     self.tell(input)?;
                 }
-                self.write()?;
-                Ok(count)
+                self.must_sync = true;
+                self.answers.push_back((self.appended, asked.back, count));
             }
-            Err(error) => Err(error),
-        };
-        control::answer(asked.stream, &answer);
+            Err(error) => self.say(asked.back, &Err(error)),
+        }
         Ok(())
     }
 }

@@ -1,74 +1,162 @@
-//! Bags that a node keeps: handed over to it, and taken up by the process that it starts.
+//! Bags that nodes keep: handed over to them, and taken up by the processes that they start.
 
+use super::member;
 use super::place::Place;
 use crate::list::ask;
 use anyhow::{Context, Result, bail};
-use mutirao::raw::Pool;
-use mutirao_wire::BagId;
-use mutirao_wire::bag::Keep;
-use mutirao_wire::query::{KeepHow, Row, Topic};
+use mutirao::raw::{Options, Pool, Private, Slots};
+use mutirao_wire::bag::{Keep, MEMBERS};
+use mutirao_wire::query::{KeepHow, NodeRow, NodeState, Row, Topic};
+use mutirao_wire::{BagId, NodeRef};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// A keeper is up, or has said why not, within so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Input files of a bag that come along to several members, together.
+const INPUT_BYTES_MAX: u64 = 256 << 20;
+/// The exit code of a member in whose place another keeps the bag: its node starts it anew at once.
+pub const LEADS_NO_MORE: u8 = 4;
 
-/// Hands a bag to this machine's node: to be kept by it over restarts, until it is over.
+/// Hands a bag over to nodes, which keep it over restarts until it is over, or has them go on.
 pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
     let node = pool.node();
     let known = place.kept()?;
-    let begin = known.is_none();
+    let how = if known.is_none() { KeepHow::Begin } else { KeepHow::GoOn };
     let keep = match known {
         Some(keep) => keep,
-        None => Keep { bag: new_id()?, number: place.id, members: vec![node.clone()] },
+        None => Keep { bag: new_id()?, number: place.id, members: members(place, pool)? },
     };
-    if keep.members.iter().all(|member| member.id != node.id) {
-        let own: Vec<&str> = keep.members.iter().map(|member| member.name.as_str()).collect();
-        bail!(
-            "bag {} is kept by {}, not by `{}`: say --node {}",
-            place.id,
-            own.join(", "),
-            node.name,
-            own[0]
-        );
-    }
+    let Some(first) = keep.members.first().filter(|first| first.id == node.id) else {
+        let first = keep.members.first().map_or("?", |first| first.name.as_str());
+        bail!("bag {} was submitted at `{first}`, not at `{}`: say --node {first}", place.id, node.name);
+    };
     place.write_kept(&keep)?;
-    let to = Some(node.id.to_string());
-    let topic =
-        Topic::Keep { keep: Box::new(keep.clone()), how: if begin { KeepHow::Begin } else { KeepHow::GoOn } };
-    for row in ask(pool, topic, to)? {
-        match row {
-            Row::Done { .. } => return Ok(keep),
-            Row::Failed { node, text } => bail!("node `{node}` does not keep bag {}: {text}", place.id),
-            _ => {}
+    // Where it was submitted last, so that those who are to hear it are there.
+    for other in &keep.members[1..] {
+        match order(pool, &keep, other, how) {
+            Err(error) if how == KeepHow::Begin => return Err(error),
+            Err(error) => eprintln!("mutirao: {error:#}"),
+            Ok(()) => {}
         }
     }
-    bail!("node `{}` did not say whether it keeps bag {}", node.name, place.id)
+    order(pool, &keep, first, how)?;
+    Ok(keep)
 }
 
-/// Waits until the keeper of a bag that was handed over hears orders, or the bag is over.
-pub fn wait_for(place: &Place) -> Result<()> {
+/// Has the nodes of a bag that is over go on, since there is an order for it; false if no node keeps it together
+/// with others.
+pub fn wake(place: &Place) -> Result<bool> {
+    let Some(keep) = place.kept()?.filter(|keep| keep.members.len() > 1) else { return Ok(false) };
+    let options = Options {
+        name: Some("mutirao".into()),
+        node: Some(keep.members[0].name.clone()),
+        slots: Slots::ByHand,
+        private: Private::Never,
+        ..Options::default()
+    };
+    let pool = Pool::open(options)?;
+    hand_over(place, &pool)?;
+    pool.close();
     let begun = Instant::now();
-    while place.connect().is_none() && !place.read()?.0.is_over() {
+    while place.connect().is_none() {
         if begun.elapsed() > PATIENCE {
             bail!("the keeper of bag {} does not begin; see the log of its node", place.id);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
+    Ok(true)
 }
 
-/// The bag that a keeper was started for by its node.
-pub fn taken_up(id: BagId, node: &str) -> Result<Place> {
-    let path = crate::membership::home()?.path().join("nodes").join(node).join("bags").join(id.to_string());
-    let path = path.join("member.json");
+/// The nodes that are to keep a bag: this one, and two more if there are that take it and its files are not too many.
+fn members(place: &Place, pool: &Pool) -> Result<Vec<NodeRef>> {
+    let me = pool.node();
+    let alone = |why: &str| {
+        eprintln!("mutirao: {why}");
+        Ok(vec![me.clone()])
+    };
+    let (bag, _) = place.read()?;
+    let size = |path: String| std::fs::metadata(path).map_or(0, |facts| facts.len());
+    if member::inputs(&bag).into_iter().map(size).sum::<u64>() > INPUT_BYTES_MAX {
+        let most = INPUT_BYTES_MAX >> 20;
+        return alone(&format!("its input files have more than {most} MiB together and stay here"));
+    }
+    let mut others = pool.nodes()?;
+    others.retain(|row| row.node.id != me.id && row.node.name != me.name && row.state == NodeState::Up);
+    others.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+    others.dedup_by(|a, b| a.node.name == b.node.name);
+    let host = |node: &NodeRef| node.addresses.first().map(std::net::SocketAddr::ip);
+    let mut chosen = vec![me.clone()];
+    let mut refusals = Vec::new();
+    while chosen.len() < MEMBERS {
+        let hosts: Vec<Option<IpAddr>> = chosen.iter().map(host).collect();
+        // Rather one on a machine of its own.
+        let place = others.iter().position(|row: &NodeRow| !hosts.contains(&host(&row.node)));
+        let Some(place) = place.or((!others.is_empty()).then_some(0)) else { break };
+        let node = others.remove(place).node;
+        let keep = Keep { bag: BagId(0), number: 0, members: vec![node.clone()] };
+        match order(pool, &keep, &node, KeepHow::Would) {
+            Ok(()) => chosen.push(node),
+            Err(error) => refusals.push(format!("{error:#}")),
+        }
+    }
+    if chosen.len() == MEMBERS {
+        return Ok(chosen);
+    }
+    refusals.iter().for_each(|refusal| eprintln!("mutirao: {refusal}"));
+    alone("there are fewer than three nodes that would keep it")
+}
+
+/// Orders one node to keep a bag.
+fn order(pool: &Pool, keep: &Keep, node: &NodeRef, how: KeepHow) -> Result<()> {
+    let topic = Topic::Keep { keep: Box::new(keep.clone()), how };
+    for row in ask(pool, topic, Some(node.id.to_string()))? {
+        match row {
+            Row::Done { .. } => return Ok(()),
+            Row::Failed { node, text } => bail!("node `{node}` does not keep the bag: {text}"),
+            _ => {}
+        }
+    }
+    bail!("node `{}` did not say whether it keeps the bag", node.name)
+}
+
+/// Waits until the keeper of a bag that was handed over hears orders, or the bag is over.
+pub fn wait_for(place: &Place) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let (bag, _) = place.read()?;
+        // With several members it counts as submitted once they have it.
+        let is_there = !place.is_shared()? || place.is_with_members()?;
+        if is_there && (bag.is_over() || place.connect().is_some()) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("the keeper of bag {} does not begin; see the log of its node", place.id);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The bag that a process was started for by its node, and which of several members it is.
+pub fn taken_up(id: BagId, node: &str) -> Result<(Place, Option<(Keep, usize)>)> {
+    let own = crate::membership::home()?.path().join("nodes").join(node).join("bags").join(id.to_string());
+    let path = own.join("member.json");
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     #[derive(serde::Deserialize)]
     struct Member {
         keep: Keep,
     }
-    let member: Member =
+    let Member { keep }: Member =
         serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))?;
-    Place::find(&member.keep.number.to_string())
+    let me = keep.members.iter().position(|member| member.name == node);
+    let me = me.with_context(|| format!("{} names no member `{node}`", path.display()))?;
+    if me > 0 {
+        let place = Place::of_member(keep.number, own);
+        place.write_kept(&keep)?;
+        return Ok((place, Some((keep, me))));
+    }
+    let place = Place::find(&keep.number.to_string())?;
+    Ok((place, Some((keep, me)).filter(|(keep, _)| keep.members.len() > 1)))
 }
 
 fn new_id() -> Result<BagId> {

@@ -7,8 +7,11 @@ mod java;
 mod keeper;
 mod kept;
 mod leases;
+mod link;
+mod member;
 mod outputs;
 mod place;
+mod shared;
 mod show;
 mod work;
 
@@ -213,16 +216,21 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
 
 /// A keeper that was started in the background.
 pub fn keeper(bag: &str, node: Option<String>) -> Result<u8> {
-    let place = match (bag.parse::<BagId>(), &node) {
+    let (place, members) = match (bag.parse::<BagId>(), &node) {
         (Ok(id), Some(node)) => kept::taken_up(id, node)?,
-        _ => Place::find(bag)?,
+        _ => (Place::find(bag)?, None),
     };
     // Another may keep it still, whose node was restarted.
     let _turn = place.wait_turn()?;
-    match keeper::keep(place, node, Manner::default())? {
-        Kept::Over(_) => Ok(0),
-        Kept::Stopped => Ok(3),
-    }
+    let kept = match (members, node) {
+        (Some((keep, me)), Some(node)) => member::keep(place, keep, me, &node)?,
+        (_, node) => keeper::keep(place, node, Manner::default())?,
+    };
+    Ok(match kept {
+        Kept::Over(_) => 0,
+        Kept::Stopped => 3,
+        Kept::Moved => kept::LEADS_NO_MORE,
+    })
 }
 
 fn read(args: &FileArgs) -> Result<Draft> {
@@ -269,7 +277,7 @@ fn run_here(place: Place, node: Option<String>) -> Result<u8> {
             }
             Ok(u8::from(counts.bad() > 0))
         }
-        Kept::Stopped => {
+        Kept::Stopped | Kept::Moved => {
             eprintln!("mutirao: stopped; `mutirao bag resume {id}` goes on");
             Ok(130)
         }

@@ -27,6 +27,11 @@ impl Outputs {
         Ok(Outputs { file, end, dirty: false })
     }
 
+    /// What is appended next replaces what is there, from its beginning.
+    pub fn rewind(&mut self) {
+        self.end = 0;
+    }
+
     /// Appends; it is on the disk after [`sync`](Outputs::sync).
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<Span> {
         let span = Span { offset: self.end, bytes: bytes.len() as u32 };
@@ -75,7 +80,7 @@ pub fn keep(
         let Some(file) = files.iter().find(|file| file.name == there) else {
             return Err(NotKept::Missing(there));
         };
-        write(&waiting, file).map_err(|error| match error.kind() {
+        write(&waiting, &file.bytes, file.executable).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NotKept::Full(path),
             _ => NotKept::Refused(path, error),
         })?;
@@ -83,17 +88,18 @@ pub fn keep(
     Ok(())
 }
 
-fn write(path: &Path, file: &TaskFile) -> io::Result<()> {
+/// Writes a file to the disk.
+pub fn write(path: &Path, bytes: &[u8], executable: bool) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
     let mut open = OpenOptions::new();
     let opened = open.write(true).create(true).truncate(true).open(path)?;
-    let written = opened.write_all_at(&file.bytes, 0).and_then(|()| opened.sync_data());
+    let written = opened.write_all_at(bytes, 0).and_then(|()| opened.sync_data());
     if written.is_err() {
         // It takes room that others may need.
         let _ = fs::remove_file(path);
-    } else if file.executable {
+    } else if executable {
         let mode = opened.metadata()?.permissions().mode();
         opened.set_permissions(fs::Permissions::from_mode(mode | 0o111 & mode >> 2))?;
     }

@@ -1,5 +1,6 @@
 //! Where bags lie: `bags/NUMBER` in the state directory, each with its journal, its outputs, its keeper's socket.
 
+use super::shared;
 use anyhow::{Context, Result, bail};
 use mutirao_bag::{Bag, Draft, Record};
 use mutirao_store::{Found, Journal, read_journal};
@@ -81,13 +82,52 @@ impl Place {
 
     /// The bag as its journal says it stands, whoever keeps it.
     pub fn read(&self) -> Result<(Bag, Found)> {
+        let shared = shared::journal_path(&self.directory);
+        if shared.exists() {
+            let (bag, found) = shared::read(&shared)?;
+            if bag.is_complete() || !self.journal().exists() {
+                return Ok((bag, found));
+            }
+        }
         let mut bag = Bag::new();
         let found = read_journal(&self.journal(), |bytes| replay(&mut bag, bytes))?;
         Ok((bag, found))
     }
 
+    /// The bag as it was submitted to several members, and its records.
+    pub fn draft(&self) -> Result<(Bag, Vec<Vec<u8>>)> {
+        let (mut bag, mut records) = (Bag::new(), Vec::new());
+        read_journal(&self.journal(), |bytes| {
+            records.push(bytes.to_vec());
+            replay(&mut bag, bytes)
+        })?;
+        Ok((bag, records))
+    }
+
+    /// That of a member elsewhere than where the bag was submitted.
+    pub fn of_member(id: u32, directory: PathBuf) -> Place {
+        Place { id, directory }
+    }
+
+    /// Whether its members have all of what was submitted, as far as this one knows.
+    pub fn is_with_members(&self) -> Result<bool> {
+        let shared = shared::journal_path(&self.directory);
+        Ok(shared.exists() && shared::read(&shared)?.0.is_complete())
+    }
+
+    /// Whether several members keep it, who alone can change it.
+    pub fn is_shared(&self) -> Result<bool> {
+        Ok(self.kept()?.is_some_and(|keep| keep.members.len() > 1))
+    }
+
     /// The bag, to be changed by this process alone.
     pub fn open(&self) -> Result<(Bag, Journal, Found)> {
+        if self.is_shared()? {
+            bail!(
+                "bag {0} is kept by several nodes; `mutirao bag resume --detach {0}` has them go on",
+                self.id
+            );
+        }
         let mut bag = Bag::new();
         let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
         let (journal, found) = opened.map_err(|error| match error.downcast_ref() {

@@ -58,6 +58,13 @@ pub fn keepers_text(keep: Option<&Keep>) -> String {
     match keep {
         Some(keep) => {
             let name = &keep.members[0].name;
+            if let [_, second, third] = &keep.members[..] {
+                return format!(
+                    "kept by `{name}`, `{}` and `{}`: it goes on while two of them can reach each other; when \
+                     another takes over, what runs is begun again",
+                    second.name, third.name
+                );
+            }
             format!("kept by `{name}` alone: while that node is down the bag waits, and goes on with it")
         }
         None => "kept by no node: when its keeper ends, `mutirao bag resume` goes on with it".into(),

@@ -64,8 +64,29 @@ fn run(mut command: Command) -> std::io::Result<Ended> {
     Ok(ended)
 }
 
+/// Gives the content of an input file, and whether it is a program.
+pub type Fetch<'a> = dyn Fn(&Path) -> Result<(Vec<u8>, bool)> + 'a;
+
+/// Reads an input file of this machine.
+pub fn fetch_here(path: &Path) -> Result<(Vec<u8>, bool)> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = || format!("input {}", path.display());
+    let facts = std::fs::metadata(path).with_context(failed)?;
+    if facts.len() > INPUT_BYTES_MAX {
+        bail!("input {} is larger than {} MiB", path.display(), INPUT_BYTES_MAX >> 20);
+    }
+    let bytes = std::fs::read(path).with_context(failed)?;
+    Ok((bytes, facts.permissions().mode() & 0o100 != 0))
+}
+
 /// The argument of the call that runs a task.
-pub fn command(bag: u32, settings: &Settings, task: &TaskView<'_>, attempt: u64) -> Result<Vec<u8>> {
+pub fn command(
+    bag: u32,
+    settings: &Settings,
+    task: &TaskView<'_>,
+    attempt: u64,
+    fetch: &Fetch<'_>,
+) -> Result<Vec<u8>> {
     let template = task.template;
     let mut command = match &template.work {
         Work::Shell(words) => Command::shell(words.fill_quoted(&task.named)),
@@ -96,13 +117,13 @@ pub fn command(bag: u32, settings: &Settings, task: &TaskView<'_>, attempt: u64)
         command.limits.memory_mib = Some(template.memory_mib);
     }
     if template.has_playpen() {
-        bring(settings, task, &mut command)?;
+        bring(settings, task, fetch, &mut command)?;
         command.take = template.outputs.iter().map(|file| file.there.fill(&task.named)).collect();
     } else {
         if let Work::Ipar { files, .. } = &template.work {
             let mut room = INPUT_BYTES_MAX;
             for file in files {
-                bring_file(settings, file, file, &mut room, &mut command)?;
+                bring_file(settings, file, file, fetch, &mut room, &mut command)?;
             }
         }
         let variable =
@@ -117,11 +138,11 @@ pub fn command(bag: u32, settings: &Settings, task: &TaskView<'_>, attempt: u64)
 }
 
 /// Puts the task's input files into its command.
-fn bring(settings: &Settings, task: &TaskView<'_>, command: &mut Command) -> Result<()> {
+fn bring(settings: &Settings, task: &TaskView<'_>, fetch: &Fetch<'_>, command: &mut Command) -> Result<()> {
     let mut room = INPUT_BYTES_MAX;
     for file in &task.template.inputs {
         let (here, there) = (file.here.fill(&task.named), file.there.fill(&task.named));
-        bring_file(settings, &here, &there, &mut room, command)?;
+        bring_file(settings, &here, &there, fetch, &mut room, command)?;
     }
     Ok(())
 }
@@ -130,19 +151,15 @@ fn bring_file(
     settings: &Settings,
     here: &str,
     there: &str,
+    fetch: &Fetch<'_>,
     room: &mut u64,
     command: &mut Command,
 ) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let path = Path::new(&settings.directory).join(here);
-    let failed = || format!("input {}", path.display());
-    let facts = std::fs::metadata(&path).with_context(failed)?;
-    *room = match room.checked_sub(facts.len()) {
+    let (bytes, executable) = fetch(&Path::new(&settings.directory).join(here))?;
+    *room = match room.checked_sub(bytes.len() as u64) {
         Some(room) => room,
         None => bail!("the inputs of a task are larger than {} MiB together", INPUT_BYTES_MAX >> 20),
     };
-    let bytes = std::fs::read(&path).with_context(failed)?;
-    let executable = facts.permissions().mode() & 0o100 != 0;
     command.bring.push(File { name: there.into(), executable, bytes });
     Ok(())
 }

@@ -33,7 +33,7 @@ impl Daemon {
         match event {
             LinkEvent::Up(node) => {
                 self.plugins.link(&mut self.ctx, &node, true);
-                self.members.met(&node);
+                self.members.met(&mut self.ctx, &node);
                 let peer = node.id;
                 self.tell_core(Input::LinkUp(node));
                 self.tell_pipes(pipe::Input::LinkUp(peer));
@@ -43,6 +43,7 @@ impl Daemon {
                 self.tell_core(Input::LinkDown(node.id));
             }
             LinkEvent::DialFailed(peer) => {
+                self.members.missed(peer);
                 self.tell_core(Input::DialFailed(peer));
                 self.tell_pipes(pipe::Input::DataFailed(peer));
             }

@@ -1,0 +1,295 @@
+//! A member of a bag's journal that three keep: follows, and leads when the others have made it the leader.
+
+use super::control::{self, Asked, Back, Order, Watcher};
+use super::keeper::{self, Event, Kept};
+use super::link::Link;
+use super::outputs;
+use super::place::Place;
+use super::shared::{Heard, Shared};
+use super::work::output_paths;
+use anyhow::{Context, Result, bail};
+use mutirao_bag::{Bag, Record, TaskView};
+use mutirao_wire::bag::Keep;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Once the bag is over, a member stays for so long for those that have not heard yet: one that leads, one that
+/// follows, one that knows of no leader.
+const LINGER: [Duration; 3] = [Duration::from_secs(10), Duration::from_millis(1500), Duration::from_secs(15)];
+/// An order waits so long for a keeper.
+const ORDER_PATIENCE: Duration = Duration::from_secs(20);
+/// Orders that wait at one member.
+const ORDERS_MAX: usize = 1024;
+
+/// A member that does not keep the bag.
+pub struct Follower {
+    place: Place,
+    bag: Bag,
+    shared: Shared,
+    watchers: Vec<Watcher>,
+    /// Orders that nobody has taken yet, and those that another has.
+    waiting: Vec<(Asked, Instant)>,
+    passed: BTreeMap<u64, (Back, Instant)>,
+    next_order: u64,
+    drafted: bool,
+    over_since: Option<Instant>,
+    /// The bag was over when this began, and nobody has asked for anything yet.
+    rests: bool,
+}
+
+enum Next {
+    Lead,
+    Over,
+    Stop,
+}
+
+/// Is a member until the bag is over, or another is to begin anew in its place.
+pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
+    let (sender, events) = channel();
+    let link = Link::open(keep.bag, node, &sender)?;
+    let shared = Shared::open(place.directory(), keep, me, link)?;
+    control::listen(&place, &sender)?;
+    keeper::signals(&sender)?;
+    mutirao::raw::init(crate::operations())?;
+    let mut follower = Follower {
+        place,
+        bag: Bag::new(),
+        shared,
+        watchers: Vec::new(),
+        waiting: Vec::new(),
+        passed: BTreeMap::new(),
+        next_order: 0,
+        drafted: false,
+        over_since: None,
+        rests: false,
+    };
+    follower.take_all()?;
+    follower.rests = follower.bag.is_over();
+    loop {
+        match follower.run(&events)? {
+            Next::Over => return Ok(Kept::Over(follower.bag.counts())),
+            Next::Stop => return Ok(Kept::Stopped),
+            Next::Lead => {
+                for (asked, _) in std::mem::take(&mut follower.waiting) {
+                    let _ = sender.send(Event::Order(asked));
+                }
+                let Follower { place, bag, shared, watchers, .. } = follower;
+                eprintln!("mutirao: `{node}` keeps bag {} now", place.id);
+                let led = keeper::lead(place, bag, shared, watchers, node, &sender, &events)?;
+                let Some((place, bag, shared)) = led.back else { return Ok(led.kept) };
+                follower = Follower {
+                    place,
+                    bag,
+                    shared,
+                    watchers: Vec::new(),
+                    waiting: Vec::new(),
+                    passed: BTreeMap::new(),
+                    next_order: 0,
+                    drafted: true,
+                    over_since: None,
+                    rests: false,
+                };
+            }
+        }
+    }
+}
+
+impl Follower {
+    fn run(&mut self, events: &Receiver<Event>) -> Result<Next> {
+        loop {
+            self.take_all()?;
+            if let Some(next) = self.next()? {
+                return Ok(next);
+            }
+            self.pass_orders_on();
+            let line = control::progress(&self.bag);
+            self.watchers.retain_mut(|watcher| watcher.tell(&line));
+            let patience = self.shared.next_tick().saturating_duration_since(Instant::now());
+            let first = match events.recv_timeout(patience) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => bail!("all who tell the member something are gone"),
+            };
+            for event in first.into_iter().chain(events.try_iter().take(keeper::BATCH)) {
+                if let Some(next) = self.take(event)? {
+                    return Ok(next);
+                }
+            }
+            self.shared.tick(!self.rests);
+        }
+    }
+
+    /// What is to be done as things stand, if not to go on.
+    fn next(&mut self) -> Result<Option<Next>> {
+        let leads = self.shared.begin_to_lead();
+        if self.bag.is_over() && self.waiting.is_empty() {
+            let over = self.over_since.get_or_insert_with(Instant::now).elapsed();
+            let long = match (leads, self.shared.leader()) {
+                // All have it, and the next beat tells them that it counts.
+                (true, _) if self.shared.all_have_all() => LINGER[1],
+                (true, _) => LINGER[0],
+                (false, Some(_)) => LINGER[1],
+                (false, None) => LINGER[2],
+            };
+            return Ok((over >= long).then_some(Next::Over));
+        }
+        self.over_since = None;
+        if !leads {
+            self.shared.seek_first();
+            return Ok(None);
+        }
+        if self.bag.is_complete() {
+            return Ok(Some(Next::Lead));
+        }
+        if !self.shared.is_origin() {
+            self.shared.hand_to_origin();
+        } else if !std::mem::replace(&mut self.drafted, true) {
+            self.propose_draft()?;
+        }
+        Ok(None)
+    }
+
+    /// Takes all that counts by now.
+    fn take_all(&mut self) -> Result<()> {
+        for (index, bytes) in self.shared.pump()? {
+            let record = Record::decode(&bytes, self.bag.records() + 1)?;
+            let committed = match &record {
+                Record::Committed { task, attempt, .. } => Some((*task, *attempt)),
+                _ => None,
+            };
+            self.bag.replay(record)?;
+            if let Some((task, attempt)) = committed
+                && let Some(view) = self.bag.task(task)
+            {
+                let again = self.shared.is_to_settle(index);
+                settle(&mut self.shared, self.place.id, &self.bag, &view, attempt, again)?;
+                self.shared.settled(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bag as it was submitted becomes the beginning of the log, with the files that it needs.
+    fn propose_draft(&mut self) -> Result<()> {
+        let (draft, records) = self.place.draft()?;
+        for path in inputs(&draft) {
+            if self.shared.has_input(&path) {
+                continue;
+            }
+            // One that is not there yet may be there when it is needed.
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let executable =
+                std::fs::metadata(&path).is_ok_and(|facts| facts.permissions().mode() & 0o100 != 0);
+            self.shared.put_input(&path, executable, &bytes);
+        }
+        records.iter().skip(self.bag.records() as usize).for_each(|record| self.shared.append(record));
+        self.shared.propose();
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) -> Result<Option<Next>> {
+        match event {
+            Event::Said { from, bytes } => match self.shared.hear(from, &bytes) {
+                Heard::Request => self.rests = false,
+                Heard::Answer { number, line } => {
+                    if let Some((back, _)) = self.passed.remove(&number) {
+                        back.say(&mut self.shared, &line);
+                    }
+                }
+                // It was meant for a keeper: whoever asked finds the present one.
+                Heard::Nothing | Heard::Order { .. } => {}
+            },
+            Event::NodeLost(why) => bail!("its node went away: {why}"),
+            Event::Order(Asked { order: Order::Watch, back: Back::Stream(stream) }) => {
+                self.watchers.push(Watcher::new(stream));
+            }
+            Event::Order(asked) => {
+                self.rests = false;
+                if self.waiting.len() < ORDERS_MAX {
+                    self.waiting.push((asked, Instant::now()));
+                }
+                self.shared.seek();
+            }
+            Event::Stop => return Ok(Some(Next::Stop)),
+            // Of a pool that this member does not use now.
+            Event::Ended { .. } | Event::Leases | Event::Granted(_) | Event::PoolLost(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// Orders go to whoever keeps the bag.
+    fn pass_orders_on(&mut self) {
+        if let Some(leader) = self.shared.leader() {
+            for (asked, since) in std::mem::take(&mut self.waiting) {
+                let Ok(order) = serde_json::to_vec(&asked.order) else { continue };
+                self.next_order += 1;
+                self.shared.pass_on(leader, self.next_order, &order);
+                self.passed.insert(self.next_order, (asked.back, since));
+            }
+        }
+        let late = |since: &Instant| since.elapsed() > ORDER_PATIENCE;
+        let none =
+            || Err(anyhow::anyhow!("no keeper has answered; look with `mutirao bag show` and try again"));
+        for (asked, _) in self.waiting.extract_if(.., |(_, since)| late(since)) {
+            asked.back.say(&mut self.shared, &control::answer_line(&none()));
+        }
+        for (_, (back, _)) in self.passed.extract_if(.., |_, (_, since)| late(since)) {
+            back.say(&mut self.shared, &control::answer_line(&none()));
+        }
+    }
+}
+
+/// A result counts: its files are those that others read from now on and, where the bag was submitted, are put in
+/// their places, unless they were before.
+pub fn settle(
+    shared: &mut Shared,
+    number: u32,
+    bag: &Bag,
+    task: &TaskView<'_>,
+    attempt: u64,
+    place: bool,
+) -> Result<()> {
+    let paths = output_paths(number, bag.settings(), task, attempt);
+    shared.results_are(attempt, &paths);
+    if place {
+        for (there, path, waiting) in &paths {
+            let Some(file) = shared.files_of(attempt).iter().find(|file| file.name == *there) else {
+                continue;
+            };
+            let failed = || format!("cannot put {} in its place", path.display());
+            let bytes = shared.read_output(file.content).with_context(failed)?;
+            outputs::write(waiting, &bytes, file.executable).with_context(failed)?;
+        }
+        outputs::settle(number, bag, task, attempt)?;
+    }
+    Ok(())
+}
+
+/// Paths of all files that the tasks of a bag need and no task of it makes.
+pub fn inputs(bag: &Bag) -> BTreeSet<String> {
+    let (mut needed, mut made) = (BTreeSet::new(), BTreeSet::new());
+    let path = |name: &str| Path::new(&bag.settings().directory).join(name).to_string_lossy().into_owned();
+    for task in bag.tasks() {
+        needed.extend(task.template.inputs.iter().map(|file| path(&file.here.fill(&task.named))));
+        made.extend(task.template.outputs.iter().map(|file| path(&file.here.fill(&task.named))));
+        if let mutirao_bag::Work::Ipar { files, .. } = &task.template.work {
+            needed.extend(files.iter().map(|file| path(file)));
+        }
+    }
+    needed.difference(&made).cloned().collect()
+}
+
+/// What comes back from [`keeper::lead`].
+pub struct Led {
+    pub kept: Kept,
+    /// For whoever goes on as a member.
+    pub back: Option<(Place, Bag, Shared)>,
+}
+
+/// Hears a sender's orders as if they came from here.
+pub fn order_of(bytes: &[u8]) -> Result<Order> {
+    serde_json::from_slice(bytes).context("the order cannot be understood; is that node of another version?")
+}
