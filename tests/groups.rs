@@ -91,7 +91,8 @@ fn what_processes_write_comes_out_with_whose_it_is_and_in_order() {
 #[test]
 fn arguments_environment_files_and_input_reach_the_process() {
     let lab = Lab::with_pool(1, 2);
-    script(&lab, "tell", "echo $1 $2 $WORD; cat note; cat; exit 0");
+    let who = "$MUTIRAO_GROUP $MUTIRAO_PROGRAM.$MUTIRAO_INSTANCE $MUTIRAO_RANK of $MUTIRAO_PROCESSES";
+    script(&lab, "tell", &format!("echo $1 $2 $WORD; echo {who}; cat note; cat; exit 0"));
     lab.file("note", "a note\n");
     let text = "[program.tell]\nexecutable = \"tell\"\narguments = [\"one\"]\nfiles = [\"note\"]\n\
                 environment = { WORD = \"three\" }\nstations = [\"n1\"]\n";
@@ -112,8 +113,9 @@ fn arguments_environment_files_and_input_reach_the_process() {
     ]);
     command.stdin(std::fs::File::open(stdin).unwrap());
     let out = lab.spawn(command).wait().well();
-    assert!(out.starts_with("one two three\na note\n"), "{}", &out[..100.min(out.len())]);
-    assert!(out.ends_with(&input) && out.len() == 21 + input.len(), "{} bytes", out.len());
+    let begins = "one two three\ntell tell.0 0 of 1\na note\n";
+    assert!(out.starts_with(begins), "{}", &out[..100.min(out.len())]);
+    assert!(out.ends_with(&input) && out.len() == begins.len() + input.len(), "{} bytes", out.len());
     let unknown = lab.run(["group", "run", file.to_str().unwrap(), "--stdin", "tell.7"]).complaint();
     assert!(unknown.contains("there is no process `tell.7`"), "{unknown}");
 }

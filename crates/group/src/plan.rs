@@ -117,6 +117,18 @@ pub const SPIN_ENV: &str = "MUTIRAO_GROUP_SPIN";
 pub const PLAN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl ProcessPlan {
+    /// Variables that tell a program who it is in its group, whether or not it has channels.
+    pub fn variables(&self) -> [(&'static str, String); 6] {
+        [
+            ("MUTIRAO_GROUP", self.name.clone()),
+            ("MUTIRAO_GROUP_ID", self.group.to_string()),
+            ("MUTIRAO_PROGRAM", self.program.clone()),
+            ("MUTIRAO_INSTANCE", self.instance.to_string()),
+            ("MUTIRAO_RANK", self.rank.to_string()),
+            ("MUTIRAO_PROCESSES", self.size.to_string()),
+        ]
+    }
+
     /// Appends the plan as a whole frame.
     pub fn put(&self, out: &mut Vec<u8>) {
         // Serialising into a growing vector fails only for types postcard cannot express, and a plan has none.

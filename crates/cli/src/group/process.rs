@@ -101,6 +101,7 @@ impl Running {
         command
             .args(&start.arguments)
             .envs(start.environment.iter().map(|(name, value)| (name, value)))
+            .envs(start.plan.variables())
             .env(GROUP_ENV, its.as_raw_fd().to_string());
         let seat = mutirao::raw::spin_seat();
         if let Some((board, number)) = &seat {
