@@ -373,3 +373,62 @@ fn a_node_that_lies_is_found_and_its_results_are_done_again() {
     run(&lab, &["nodes", "--forget", "n3"]).well();
     assert!(!run(&lab, &["nodes"]).well().contains("n3"));
 }
+
+#[test]
+fn tasks_for_which_there_is_no_slot_say_why_and_do_not_keep_others_from_theirs() {
+    let lab = Lab::with_pool(2, 1);
+    lab.file(
+        "big.toml",
+        "[task.big]\ncommand = 'true'\ncores = 8\nrepeat = 5\n[task.small]\ncommand = 'echo small'\n\
+         [task.odd]\ncommand = ['./odd']\n",
+    );
+    let odd = lab.file("odd", "#!/no/interpreter\n");
+    std::fs::set_permissions(&odd, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let id = run(&lab, &["--node", "n1", "submit", "big.toml"]).well();
+    let id = id.trim();
+    lab.until("the small one is done", || done(&lab, id) == 1);
+    lab.until("the large ones say why", || {
+        run(&lab, &["explain", id, "big.0"]).well().contains("no node has 8 slots")
+    });
+    let shown = show(&lab, id);
+    assert_eq!(shown["waits"][0]["needs"], "8 slots");
+    lab.until("it is known why the odd one failed", || {
+        let why = run(&lab, &["explain", id, "odd"]).well();
+        why.contains("first line wants `/no/interpreter`")
+    });
+    assert!(run(&lab, &["rm", id]).complaint().contains("is run by another process"));
+    assert!(
+        run(&lab, &["retry", id, "set-aside"]).err.contains("0 tasks"),
+        "there is none, which is no mistake"
+    );
+    run(&lab, &["cancel", id, "big"]).well();
+    assert_eq!(run(&lab, &["wait", id]).code, Some(1));
+    let rows = run(&lab, &["ls"]).well();
+    let row: Vec<&str> = rows.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[2..7], ["failed", "7", "1", "1", "5"], "{rows}");
+    lab.until("its keeper has ended", || run(&lab, &["rm", id]).code == Some(0));
+    assert_eq!(run(&lab, &["ls"]).well().lines().count(), 1);
+}
+
+#[test]
+fn commands_added_from_outside_have_names_of_their_own_and_a_damaged_beginning_is_told() {
+    let lab = Lab::new();
+    lab.file("a.toml", "[task.a]\ncommand = 'true'\n[task.b]\ncommand = 'cat x'\ninputs = ['x']\n");
+    let said = run(&lab, &["run", "a.toml"]);
+    assert!(said.err.contains("task b.0 wants `x`, which is not there"), "{}", said.err);
+    for word in ["one", "two", "one"] {
+        run(&lab, &["add", "--to", "1", "--", "echo", word]).well();
+    }
+    let shown = show(&lab, "1");
+    let names: Vec<&str> =
+        shown["task"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a.0", "b.0", "added.0", "added-3.0", "added.1"]);
+    assert!(run(&lab, &["rm", "1"]).complaint().contains("is not over"));
+    let journal = lab.home().join("bags/1/journal");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes[20] ^= 0xff;
+    std::fs::write(&journal, bytes).unwrap();
+    let complaint = run(&lab, &["resume", "1"]).complaint();
+    assert!(complaint.contains("journal.damaged") && complaint.contains("bag rm"), "{complaint}");
+    run(&lab, &["rm", "1", "--unfinished"]).well();
+}

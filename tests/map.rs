@@ -309,7 +309,9 @@ fn files_travel_to_other_nodes_and_back() {
         assert_eq!(std::fs::read_to_string(room.join(format!("in/{name}.out"))).unwrap(), format!("+{name}"));
     }
     let said = say(&lab, pooled(&lab, &["--return", "absent", "true", ":::", ""]));
-    assert!(said.err.contains("left no absent"), "{}", said.err);
+    assert!(said.err.contains("left no absent") && said.code == Some(1), "{}", said.err);
+    let complaint = say(&lab, pooled(&lab, &["--return", "../x", "true", ":::", ""])).complaint();
+    assert!(complaint.contains("below this directory"), "{complaint}");
     let complaint = say(&lab, pooled(&lab, &["--tf", "{}", "cat", ":::", "/etc/hosts"])).complaint();
     assert!(complaint.contains("below this directory"), "{complaint}");
 }
@@ -343,4 +345,33 @@ fn killing_a_run_over_a_pool_ends_its_jobs_on_every_node() {
     running.kill();
     lab.until("all is free again", || lab.free_slots() == 2);
     lab.until("the jobs are gone", || !runs("sleep 876505"));
+}
+
+#[test]
+fn an_input_is_cut_into_parts_at_line_ends() {
+    let lab = Lab::new();
+    let text: String = (0..2000).map(|number| format!("line {number}\n")).collect();
+    std::fs::write(room(&lab).join("input"), &text).unwrap();
+    assert_eq!(says(&lab, &["-k", "--pipe", "--block", "1k", "-a", "input", "cat"]), text);
+    let counts = says(&lab, &["-k", "--pipe", "-N", "300", "-a", "input", "wc -l"]);
+    assert_eq!(
+        counts.split_whitespace().collect::<Vec<_>>(),
+        ["300", "300", "300", "300", "300", "300", "200"]
+    );
+    let complaint = say(&lab, alone(&lab, &["--pipe", "cat", ":::", "a"])).complaint();
+    assert!(complaint.contains("takes no arguments"), "{complaint}");
+}
+
+#[test]
+fn jobs_for_which_there_is_no_slot_say_why() {
+    let lab = Lab::with_pool(1, 1);
+    lab.run(["drain", "n1"]).well();
+    let said = lab.path("said");
+    let mut command = pooled(&lab, &["echo", ":::", "done"]);
+    let running =
+        command.stdout(Stdio::piped()).stderr(std::fs::File::create(&said).unwrap()).spawn().unwrap();
+    let says_why = || std::fs::read_to_string(&said).unwrap().contains("no node lends slots now");
+    lab.until("it says why", says_why);
+    lab.run(["resume", "n1"]).well();
+    assert_eq!(running.wait_with_output().unwrap().stdout, b"done\n");
 }

@@ -9,8 +9,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::DirBuilder;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -90,10 +92,11 @@ impl HostFile {
         for (name, slots) in &slots {
             writeln!(text, "{name} slots={slots}")?;
         }
-        let mut file = tempfile::Builder::new()
-            .prefix("mutirao-hosts-")
-            .tempfile()
-            .context("cannot write the host file into the directory for temporary files")?;
+        let directory = crate::up::runtime();
+        let failed = || format!("cannot write the host file into {}", directory.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(failed)?;
+        let mut file =
+            tempfile::Builder::new().prefix("hosts-").tempfile_in(&directory).with_context(failed)?;
         file.write_all(text.as_bytes()).context("cannot write the host file")?;
         Ok(HostFile { file: file.into_temp_path(), names: slots.into_keys().map(str::to_owned).collect() })
     }

@@ -152,6 +152,9 @@ Examples:
     Keeper {
         /// Its number
         bag: String,
+        /// Write a byte to standard output when orders are heard
+        #[arg(long)]
+        tells_ready: bool,
     },
     /// Obey one order that comes over ssh (started by `up --hosts`)
     #[command(hide = true)]
@@ -316,7 +319,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "hosts")]
     pub listen: Option<std::net::SocketAddr>,
     /// Start N nodes on this machine
-    #[arg(long, value_name = "N", conflicts_with = "hosts", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", conflicts_with = "hosts", value_parser = crate::units::local_nodes)]
     pub local: Option<u16>,
     /// Children of a node before newcomers are passed down
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -109,7 +109,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Call(args) => return call::run(cli, args),
         Command::Group(command) => return group::run(cli, command),
         Command::Bag(command) => return bag::run(cli, command),
-        Command::Keeper { bag } => return bag::keeper(bag, cli.node.clone()),
+        Command::Keeper { bag, tells_ready } => return bag::keeper(bag, cli.node.clone(), *tells_ready),
         Command::Bench(command) => bench(cli, command)?,
         Command::Doctor => return doctor::run(output),
         Command::Completions { shell } => {

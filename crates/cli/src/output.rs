@@ -73,7 +73,12 @@ pub fn utc(unix_s: u64) -> String {
     format!("{:04}-{month:02}-{date:02} {h:02}:{m:02}:{s:02} UTC", era * 400 + year + late)
 }
 
-/// Bytes, in the unit that fits.
+/// A number of things, such as `1 task` or `3 tasks`.
+pub fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+/// An amount of bytes for people.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = n as f64;

@@ -37,6 +37,12 @@ pub fn memory_mib(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads how many nodes are to run on this machine.
+pub fn local_nodes(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no number of nodes from 1 to 1000"))
+}
+
 /// Reads a resource such as `gpu=2`, or `gpu` for one.
 pub fn resource(text: &str) -> Result<Resource, String> {
     let (name, amount) = text.split_once('=').unwrap_or((text, "1"));

@@ -58,6 +58,25 @@ pub struct Runner {
     child_ended: Option<PipeReader>,
 }
 
+/// Why a program could not be executed, in words.
+fn why_not_started(program: &Path, error: &io::Error) -> String {
+    let name = program.display();
+    if error.kind() != io::ErrorKind::NotFound || !program.is_file() {
+        return format!("{name}: {error}");
+    }
+    // The system says "not found" of the interpreter.
+    let mut head = [0; 256];
+    let read = fs::File::open(program).and_then(|mut file| file.read(&mut head)).unwrap_or(0);
+    let line = head[..read].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match line.strip_prefix(b"#!") {
+        Some(interpreter) => {
+            let interpreter = String::from_utf8_lossy(interpreter.trim_ascii()).into_owned();
+            format!("{name}: its first line wants `{interpreter}`, which is not there")
+        }
+        None => format!("{name}: what is to load it is not there; it is built for another system"),
+    }
+}
+
 /// A file without a name that commands write to.
 #[derive(Debug)]
 struct Output(fs::File);
@@ -172,7 +191,7 @@ impl Runner {
             Err(error) if !directory.is_dir() => {
                 Err(format!("its directory {} cannot be entered: {error}", directory.display()))
             }
-            Err(error) => Err(format!("{}: {error}", process.get_program().to_string_lossy())),
+            Err(error) => Err(why_not_started(Path::new(process.get_program()), &error)),
         }
     }
 

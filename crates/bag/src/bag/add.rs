@@ -23,12 +23,14 @@ impl Bag {
             let (template, values) = match (&one.command, like) {
                 (Some(command), like) => {
                     let template = self.derived(command, like, &one.values)?;
-                    let known = templates.iter().position(|known| *known == template);
+                    let known =
+                        self.templates.iter().chain(&templates).position(|known| same(known, &template));
                     let place = known.unwrap_or_else(|| {
-                        templates.push(template);
-                        templates.len() - 1
+                        let name = self.free_name(&template.name, &templates);
+                        templates.push(Template { name, ..template });
+                        self.templates.len() + templates.len() - 1
                     });
-                    (self.templates.len() + place, Vec::new())
+                    (place, Vec::new())
                 }
                 (None, Some(like)) => (like as usize, values_of(&self.templates[like as usize], one)?),
                 (None, None) => {
@@ -65,6 +67,13 @@ impl Bag {
     /// A template's place, by its name.
     fn template(&self, name: &str) -> Option<u32> {
         self.templates.iter().position(|template| template.name == name).map(|place| place as u32)
+    }
+
+    /// A name like this one that no template has: a task is told from others by that of its template.
+    fn free_name(&self, name: &str, more: &[Template]) -> String {
+        let is_taken = |name: &str| self.templates.iter().chain(more).any(|template| template.name == name);
+        let numbered = (self.templates.len() + more.len()..).map(|number| format!("{name}-{number}"));
+        std::iter::once(name.to_owned()).chain(numbered).find(|name| !is_taken(name)).unwrap_or_default()
     }
 
     fn no_template(&self, name: &str) -> Error {
@@ -116,6 +125,11 @@ impl Bag {
             ..bare
         })
     }
+}
+
+/// Whether two templates differ in their names alone.
+fn same(known: &Template, other: &Template) -> bool {
+    *known == Template { name: known.name.clone(), ..other.clone() }
 }
 
 /// The values of an added task in the order of its template's parameters.

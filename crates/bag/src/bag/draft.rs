@@ -3,6 +3,8 @@
 use crate::limits::TASKS_A_RECORD;
 use crate::record::{NewTask, Record};
 use crate::template::{Settings, Template};
+use crate::words::Named;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A bag as it is to be submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,31 @@ impl Draft {
     /// Adds a task.
     pub fn push(&mut self, template: u32, values: Vec<Box<str>>) {
         self.tasks.push(NewTask { template, values });
+    }
+
+    /// The first input that is not there and that no task is to bring, and the name of the task that wants it.
+    pub fn missing_input(&self, is_there: impl Fn(&str) -> bool) -> Option<(String, String)> {
+        let mut places = vec![0; self.templates.len()];
+        let mut brought = BTreeSet::new();
+        let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+        for (number, task) in self.tasks.iter().enumerate() {
+            let template = &self.templates[task.template as usize];
+            let next = &mut places[task.template as usize];
+            let place = *next;
+            *next += 1;
+            let named = Named { task: number as u64, values: &task.values };
+            brought.extend(template.outputs.iter().map(|file| file.here.fill(&named)));
+            for input in &template.inputs {
+                let name = input.here.fill(&named);
+                // What those before it leave otherwise, nobody knows.
+                if template.after.is_empty() && template.after_each.is_empty() && !wanted.contains_key(&name)
+                {
+                    wanted.insert(name, format!("{}.{place}", template.name));
+                }
+            }
+        }
+        let missing = wanted.into_iter().find(|(name, _)| !brought.contains(name) && !is_there(name));
+        missing.map(|(name, task)| (task, name))
     }
 
     /// The first records of the bag's journal. Without the last of them nothing was submitted.

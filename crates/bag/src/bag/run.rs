@@ -312,8 +312,8 @@ impl Bag {
         self.append(record, out);
     }
 
-    /// Offers to nodes that hold so much, in lists and texts.
-    pub(super) fn needs_text(needs: &Needs) -> String {
+    /// What a task needs, in words.
+    pub fn needs_text(needs: &Needs) -> String {
         let mut text = format!("{} slot{}", needs.slots, if needs.slots == 1 { "" } else { "s" });
         if needs.memory_mib > 0 {
             text += &format!(", {} MiB", needs.memory_mib);

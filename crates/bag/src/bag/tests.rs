@@ -200,7 +200,7 @@ fn a_task_that_fails_is_tried_as_often_as_it_may_and_bars_what_waits_for_it() {
     let why = world.bag.explain(0).unwrap();
     assert!(why.contains("time limit"), "{why}");
     let why = world.bag.explain(1).unwrap();
-    assert!(why.contains("1 of the 1 tasks of `a` will not be done"), "{why}");
+    assert!(why.contains("1 of the 1 task of `a` will not be done"), "{why}");
     world.write_all();
     assert!(world.over);
     // Once more, by hand.

@@ -42,6 +42,11 @@ impl Counts {
         self.open() + self.done + self.bad()
     }
 
+    /// Tasks that went wrong, or cannot run for one that did.
+    pub fn went_wrong(&self) -> u64 {
+        self.failed + self.set_aside + self.barred
+    }
+
     /// Tasks that are over without a result.
     pub fn bad(&self) -> u64 {
         self.failed + self.set_aside + self.cancelled + self.barred
@@ -94,6 +99,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    const ALL: [Verdict; 9] = [
+        Verdict::Waiting,
+        Verdict::Ready,
+        Verdict::Running,
+        Verdict::Done,
+        Verdict::Failed,
+        Verdict::SetAside,
+        Verdict::Cancelled,
+        Verdict::Barred,
+        Verdict::Withdrawn,
+    ];
+
     /// The word.
     pub fn word(self) -> &'static str {
         match self {
@@ -147,6 +164,11 @@ impl<'a> TaskView<'a> {
     pub fn outputs(&self) -> Option<(Span, Span)> {
         self.done.map(|done| (done.stdout, done.stderr))
     }
+}
+
+/// A number and what it counts.
+fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 impl Bag {
@@ -281,7 +303,7 @@ impl Bag {
         }
         let of_word = |task: &TaskView<'_>| task.verdict.word() == what || what == "all";
         let found: Vec<u32> = self.tasks().filter(of_word).map(|task| task.number).collect();
-        if !found.is_empty() || what == "all" {
+        if !found.is_empty() || what == "all" || Verdict::ALL.iter().any(|verdict| verdict.word() == what) {
             return Ok(found);
         }
         let (name, place) = match what.rsplit_once('.') {
@@ -302,10 +324,10 @@ impl Bag {
             Verdict::Ready => match self.attempts.is_empty() && self.workers.is_empty() {
                 true => format!("it needs {} and waits for a slot", Bag::needs_text(&task.template.needs())),
                 false => format!(
-                    "it needs {} and waits for its turn: {} tasks are ready or run on {} workers",
+                    "it needs {} and waits for its turn: {} ready or running on {}",
                     Bag::needs_text(&task.template.needs()),
-                    self.counts.open,
-                    self.workers.len()
+                    counted(self.counts.open, "task is", "tasks are"),
+                    counted(self.workers.len() as u64, "worker", "workers")
                 ),
             },
             Verdict::Running => "it runs".to_owned(),
@@ -374,15 +396,16 @@ impl Bag {
             let name = &self.templates[*earlier as usize].name;
             if family.open > 0 {
                 reasons.push(format!(
-                    "{} of the {} tasks of `{name}` are not done",
+                    "{} of the {} of `{name}` {} not done",
                     family.open,
-                    family.tasks.len()
+                    counted(family.tasks.len() as u64, "task", "tasks"),
+                    if family.open == 1 { "is" } else { "are" }
                 ));
             } else if family.bad > 0 {
                 reasons.push(format!(
-                    "{} of the {} tasks of `{name}` will not be done",
+                    "{} of the {} of `{name}` will not be done",
                     family.bad,
-                    family.tasks.len()
+                    counted(family.tasks.len() as u64, "task", "tasks")
                 ));
             }
         }

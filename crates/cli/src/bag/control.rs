@@ -5,6 +5,7 @@ use super::place::{Place, now_ms};
 use super::shared::Shared;
 use anyhow::{Context, Result, bail};
 use mutirao_bag::{Added, Bag, Input, Output};
+use mutirao_schedule::bag::Needs;
 use mutirao_wire::Tick;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -132,13 +133,35 @@ impl Watcher {
     }
 }
 
-/// How things stand, as a line of JSON.
-pub fn progress(bag: &Bag) -> String {
+/// How things stand, as a line of JSON; `waits` says why tasks that need so much have no slot.
+pub fn progress(bag: &Bag, waits: &[(Needs, String)]) -> String {
     let mut value = serde_json::to_value(bag.counts()).unwrap_or_default();
     value["running"] = bag.running().into();
     value["workers"] = bag.workers().into();
     value["over"] = bag.is_over().into();
+    let wait = |(needs, why): &(Needs, String)| json!({ "needs": Bag::needs_text(needs), "why": why });
+    value["waits"] = waits.iter().map(wait).collect();
     value.to_string()
+}
+
+/// Why tasks that need so much have no slot, in a line of progress.
+pub fn waits(progress: &serde_json::Value) -> impl Iterator<Item = (&str, &str)> {
+    let rows = progress["waits"].as_array().into_iter().flatten();
+    rows.filter_map(|row| Some((row["needs"].as_str()?, row["why"].as_str()?)))
+}
+
+/// The same, from the keeper; nothing where there is none.
+pub fn standing(place: &Place) -> Vec<(String, String)> {
+    let ask = || -> Option<serde_json::Value> {
+        let mut stream = place.connect()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        writeln!(stream, "{}", serde_json::to_string(&Order::Watch).ok()?).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
+    };
+    let owned = |(needs, why): (&str, &str)| (needs.to_owned(), why.to_owned());
+    ask().map(|progress| waits(&progress).map(owned).collect()).unwrap_or_default()
 }
 
 /// What an order means to a bag.
@@ -152,9 +175,6 @@ pub fn inputs(bag: &Bag, order: &Order) -> Result<Inputs> {
             .into_iter()
             .filter(|task| bag.task(*task).is_some_and(|view| may(&view)))
             .collect();
-        if tasks.is_empty() {
-            bail!("none of the tasks `{what}` is so that this could be done; see `mutirao bag show`");
-        }
         Ok(Inputs { tasks: tasks.len(), inputs: tasks.into_iter().map(input).collect() })
     };
     use mutirao_bag::Verdict::{Cancelled, Failed, Ready, Running, SetAside, Waiting};
@@ -212,7 +232,7 @@ fn enter(place: &Place, order: &Order) -> Result<u64> {
 pub fn watch(place: &Place, mut each: impl FnMut(&serde_json::Value) -> Result<()>) -> Result<bool> {
     let Some(mut stream) = place.connect() else {
         let (bag, _) = place.read()?;
-        each(&serde_json::from_str(&progress(&bag))?)?;
+        each(&serde_json::from_str(&progress(&bag, &[]))?)?;
         return Ok(bag.is_over());
     };
     writeln!(stream, "{}", serde_json::to_string(&Order::Watch)?).context("the keeper has gone")?;

@@ -13,6 +13,7 @@ use super::work::{self, Outcome};
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{Call, CallOptions, Deliver, Finished, LeaseKey, Options, Pool, Slots};
 use mutirao_bag::{Bag, Counts, End, Input, NodeStanding, Output, Record, Trust};
+use mutirao_schedule::bag::Needs;
 use mutirao_store::Journal;
 use mutirao_wire::{BlobHash, NodeId, Tick};
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +37,11 @@ pub enum Event {
     },
     Leases,
     Granted(Granted),
+    /// No slot is free for what was asked.
+    Short {
+        needs: Needs,
+        why: String,
+    },
     PoolLost(mutirao::Error),
     Order(Asked),
     /// Another member of the bag says something.
@@ -66,6 +72,8 @@ pub struct Manner {
     pub prints: bool,
     /// Progress is shown.
     pub shows: bool,
+    /// A byte on standard output says that orders are heard, and then nothing more is written there.
+    pub tells_ready: bool,
 }
 
 /// Where records and what tasks have written go.
@@ -126,6 +134,9 @@ pub fn keep(place: Place, node: Option<String>, manner: Manner) -> Result<Kept> 
     let (sender, events) = channel();
     control::listen(&place, &sender)?;
     signals(&sender)?;
+    if manner.tells_ready {
+        tell_ready().context("whoever started the keeper is gone")?;
+    }
     mutirao::raw::init(crate::operations())?;
     let log = Log::Alone { journal, outputs: Outputs::open(&place.outputs())? };
     let mut keeper = Keeper::new(place, bag, log, node, manner, &sender)?;
@@ -136,6 +147,15 @@ pub fn keep(place: Place, node: Option<String>, manner: Manner) -> Result<Kept> 
     let kept = keeper.run(&events);
     keeper.end();
     kept
+}
+
+/// Says that the bag is in good hands.
+fn tell_ready() -> std::io::Result<()> {
+    std::io::stdout().write_all(b"\n")?;
+    std::io::stdout().flush()?;
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(null)?;
+    Ok(())
 }
 
 /// Keeps a bag as the leading one of its members.
@@ -295,6 +315,7 @@ impl Keeper {
                 }
             }
             Event::Granted(granted) => self.granted(granted)?,
+            Event::Short { needs, why } => self.short(&needs, why),
             Event::PoolLost(error) => {
                 return Err(error).with_context(|| {
                     format!("the bag stays as it is; `mutirao bag resume {}` goes on with it", self.place.id)
@@ -381,22 +402,27 @@ impl Keeper {
     fn granted(&mut self, granted: Granted) -> Result<()> {
         match granted.result {
             Ok(allocation) => {
-                for (worker, node) in self.leases.granted(&self.pool, &allocation) {
+                for (worker, node) in self.leases.granted(&self.pool, &granted.needs, &allocation) {
                     let offers = granted.needs.clone();
                     self.tell(Input::WorkerUp { worker, id: node.id, node: node.name, offers })?;
                 }
             }
             // Nothing came in all the time that the request has waited; it is made anew.
-            Err(
-                mutirao::Error::WaitedInVain(_)
-                | mutirao::Error::NotEnough { .. }
-                | mutirao::Error::TimedOut { .. },
-            ) => {
-                self.leases.asked_in_vain();
+            Err(error @ (mutirao::Error::WaitedInVain(_) | mutirao::Error::NotEnough { .. })) => {
+                self.leases.asked_in_vain(&granted.needs);
+                self.short(&granted.needs, error.to_string());
             }
+            Err(mutirao::Error::TimedOut { .. }) => self.leases.asked_in_vain(&granted.needs),
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Tasks that need so much get no slot.
+    fn short(&mut self, needs: &Needs, why: String) {
+        if self.leases.short(needs, &why) {
+            self.say_why(needs, &why);
+        }
     }
 
     /// An attempt is over: what it left is put on the disk before anything is said about it.

@@ -1,12 +1,13 @@
 //! The slots of a bag: asked for as its tasks need them, and known by number.
 
 use super::keeper::Event;
-use mutirao::raw::{Allocation, Lease, LeaseKey, LeaseState, Pool, Request};
+use mutirao::raw::{Allocation, Lease, LeaseKey, LeaseState, Pool, Request, note_text};
 use mutirao_bag::Settings;
 use mutirao_schedule::bag::Needs;
 use mutirao_wire::NodeId;
 use mutirao_wire::limits::NODES_NAMED_MAX;
-use mutirao_wire::node::NodeRef;
+use mutirao_wire::node::{NodeRef, Note};
+use mutirao_wire::query::{NodeRow, NodeState};
 use mutirao_wire::wait::Wait;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
@@ -34,6 +35,10 @@ pub struct Leases {
     held: BTreeMap<LeaseKey, Held>,
     asker: SyncSender<Ask>,
     asking: bool,
+    /// Why tasks that need so much have no slot, since when they were last asked for.
+    waits: Vec<(Needs, String)>,
+    /// What was last asked for in vain: others have their turn first.
+    in_vain: Vec<Needs>,
 }
 
 struct Held {
@@ -54,21 +59,33 @@ impl Leases {
         thread::Builder::new().name("slots".into()).spawn(move || ask(&asking, &settings, &asks, &out))?;
         let (watching, out) = (pool.clone(), events.clone());
         thread::Builder::new().name("leases".into()).spawn(move || watch(&watching, &out))?;
-        Ok(Leases { held: BTreeMap::new(), asker, asking: false })
+        let (waits, in_vain) = (Vec::new(), Vec::new());
+        Ok(Leases { held: BTreeMap::new(), asker, asking: false, waits, in_vain })
     }
 
     /// Asks for what is wanted most, unless a request is under way.
     pub fn want(&mut self, wanted: Vec<(Needs, u32)>, avoid: impl FnOnce() -> Vec<NodeId>) {
-        let most = wanted.into_iter().max_by_key(|(_, count)| *count);
-        if let Some((needs, count)) = most.filter(|_| !self.asking) {
+        self.waits.retain(|(needs, _)| wanted.iter().any(|(wanted, _)| wanted == needs));
+        self.in_vain.retain(|needs| wanted.iter().any(|(wanted, _)| wanted == needs));
+        if self.asking {
+            return;
+        }
+        if self.in_vain.len() == wanted.len() {
+            self.in_vain.clear();
+        }
+        let fresh = wanted.into_iter().filter(|(needs, _)| !self.in_vain.contains(needs));
+        if let Some((needs, count)) = fresh.max_by_key(|(_, count)| *count) {
             // It has room for one, and holds none while nothing is asked.
             self.asking = self.asker.try_send(Ask { needs, count, avoid: avoid() }).is_ok();
         }
     }
 
     /// Takes the answer: the leases, each with its node.
-    pub fn granted(&mut self, pool: &Pool, allocation: &Allocation) -> Vec<(u64, NodeRef)> {
+    pub fn granted(&mut self, pool: &Pool, needs: &Needs, allocation: &Allocation) -> Vec<(u64, NodeRef)> {
         self.asking = false;
+        if !allocation.leases.is_empty() {
+            self.waits.retain(|(waiting, _)| waiting != needs);
+        }
         let mut granted = Vec::new();
         let leases = pool.leases();
         for key in &allocation.leases {
@@ -80,8 +97,31 @@ impl Leases {
         granted
     }
 
-    pub fn asked_in_vain(&mut self) {
+    pub fn asked_in_vain(&mut self, needs: &Needs) {
         self.asking = false;
+        if !self.in_vain.contains(needs) {
+            self.in_vain.push(needs.clone());
+        }
+    }
+
+    /// No slot is free for tasks that need so much; whether that is news.
+    pub fn short(&mut self, needs: &Needs, why: &str) -> bool {
+        match self.waits.iter_mut().find(|(waiting, _)| waiting == needs) {
+            Some((_, known)) if known == why => false,
+            Some((_, known)) => {
+                why.clone_into(known);
+                true
+            }
+            None => {
+                self.waits.push((needs.clone(), why.to_owned()));
+                true
+            }
+        }
+    }
+
+    /// Why tasks that need so much have no slot.
+    pub fn waits(&self) -> &[(Needs, String)] {
+        &self.waits
     }
 
     /// What has changed among the leases held.
@@ -114,7 +154,13 @@ fn ask(pool: &Pool, settings: &Settings, asks: &Receiver<Ask>, out: &Sender<Even
             request = request.resource(resource.name.clone(), resource.amount);
         }
         let mut result = pool.allocate(&request);
-        if result.as_ref().is_ok_and(|allocation| allocation.leases.is_empty()) {
+        if let Ok(allocation) = &result
+            && allocation.leases.is_empty()
+        {
+            let event = Event::Short { needs: needs.clone(), why: why_none(pool, &allocation.notes) };
+            if out.send(event).is_err() {
+                return;
+            }
             request.at_least = 1;
             request.wait = Some(Wait { priority: 0, patience_ms: Some(PATIENCE.as_millis() as u64) });
             result = pool.allocate(&request);
@@ -122,6 +168,20 @@ fn ask(pool: &Pool, settings: &Settings, asks: &Receiver<Ask>, out: &Sender<Even
         if out.send(Event::Granted(Granted { needs, result })).is_err() {
             return;
         }
+    }
+}
+
+/// Why no slot is to be had now.
+pub fn why_none(pool: &Pool, notes: &[Note]) -> String {
+    if !notes.is_empty() {
+        let texts: Vec<String> = notes.iter().take(3).map(note_text).collect();
+        return texts.join("; ");
+    }
+    let rows = pool.nodes().unwrap_or_default();
+    let lends = |row: &NodeRow| row.state == NodeState::Up && row.slots_total > row.slots_reclaimed;
+    match rows.iter().any(lends) {
+        true => "all slots that could be had are taken".into(),
+        false => "no node lends slots now: each is drained or kept for its owner (`mutirao nodes`)".into(),
     }
 }
 

@@ -105,7 +105,7 @@ impl Follower {
                 return Ok(next);
             }
             self.pass_orders_on();
-            let line = control::progress(&self.bag);
+            let line = control::progress(&self.bag, &[]);
             self.watchers.retain_mut(|watcher| watcher.tell(&line));
             let patience = self.shared.next_tick().saturating_duration_since(Instant::now());
             let first = match events.recv_timeout(patience) {
@@ -215,7 +215,11 @@ impl Follower {
             }
             Event::Stop => return Ok(Some(Next::Stop)),
             // Of a pool that this member does not use now.
-            Event::Ended { .. } | Event::Leases | Event::Granted(_) | Event::PoolLost(_) => {}
+            Event::Ended { .. }
+            | Event::Leases
+            | Event::Granted(_)
+            | Event::Short { .. }
+            | Event::PoolLost(_) => {}
         }
         Ok(None)
     }

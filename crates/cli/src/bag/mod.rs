@@ -16,6 +16,7 @@ mod show;
 mod work;
 
 pub use ipar::{IparArgs, ReportArgs};
+pub use leases::why_none;
 pub use work::operations;
 
 use crate::args::{Cli, Output as Form};
@@ -26,7 +27,7 @@ use keeper::{Kept, Manner};
 use mutirao_bag::{Accept, Added, Counts, Draft, Settings};
 use mutirao_wire::BagId;
 use place::Place;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 /// What to do with bags.
@@ -35,7 +36,7 @@ pub enum BagCommand {
     /// Run the bag of a file here, to its end; what tasks write is printed
     #[command(after_help = "\
 Interrupted or killed, the bag stays: `mutirao bag resume` goes on with what is left.
-The exit code is 0 if all tasks are done, 1 if some failed.
+The exit code is 0 if all tasks are done, 1 if some failed or were cancelled.
 
 Example: mutirao bag run sweep.toml")]
     Run(FileArgs),
@@ -93,7 +94,8 @@ Examples:
     },
     /// Wait until a bag is over
     #[command(after_help = "\
-The exit code is 0 if all its tasks are done, 1 if some failed, 3 if nobody runs the bag.
+The exit code is 0 if all its tasks are done, 1 if some failed or were cancelled, 3 if it is not over and nobody
+runs it.
 
 Example: mutirao bag wait 7 && echo done")]
     Wait {
@@ -115,6 +117,20 @@ Examples:
   mutirao bag nodes
   mutirao bag nodes --forget lab7      it was mended: believe it as one never seen before")]
     Nodes(credibility::NodesArgs),
+    /// Remove a bag that nobody runs: its journal, and what its tasks wrote
+    #[command(after_help = "\
+Files that tasks brought stay where they are.
+
+Examples:
+  mutirao bag rm 7
+  mutirao bag rm 8 --unfinished       although not all of its tasks are over")]
+    Rm {
+        /// The bag, by number or name
+        bag: String,
+        /// Also if it is not over
+        #[arg(long)]
+        unfinished: bool,
+    },
     /// Check the journal of a bag
     #[command(after_help = "Example: mutirao bag check 7")]
     Check {
@@ -207,6 +223,7 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
         BagCommand::Wait { bag } => follow(&Place::find(bag)?, false, form),
         BagCommand::Cancel(which) => order(which, Order::Cancel, "cancelled"),
         BagCommand::Retry(which) => order(which, Order::Retry, "will be tried again"),
+        BagCommand::Rm { bag, unfinished } => Place::find(bag)?.remove(*unfinished).map(|()| 0),
         BagCommand::Nodes(args) => credibility::run(args, form).map(|()| 0),
         BagCommand::Check { bag } => show::check(&Place::find(bag)?, form),
         BagCommand::Ipar(args) => ipar::run(cli, args),
@@ -215,7 +232,7 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
 }
 
 /// A keeper that was started in the background.
-pub fn keeper(bag: &str, node: Option<String>) -> Result<u8> {
+pub fn keeper(bag: &str, node: Option<String>, tells_ready: bool) -> Result<u8> {
     let (place, members) = match (bag.parse::<BagId>(), &node) {
         (Ok(id), Some(node)) => kept::taken_up(id, node)?,
         _ => (Place::find(bag)?, None),
@@ -224,7 +241,7 @@ pub fn keeper(bag: &str, node: Option<String>) -> Result<u8> {
     let _turn = place.wait_turn()?;
     let kept = match (members, node) {
         (Some((keep, me)), Some(node)) => member::keep(place, keep, me, &node)?,
-        (_, node) => keeper::keep(place, node, Manner::default())?,
+        (_, node) => keeper::keep(place, node, Manner { tells_ready, ..Manner::default() })?,
     };
     Ok(match kept {
         Kept::Over(_) => 0,
@@ -244,6 +261,11 @@ fn read(args: &FileArgs) -> Result<Draft> {
         std::fs::read(directory.join(name)).map_err(|error| format!("`{name}` cannot be read: {error}"))
     };
     let mut draft = mutirao_bag::read(&text, settings, &load).with_context(|| name.to_string())?;
+    if let Some((task, input)) = draft.missing_input(|path| directory.join(path).exists()) {
+        eprintln!(
+            "mutirao: task {task} wants `{input}`, which is not there, and no other task is to bring it"
+        );
+    }
     let checks = &mut draft.settings.checks;
     checks.accept = args.accept.unwrap_or(checks.accept);
     checks.spot_millionths = args.spot_checks.unwrap_or(checks.spot_millionths);
@@ -268,7 +290,7 @@ fn here(name: String) -> Result<Settings> {
 fn run_here(place: Place, node: Option<String>) -> Result<u8> {
     let id = place.id;
     eprintln!("mutirao: bag {id}; what is left of it, `mutirao bag resume {id}` goes on with");
-    let manner = Manner { prints: true, shows: std::io::stderr().is_terminal() };
+    let manner = Manner { prints: true, shows: std::io::stderr().is_terminal(), ..Manner::default() };
     match keeper::keep(place, node, manner)? {
         Kept::Over(counts) => {
             eprintln!("mutirao: bag {id}: {}", summary(&counts));
@@ -285,7 +307,7 @@ fn run_here(place: Place, node: Option<String>) -> Result<u8> {
 }
 
 fn summary(counts: &Counts) -> String {
-    let mut text = format!("{} of {} tasks done", counts.done, counts.all());
+    let mut text = format!("{} of {} done", counts.done, crate::output::counted(counts.all(), "task"));
     let others = [
         (counts.failed, "failed"),
         (counts.set_aside, "set aside"),
@@ -319,7 +341,7 @@ fn background(cli: &Cli, place: &Place) -> Result<()> {
             eprintln!("mutirao: {}", show::keepers_text(Some(&keep)));
             kept::wait_for(place)
         }
-        Err(error) if matches!(error.downcast_ref(), Some(mutirao::Error::NoNode { .. })) => {
+        Err(error) if matches!(error.downcast_ref(), Some(mutirao::Error::NoneRuns { .. })) => {
             eprintln!("mutirao: {}", show::keepers_text(None));
             detach(place, cli.node.as_deref())
         }
@@ -336,29 +358,27 @@ fn detach(place: &Place, node: Option<&str>) -> Result<()> {
     let log = log.with_context(|| format!("cannot write {}", place.log().display()))?;
     let binary = std::env::current_exe().context("this program cannot be found")?;
     let mut command = Command::new(binary);
-    command.args(node.map(|node| format!("--node={node}"))).arg("keeper").arg(place.id.to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.args(node.map(|node| format!("--node={node}"))).args(["keeper", "--tells-ready"]);
+    command.arg(place.id.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     // A session's end is no longer its end.
     command.process_group(0);
     let mut child = command.spawn().context("cannot start the keeper")?;
-    loop {
-        if place.connect().is_some() {
-            return Ok(());
-        }
-        if let Some(status) = child.try_wait().context("cannot wait for the keeper")? {
-            // A short bag is over before one looks.
-            if status.success() || place.read()?.0.is_over() {
-                return Ok(());
-            }
-            let said = std::fs::read_to_string(place.log()).unwrap_or_default();
-            bail!(
-                "the keeper of bag {} ended at once: {}",
-                place.id,
-                said.lines().last().unwrap_or("it said nothing")
-            );
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    let mut ready = [0];
+    let said = child.stdout.take().map(|mut said| said.read(&mut ready)).transpose();
+    if said.context("cannot hear the keeper")? == Some(1) {
+        return Ok(());
     }
+    let status = child.wait().context("cannot wait for the keeper")?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = std::fs::read_to_string(place.log()).unwrap_or_default();
+    bail!(
+        "the keeper of bag {} ended at once: {}",
+        place.id,
+        said.lines().last().unwrap_or("it said nothing")
+    )
 }
 
 fn plan(draft: &Draft, form: Form) -> Result<u8> {
@@ -412,7 +432,7 @@ fn order(which: &WhichArgs, order: impl Fn(String) -> Order, done: &str) -> Resu
     let place = Place::find(&which.bag)?;
     let Some(tasks) = &which.tasks else { bail!("say which tasks; `all` are all of them") };
     let (count, kept) = control::give(&place, &order(tasks.clone()))?;
-    eprintln!("mutirao: {count} tasks {done}");
+    eprintln!("mutirao: {} {done}", crate::output::counted(count, "task"));
     if !kept {
         eprintln!("mutirao: nobody runs bag {0}; `mutirao bag resume {0}` does", place.id);
     }
@@ -426,16 +446,23 @@ fn follow(place: &Place, shows: bool, form: Form) -> Result<u8> {
             return Ok(());
         }
         let number = |name: &str| value[name].as_u64().unwrap_or(0);
-        let bad = number("failed") + number("set_aside") + number("cancelled") + number("barred");
+        let bad = number("failed") + number("set_aside") + number("barred");
         let line = match form {
             Form::Json => format!("{value}\n"),
-            Form::Text => format!(
-                "{} done, {} to do, {} running on {} slots, {bad} failed\n",
-                number("done"),
-                number("waiting") + number("open"),
-                number("running"),
-                number("workers"),
-            ),
+            Form::Text => {
+                let cancelled = match number("cancelled") {
+                    0 => String::new(),
+                    count => format!(", {count} cancelled"),
+                };
+                let waits: String = control::waits(value).map(|(_, why)| format!("; {why}")).collect();
+                format!(
+                    "{} done, {} to do, {} running on {}, {bad} failed{cancelled}{waits}\n",
+                    number("done"),
+                    number("waiting") + number("open"),
+                    number("running"),
+                    crate::output::counted(number("workers"), "worker"),
+                )
+            }
         };
         crate::output::put(&line)
     })?;

@@ -130,24 +130,62 @@ impl Place {
         }
         let mut bag = Bag::new();
         let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
-        let (journal, found) = opened.map_err(|error| match error.downcast_ref() {
-            Some(mutirao_store::Error::InUse(_)) => {
+        let (journal, found) = opened.map_err(|error| match is_in_use(&error) {
+            true => {
                 anyhow::anyhow!(
                     "bag {} is run by another process already; `mutirao bag watch {}`",
                     self.id,
                     self.id
                 )
             }
-            _ => error,
+            false => error,
         })?;
+        if !bag.is_complete() && self.damaged().exists() {
+            bail!(
+                "the journal of bag {} is damaged where it says what the bag is; what was cut off is kept as {}; \
+                 submit the bag anew, and remove this one by `mutirao bag rm {} --unfinished`",
+                self.id,
+                self.damaged().display(),
+                self.id
+            );
+        }
         if !bag.is_complete() {
-            bail!("bag {} was never submitted to its end; remove {}", self.id, self.directory.display());
+            bail!(
+                "bag {} was never submitted to its end; remove it by `mutirao bag rm {} --unfinished`",
+                self.id,
+                self.id
+            );
         }
         Ok((bag, journal, found))
     }
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// What was cut off a damaged journal.
+    fn damaged(&self) -> PathBuf {
+        self.directory.join("journal.damaged")
+    }
+
+    /// Removes the bag, if nobody runs it and, unless `unfinished`, it is over.
+    pub fn remove(&self, unfinished: bool) -> Result<()> {
+        let mut bag = Bag::new();
+        // Held until it is gone, so that no keeper begins with it meanwhile.
+        let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
+        match &opened {
+            Err(error) if is_in_use(error) => {
+                bail!("bag {0} is run by another process; `mutirao bag cancel {0} all` ends it", self.id)
+            }
+            // One that cannot be read is not over for anybody.
+            Err(error) if !unfinished => bail!("bag {}: {error:#}; add --unfinished to remove it", self.id),
+            _ => {}
+        }
+        if !unfinished && !bag.is_over() {
+            bail!("bag {0} is not over; `mutirao bag rm {0} --unfinished` removes it all the same", self.id);
+        }
+        fs::remove_dir_all(&self.directory)
+            .with_context(|| format!("cannot remove {}", self.directory.display()))
     }
 
     fn journal(&self) -> PathBuf {
@@ -212,6 +250,10 @@ impl Place {
         let directory = File::open(&self.directory).ok()?;
         UnixStream::connect(socket_below(&directory)).ok()
     }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(mutirao_store::Error::InUse(_)))
 }
 
 fn socket_below(directory: &File) -> PathBuf {

@@ -3,7 +3,7 @@
 use super::outputs::Outputs;
 use super::place::{self, Place};
 use crate::args::Output as Form;
-use crate::output::{put, put_bytes, span, table};
+use crate::output::{counted, put, put_bytes, span, table};
 use anyhow::Result;
 use mutirao_bag::{Bag, TaskView, Work};
 use mutirao_wire::bag::Keep;
@@ -27,7 +27,8 @@ pub fn ls(form: Form) -> Result<()> {
             state.into(),
             counts.all().to_string(),
             counts.done.to_string(),
-            counts.bad().to_string(),
+            counts.went_wrong().to_string(),
+            counts.cancelled.to_string(),
             span(age),
         ]);
         let mut value = bag_value(&place, &bag);
@@ -37,8 +38,8 @@ pub fn ls(form: Form) -> Result<()> {
     match form {
         Form::Json => put(&format!("{}\n", Value::from(values))),
         Form::Text => {
-            let head = ["BAG", "NAME", "STATE", "TASKS", "DONE", "FAILED", "AGE"];
-            put(&table(head, [true, false, false, true, true, true, false], &rows))
+            let head = ["BAG", "NAME", "STATE", "TASKS", "DONE", "FAILED", "CANCELLED", "AGE"];
+            put(&table(head, [true, false, false, true, true, true, true, false], &rows))
         }
     }
 }
@@ -46,7 +47,8 @@ pub fn ls(form: Form) -> Result<()> {
 /// One word for where a bag is.
 fn state_word(bag: &Bag, kept: bool) -> &'static str {
     match (bag.is_over(), kept) {
-        (true, _) if bag.counts().bad() > 0 => "failed",
+        (true, _) if bag.counts().went_wrong() > 0 => "failed",
+        (true, _) if bag.counts().cancelled > 0 => "cancelled",
         (true, _) => "done",
         (false, true) => "running",
         (false, false) => "stopped",
@@ -92,16 +94,20 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
         let keep = place.kept()?;
         let members = keep.iter().flat_map(|keep| keep.members.iter().map(|member| member.name.clone()));
         value["kept_by"] = members.collect();
+        value["waits"] = waits(place, &bag)
+            .into_iter()
+            .map(|(needs, why)| json!({ "needs": needs, "why": why }))
+            .collect();
         value["task"] = views().map(|view| task_value(&view)).collect();
         return put(&format!("{value}\n"));
     }
     let counts = bag.counts();
     let mut text = format!(
-        "bag {} `{}` is {}: {} tasks, {} done, {} to do, {} failed, {} set aside, {} cancelled, {} barred\n",
+        "bag {} `{}` is {}: {}, {} done, {} to do, {} failed, {} set aside, {} cancelled, {} barred\n",
         place.id,
         bag.settings().name,
         state_word(&bag, place.connect().is_some()),
-        counts.all(),
+        counted(counts.all(), "task"),
         counts.done,
         counts.open(),
         counts.failed,
@@ -119,8 +125,16 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
     if !bag.is_over() {
         text += &format!("{}\n", keepers_text(place.kept()?.as_ref()));
     }
+    for (needs, why) in &waits(place, &bag) {
+        let _ = writeln!(text, "tasks that need {needs} wait: {why}");
+    }
     text += &task_table(views());
     put(&text)
+}
+
+/// What tasks wait for that need so much, as their keeper knows it.
+fn waits(place: &Place, bag: &Bag) -> Vec<(String, String)> {
+    if bag.is_over() { Vec::new() } else { super::control::standing(place) }
 }
 
 fn task_table<'a>(views: impl Iterator<Item = TaskView<'a>>) -> String {
@@ -177,10 +191,17 @@ pub fn explain(place: &Place, what: &str, form: Form) -> Result<()> {
     let (bag, _) = place.read()?;
     let mut text = String::new();
     let mut values = Vec::new();
+    let waits = waits(place, &bag);
     for task in bag.select(what)? {
         let (Some(view), Some(mut why)) = (bag.task(task), bag.explain(task)) else { continue };
         if view.verdict == mutirao_bag::Verdict::Ready && place.connect().is_none() {
             why = format!("nobody runs the bag: `mutirao bag resume {}`", place.id);
+        }
+        let needs = Bag::needs_text(&view.template.needs());
+        if view.verdict == mutirao_bag::Verdict::Ready
+            && let Some((_, reason)) = waits.iter().find(|(waiting, _)| *waiting == needs)
+        {
+            why = format!("{why}: {reason}");
         }
         let name = format!("{}.{}", view.template.name, view.place);
         // Writing to a string does not fail.
@@ -285,9 +306,9 @@ pub fn check(place: &Place, form: Form) -> Result<u8> {
 pub fn list_text(bag: &Bag) -> String {
     let counts = bag.counts();
     let mut text = format!(
-        "# {}: {} tasks, {} done, {} to do, {} failed\n",
+        "# {}: {}, {} done, {} to do, {} failed\n",
         bag.settings().name,
-        counts.all(),
+        counted(counts.all(), "task"),
         counts.done,
         counts.open(),
         counts.bad()

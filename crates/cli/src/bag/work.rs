@@ -253,7 +253,10 @@ fn end_of(error: CallError) -> End {
         CallErrorKind::OutOfMemory => End::OutOfMemory,
         CallErrorKind::WorkerEnded => End::WorkerEnded(error.text),
         CallErrorKind::Cancelled => End::Killed,
-        CallErrorKind::OutcomeUnknown => End::NodeLost(error.text),
+        CallErrorKind::OutcomeUnknown => {
+            let cause = error.text.rsplit_once("is not known: ").map_or(&*error.text, |(_, cause)| cause);
+            End::NodeLost(cause.to_owned())
+        }
         CallErrorKind::NoSlots | CallErrorKind::PoolClosed => End::NotBegun(error.text),
         _ => End::Operation(error.text),
     }

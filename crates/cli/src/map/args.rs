@@ -23,6 +23,7 @@ Examples:
   mutirao map --joblog runs.log --retries 3 ./simulate --seed {1} --grid {2} ::: 1 2 3 ::: coarse fine
   find . -name '*.log' | mutirao map --bar gzip
   mutirao map --transferfile {} --return {.}.mp3 'lame {} {.}.mp3' ::: *.wav
+  mutirao map --pipe --block 10M -k grep -c error < huge.log
 
 The exit code is the number of jobs that failed, 101 if more than 100 did, 255 if it could not be tried.")]
 pub struct MapArgs {
@@ -72,6 +73,12 @@ pub struct MapArgs {
     /// Split each argument at this text into {1}, {2}, ...
     #[arg(short = 'C', long, value_name = "TEXT", value_parser = separator)]
     pub colsep: Option<Separator>,
+    /// Give each job a part of the input on its standard input, cut at line ends, instead of arguments
+    #[arg(long, conflicts_with = "colsep")]
+    pub pipe: bool,
+    /// About so much input for one job, with --pipe; or --max-args lines
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = block)]
+    pub block: u64,
     /// Arguments read end with a zero byte, not with the line
     #[arg(short = '0', long)]
     pub null: bool,
@@ -162,6 +169,22 @@ fn separator(text: &str) -> Result<Separator, String> {
     }
 }
 
+/// The largest part of the input that one job can be given, bytes.
+const BLOCK_BYTES_MAX: u64 = 32 << 20;
+
+fn block(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        _ => (text, 1),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let bytes = bytes.filter(|bytes| (1..=BLOCK_BYTES_MAX).contains(bytes));
+    bytes.ok_or_else(|| {
+        format!("`{text}` is no size of a part: say 100k or 10M, at most {}M", BLOCK_BYTES_MAX >> 20)
+    })
+}
+
 fn time(text: &str) -> Result<Duration, String> {
     let (number, unit_s) = match text.chars().last() {
         Some('s') => (&text[..text.len() - 1], 1.0),
@@ -189,6 +212,12 @@ mod tests {
         assert_eq!(of("-9"), Some(1));
         assert_eq!(of("50%"), Some(2));
         assert!("many".parse::<Jobs>().is_err());
+    }
+
+    #[test]
+    fn parts_have_sizes() {
+        assert_eq!((block("100k"), block("2M"), block("7")), (Ok(102_400), Ok(2 << 20), Ok(7)));
+        assert!(block("0").is_err() && block("1G").is_err() && block("x").is_err() && block("").is_err());
     }
 
     #[test]

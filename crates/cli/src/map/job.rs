@@ -17,6 +17,8 @@ pub struct Job {
     pub sequence: u64,
     /// Its arguments.
     pub arguments: Arguments,
+    /// What it finds on its standard input.
+    pub stdin: Vec<u8>,
     /// Its place among those that run, from 1.
     pub place: u32,
     /// Its command line.
@@ -52,6 +54,8 @@ impl Job {
 pub struct Maker {
     /// `None`: the arguments are commands themselves.
     template: Option<Template>,
+    /// What would be arguments comes on standard input.
+    pipe: bool,
     tag: Option<Template>,
     bring: Vec<Template>,
     take: Vec<Template>,
@@ -104,7 +108,11 @@ impl Maker {
             None => None,
         };
         Ok(Maker {
-            template: (!command.is_empty()).then(|| Template::command(command)),
+            template: (!command.is_empty()).then(|| match args.pipe {
+                true => Template::parse(command),
+                false => Template::command(command),
+            }),
+            pipe: args.pipe,
             tag,
             bring: if alone { Vec::new() } else { bring },
             take,
@@ -114,6 +122,12 @@ impl Maker {
             time_limit_ms: args.timeout.map(|limit| limit.as_millis().max(1) as u64),
             base,
         })
+    }
+
+    /// A job that has not run.
+    pub fn job(&self, sequence: u64, mut arguments: Arguments) -> Job {
+        let stdin = if self.pipe { arguments.pop().unwrap_or_default() } else { Vec::new() };
+        Job { stdin, ..Job::new(sequence, arguments) }
     }
 
     /// Whether commands name their places among those that run.
@@ -141,6 +155,11 @@ impl Maker {
         job.line = self.line(job);
         let name = |template: &Template| text(template.fill(job.filling()));
         job.takes = self.take.iter().map(name).collect::<Result<_>>()?;
+        if let Some(name) = job.takes.iter().find(|name| !leads_downwards(Path::new(name))) {
+            bail!(
+                "cannot take {name} back: only files below this directory come back, under their names from here"
+            );
+        }
         let mut bring = self.base.clone();
         for template in &self.bring {
             bring.push(read(&text(template.fill(job.filling()))?)?);
@@ -154,6 +173,7 @@ impl Maker {
             home: self.home.clone(),
             bring,
             take: job.takes.clone(),
+            stdin: job.stdin.clone(),
             time_limit_ms: self.time_limit_ms,
             ..Command::default()
         })
@@ -164,11 +184,15 @@ fn text(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).context("names of files that travel must be UTF-8")
 }
 
+fn leads_downwards(path: &Path) -> bool {
+    let down = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    path.components().all(down) && path.file_name().is_some()
+}
+
 /// A file of this machine, to travel under its name.
 fn read(name: &str) -> Result<File> {
     let path = Path::new(name);
-    let down = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !path.components().all(down) || path.file_name().is_none() {
+    if !leads_downwards(path) {
         bail!("cannot bring {name}: only files below this directory travel, under their names from here");
     }
     let failed = || format!("cannot bring {name}");

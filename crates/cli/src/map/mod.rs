@@ -48,7 +48,10 @@ fn tried(cli: &Cli, args: &MapArgs) -> Result<u8> {
     }
     let end = if args.null { b'\0' } else { b'\n' };
     let reading = Reading { end, separator: args.colsep.clone(), skip_empty: args.no_run_if_empty };
-    let mut values = source::chunks(source::combine(&words.groups, &reading)?, args.max_args);
+    let mut values = match args.pipe {
+        true => source::parts(&words, &reading, args.block, args.max_args)?,
+        false => source::chunks(source::combine(&words.groups, &reading)?, args.max_args),
+    };
     let mut total = None;
     if args.eta || args.halt.needs_total() {
         let kept = source::keep(values)?;
@@ -71,7 +74,7 @@ fn tried(cli: &Cli, args: &MapArgs) -> Result<u8> {
 
 fn dry_run(maker: &Maker, values: Values) -> Result<u8> {
     for (sequence, arguments) in (1..).zip(values) {
-        let mut line = maker.line(&Job { place: 1, ..Job::new(sequence, arguments?) });
+        let mut line = maker.line(&Job { place: 1, ..maker.job(sequence, arguments?) });
         line.push(b'\n');
         put_bytes(&line)?;
     }

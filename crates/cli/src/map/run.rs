@@ -20,7 +20,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Arguments read before they are needed.
-const AHEAD: usize = 256;
+const AHEAD: u64 = 256;
+/// Bytes of input read before they are needed.
+const AHEAD_BYTES: u64 = 64 << 20;
+/// Where no job has been given a slot for so long, it is said why.
+const LOOK: Duration = Duration::from_secs(2);
 /// How often a job is run again because the machine it ran on was lost.
 const LOSSES_MAX: u32 = 3;
 /// Bytes under way, and of results that wait for an earlier job, beyond which no job is started.
@@ -61,6 +65,8 @@ pub struct Run<'a> {
     running_bytes: usize,
     free_places: BTreeSet<u32>,
     not_before: Option<Instant>,
+    /// When it is looked whether jobs have a slot.
+    look: Option<Instant>,
     order: Option<Order>,
     log: Option<JobLog>,
     listed: Listed,
@@ -94,7 +100,11 @@ impl<'a> Run<'a> {
             .name("arguments".into())
             .spawn(move || read(values, &granted, &reader))
             .context("cannot start a thread")?;
-        for _ in 0..AHEAD {
+        let ahead = match args.pipe {
+            true => (AHEAD_BYTES / args.block.max(1)).clamp(2, AHEAD),
+            false => AHEAD,
+        };
+        for _ in 0..ahead {
             // A reader that has read all by now has ended.
             let _ = credits.send(());
         }
@@ -116,6 +126,7 @@ impl<'a> Run<'a> {
             running: HashMap::new(),
             running_bytes: 0,
             not_before: None,
+            look: Some(Instant::now() + LOOK),
             log,
             listed,
             total,
@@ -146,7 +157,8 @@ impl<'a> Run<'a> {
             if self.stop == Then::Now || (self.running.is_empty() && nothing_more) {
                 return Ok(());
             }
-            let pause = self.not_before.filter(|_| !self.waiting.is_empty());
+            let not_before = self.not_before.filter(|_| !self.waiting.is_empty());
+            let pause = not_before.into_iter().chain(self.look).min();
             let event = match pause.map(|until| until.saturating_duration_since(Instant::now())) {
                 Some(pause) => match self.events.recv_timeout(pause) {
                     Ok(event) => Some(event),
@@ -155,11 +167,24 @@ impl<'a> Run<'a> {
                 },
                 None => Some(self.events.recv().context("no more events come")?),
             };
+            if self.look.is_some_and(|look| look <= Instant::now()) {
+                self.look = None;
+                self.say_why_none();
+            }
             let mut event = event;
             while let Some(happened) = event {
                 self.handle(happened)?;
                 event = self.events.try_recv().ok();
             }
+        }
+    }
+
+    /// Where jobs wait and no slot is there, says why.
+    fn say_why_none(&self) {
+        if !self.running.is_empty() && self.pool.id().is_some() && self.pool.leases().is_empty() {
+            let why = crate::bag::why_none(&self.pool, &self.pool.notes());
+            let text = format!("the jobs wait for a slot: {why}");
+            if self.bar.is_hidden() { ended_line(&text) } else { self.bar.suspend(|| ended_line(&text)) }
         }
     }
 
@@ -183,7 +208,7 @@ impl<'a> Run<'a> {
             None => false,
         };
         if !left_out {
-            self.waiting.push_back(Job::new(sequence, arguments));
+            self.waiting.push_back(self.maker.job(sequence, arguments));
             return Ok(());
         }
         let _ = self.credits.send(());
@@ -250,7 +275,9 @@ impl<'a> Run<'a> {
                 _ => Ended::not_started(error.text),
             },
         };
-        let well = ended.how.is_success() && ended.lost_bytes == 0;
+        let brought =
+            |name: &String| ended.files.iter().any(|file| file.name == *name) || Path::new(name).exists();
+        let well = ended.how.is_success() && ended.lost_bytes == 0 && job.takes.iter().all(brought);
         job.tries += 1;
         if !well && job.tries < self.args.retries.max(1) && self.stop == Then::GoOn {
             self.waiting.push_front(job);
@@ -287,7 +314,9 @@ impl<'a> Run<'a> {
         })?;
         let written = Written { tag: self.maker.tag(job), stdout: ended.stdout, stderr: ended.stderr };
         if let Some(directory) = &self.args.results {
-            print::save(directory, &job.arguments, job.sequence, &written)?;
+            let number = [job.sequence.to_string().into_bytes()];
+            let named = if self.args.pipe { &number[..] } else { &job.arguments };
+            print::save(directory, named, job.sequence, &written)?;
         }
         let ready = match self.order.as_mut() {
             Some(order) => order.add(job.sequence, written),
@@ -316,7 +345,7 @@ impl<'a> Run<'a> {
             let failing = if code == 0 { 128 + signal } else { code };
             self.exit = Some(if well { 0 } else { failing as u8 });
             let did = if well { "succeeded" } else { "failed" };
-            let line = String::from_utf8_lossy(&job.line);
+            let line = shown(&job.line);
             let then = if self.stop == Then::Now { "the others are ended" } else { "no more are started" };
             ended_line(&format!("this job {did}, {then}: {line}"));
         }
@@ -344,7 +373,7 @@ fn read(values: Values, granted: &Receiver<()>, events: &Sender<Event>) {
 
 /// Tells on the job's standard error what its exit code alone does not say.
 fn complain(job: &Job, ended: &mut Ended) {
-    let line = || String::from_utf8_lossy(&job.line).into_owned();
+    let line = || shown(&job.line);
     let text = match &ended.how {
         How::TimeLimit => format!("its time limit passed, so it was ended: {}", line()),
         How::OutOfMemory => format!("out of memory: {}", line()),
@@ -359,6 +388,17 @@ fn complain(job: &Job, ended: &mut Ended) {
         _ => return,
     };
     ended.stderr.extend_from_slice(format!("mutirao: {text}\n").as_bytes());
+}
+
+/// A command line, if it is not long; else how it begins.
+fn shown(line: &[u8]) -> String {
+    /// Characters that are shown.
+    const SHOWN_MAX: usize = 200;
+    let text = String::from_utf8_lossy(line);
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}... ({} bytes in all)", &text[..end], line.len()),
+        None => text.into_owned(),
+    }
 }
 
 fn ended_line(text: &str) {

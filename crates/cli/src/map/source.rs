@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 /// The longest argument read, bytes: a file without line ends is no list of arguments.
 const ARGUMENT_BYTES_MAX: u64 = 1024 * 1024;
+/// The largest part of an input that one job is given, bytes.
+const PART_BYTES_MAX: u64 = 48 << 20;
 /// Arguments kept for a source that is gone through more than once, bytes.
 const KEPT_BYTES_MAX: usize = 1 << 30;
 
@@ -78,6 +80,74 @@ impl Words {
         let stdin =
             |source: &&Source| matches!(source, Source::Lines(path) if path.as_os_str() == OsStr::new("-"));
         self.groups.iter().flatten().filter(stdin).count()
+    }
+}
+
+/// Parts of the one source, each of about so many bytes or so many lines, cut at line ends.
+pub fn parts(words: &Words, reading: &Reading, block: u64, lines: Option<u32>) -> Result<Values> {
+    let [group] = &words.groups[..] else {
+        bail!("with --pipe there is one input: standard input, or a file after --arg-file");
+    };
+    let [Source::Lines(path)] = &group[..] else {
+        bail!("with --pipe the input is standard input, or a file after --arg-file; it takes no arguments");
+    };
+    if words.command.is_empty() {
+        bail!("with --pipe a command is needed, which reads its part of the input");
+    }
+    let name = path.display().to_string();
+    let end = reading.end;
+    let from: Box<dyn BufRead + Send> = match path.as_os_str() == "-" {
+        true => Box::new(BufReader::new(std::io::stdin())),
+        false => Box::new(BufReader::new(File::open(path).with_context(|| format!("cannot open {name}"))?)),
+    };
+    Ok(Box::new(Parts { from, end, block, lines, name }))
+}
+
+struct Parts<R> {
+    from: R,
+    end: u8,
+    block: u64,
+    lines: Option<u32>,
+    name: String,
+}
+
+impl<R: BufRead> Parts<R> {
+    fn read(&mut self, part: &mut Vec<u8>) -> std::io::Result<()> {
+        match self.lines {
+            Some(lines) => {
+                for _ in 0..lines {
+                    self.line(part)?;
+                }
+            }
+            None => {
+                (&mut self.from).take(self.block).read_to_end(part)?;
+                if part.last().is_some_and(|last| *last != self.end) {
+                    self.line(part)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, part: &mut Vec<u8>) -> std::io::Result<()> {
+        let room = PART_BYTES_MAX.saturating_sub(part.len() as u64) + 1;
+        (&mut self.from).take(room).read_until(self.end, part).map(|_| ())
+    }
+}
+
+impl<R: BufRead> Iterator for Parts<R> {
+    type Item = Result<Arguments>;
+
+    fn next(&mut self) -> Option<Result<Arguments>> {
+        let mut part = Vec::new();
+        if let Err(error) = self.read(&mut part) {
+            return Some(Err(error).with_context(|| format!("cannot read {}", self.name)));
+        }
+        if part.len() as u64 > PART_BYTES_MAX {
+            let most = crate::output::bytes(PART_BYTES_MAX);
+            return Some(Err(anyhow::anyhow!("{} has more than {most} between two line ends", self.name)));
+        }
+        (!part.is_empty()).then(|| Ok(vec![part]))
     }
 }
 
@@ -277,6 +347,22 @@ mod tests {
         assert_eq!(values, [vec![b"a".to_vec(), b"b".to_vec()], vec![b"c".to_vec()]]);
         let values = combine(&[vec![list(&["a", "b", "c"])]], &reading()).unwrap();
         assert_eq!(texts(chunks(values, Some(2))), ["a b", "c"]);
+    }
+
+    #[test]
+    fn parts_are_cut_at_line_ends_and_nothing_is_lost() {
+        let text = b"one\ntwo\nthree\nfour";
+        let parts = |block, lines| -> Vec<Vec<u8>> {
+            let parts = Parts { from: &text[..], end: b'\n', block, lines, name: "x".into() };
+            parts.map(|part| part.unwrap().remove(0)).collect()
+        };
+        assert_eq!(parts(5, None), [&b"one\ntwo\n"[..], b"three\n", b"four"]);
+        assert_eq!(parts(4, None).concat(), text);
+        assert_eq!(parts(1000, None), [text]);
+        assert_eq!(parts(1, Some(3)), [&b"one\ntwo\nthree\n"[..], b"four"]);
+        let long = vec![b'x'; PART_BYTES_MAX as usize + 2];
+        let mut parts = Parts { from: &long[..], end: b'\n', block: 1, lines: None, name: "x".into() };
+        assert!(parts.next().unwrap().is_err());
     }
 
     #[test]

@@ -775,7 +775,7 @@ impl Core {
             Outcome::Unknown => CallError::new(
                 CallErrorKind::OutcomeUnknown,
                 format!(
-                    "it may have run, and must not run twice ({})",
+                    "whether it was done is not known: {}",
                     if cause.is_empty() { "its lender was lost" } else { cause }
                 ),
             ),

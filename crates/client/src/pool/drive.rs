@@ -106,7 +106,8 @@ impl Shared {
             core.park_number += 1;
             let number = core.park_number;
             core.parked.push((number, waker));
-            if core.helper_drives {
+            // A driver that sleeps does not see what was just put there to be sent.
+            if core.helper_drives || core.link.socket.unsent() > 0 {
                 self.kick_driver(&mut core);
             }
             drop(core);

@@ -3,6 +3,8 @@
 use super::Keeper;
 use crate::bag::control;
 use anyhow::Result;
+use mutirao_bag::Bag;
+use mutirao_schedule::bag::Needs;
 use std::time::{Duration, Instant};
 
 /// The list of tasks is written so often, if things change.
@@ -26,15 +28,16 @@ impl Keeper {
         if let Some(bar) = &self.bar {
             bar.set_length(counts.all());
             bar.set_position(counts.all() - counts.open());
-            let failed = if counts.bad() > 0 { format!(", {} failed", counts.bad()) } else { String::new() };
-            bar.set_message(format!(
-                "{} running on {} slots{failed}",
-                self.bag.running(),
-                self.bag.workers()
-            ));
+            let failed = match counts.went_wrong() {
+                0 => String::new(),
+                count => format!(", {count} failed"),
+            };
+            let waits = self.leases.waits().first().map(|(_, why)| format!("; {why}")).unwrap_or_default();
+            let workers = crate::output::counted(self.bag.workers() as u64, "worker");
+            bar.set_message(format!("{} running on {workers}{failed}{waits}", self.bag.running()));
         }
         if !self.watchers.is_empty() {
-            let line = control::progress(&self.bag);
+            let line = control::progress(&self.bag, self.leases.waits());
             self.watchers.retain_mut(|watcher| watcher.tell(&line));
         }
         if self.list_due.is_none() && self.bag.settings().list.is_some() && counts != self.listed {
@@ -43,11 +46,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// Says once why tasks have no slot.
+    pub(super) fn say_why(&self, needs: &Needs, why: &str) {
+        let text = format!("mutirao: tasks that need {} wait: {why}", Bag::needs_text(needs));
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
     pub(super) fn end_showing(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let line = control::progress(&self.bag);
+        let line = control::progress(&self.bag, &[]);
         self.watchers.retain_mut(|watcher| watcher.tell(&line));
     }
 
