@@ -474,7 +474,7 @@ impl Lender {
         }
         for running in self.templates.values().filter_map(|template| template.running.as_ref()) {
             running.process.kill();
-            process::kill_session(running.process.pid(), None);
+            process::kill_session(running.process.pid());
         }
     }
 }
@@ -825,7 +825,7 @@ impl Lender {
         }
         if let Some(session) = session {
             ctx.jobs.run(move || {
-                process::kill_session(session, None);
+                process::kill_session(session);
                 JobDone::Lender(Done(()))
             });
         }
@@ -1037,13 +1037,12 @@ impl Lender {
         self.unread.remove(&key(WORKER_STDERR, number));
         let Some(mut worker) = self.workers.remove(&number) else { return };
         self.seats.give_back(worker.seat);
+        // A worker leads a session of its own, of the same number.
         if let worker::Stage::Ended { group: Some(group), .. } = worker.stage
             && process::group_exists(group)
-            && let Some(running) = self.templates.get(&worker.template).and_then(|of| of.running.as_ref())
         {
-            let session = running.process.pid();
             ctx.jobs.run(move || {
-                process::kill_session(session, Some(group));
+                process::kill_session(group);
                 JobDone::Lender(Done(()))
             });
         }

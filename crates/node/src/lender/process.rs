@@ -91,7 +91,6 @@ impl AsFd for Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Facts {
     parent: u32,
-    group: u32,
     session: u32,
 }
 
@@ -101,21 +100,23 @@ impl Facts {
         // The name, in brackets, may contain anything.
         let (_, rest) = stat.rsplit_once(") ")?;
         let mut fields = rest.split(' ').skip(1).map(|field| field.parse::<u32>().ok());
-        Some(Facts { parent: fields.next()??, group: fields.next()??, session: fields.next()?? })
+        let parent = fields.next()??;
+        // Between the two stands its group.
+        Some(Facts { parent, session: fields.nth(1)?? })
     }
 }
 
-/// Ends every process of a session, or of one process group of it; returns how many. Looks at all processes of the machine, so it is for a helper thread.
+/// Ends every process of a session; returns how many. Looks at all processes of the machine, so it is for a helper
+/// thread.
 ///
-/// The session is that of a template, which leads it: a process cannot enter a session from outside,
+/// The session is that of a template or a worker, which leads it: a process cannot enter a session from outside,
 /// and the number stays taken as long as anybody is in it.
-pub fn kill_session(session: u32, group: Option<u32>) -> usize {
+pub fn kill_session(session: u32) -> usize {
     let Ok(entries) = fs::read_dir("/proc") else { return 0 };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut ended = 0;
     for pid in pids {
-        let belongs =
-            |facts: Facts| facts.session == session && group.is_none_or(|group| facts.group == group);
+        let belongs = |facts: Facts| facts.session == session;
         if !Facts::read(pid).is_some_and(belongs) {
             continue;
         }
@@ -179,8 +180,7 @@ mod tests {
         shell.wait().unwrap();
         bystander.wait().unwrap();
         assert!(group_exists(shell.id()));
-        assert_eq!(kill_session(shell.id(), Some(1)), 0, "another group");
-        assert_eq!(kill_session(shell.id(), None), 1);
+        assert_eq!(kill_session(shell.id()), 1);
         wait_for_end(left);
         let other = Process::open(other).unwrap();
         assert!(!other.has_ended());
