@@ -576,6 +576,10 @@ impl Keeper {
                     self.calls.insert(attempt, call);
                     return;
                 }
+                // No other lease would take it either.
+                Err(error @ mutirao::Error::ArgumentTooLarge { .. }) => {
+                    Outcome::not_started(error.to_string())
+                }
                 Err(error) => Outcome::not_begun(error.to_string()),
             },
         };

@@ -9,7 +9,7 @@ use mutirao_wire::local::LocalMessage;
 use mutirao_wire::{BagId, NodeId};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ fn connect(socket: &Path, bag: BagId) -> std::io::Result<UnixStream> {
 
 fn read_for_ever(
     mut stream: UnixStream,
-    socket: &PathBuf,
+    socket: &Path,
     bag: BagId,
     way: &Mutex<Option<UnixStream>>,
     events: &Sender<Event>,
