@@ -20,7 +20,7 @@
 //! its own body, 4 bytes little endian, how many bytes of the lane are meant. The node sends it on with them.
 //!
 //! Parts of one call are contiguous among the frames of its lease and direction. Bodies have at
-//! most [`DATA_BODY_MAX`](crate::limits::DATA_BODY_MAX) bytes. Bytes count against the window with
+//! most [`DATA_BODY_MAX`] bytes. Bytes count against the window with
 //! their header.
 
 use crate::frame::{Header, flags, put_frame};
