@@ -71,7 +71,11 @@ impl Bag {
             Record::Closed { task, closed } => {
                 self.known_mut(task)?;
                 self.strike_votes(task);
-                self.close(task, State::Closed(closed));
+                // What is read counts at once, so the task may be barred by what had not counted yet when it was closed.
+                match self.tasks[task as usize].state {
+                    State::Barred => self.set_state(task, State::Closed(closed)),
+                    _ => self.close(task, State::Closed(closed)),
+                }
             }
             Record::Again { task } => {
                 self.known_mut(task)?;

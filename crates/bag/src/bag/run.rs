@@ -263,8 +263,9 @@ impl Bag {
             let votes = self.judge.as_ref().map_or(1, |judge| judge.wanted(number.into()));
             let offer = Offer { needs, priority, votes, ..Offer::new(number.into()) };
             self.tell(now, Event::TaskReady(offer));
-            let voters: Vec<(NodeId, Box<str>)> =
-                self.votes(number).iter().map(|vote| (vote.node, vote.name.clone())).collect();
+            // Votes of nodes that were caught count nothing, though that need not be in the journal that was read.
+            let votes = self.votes(number).iter().filter(|vote| !self.is_caught(vote.node));
+            let voters: Vec<(NodeId, Box<str>)> = votes.map(|vote| (vote.node, vote.name.clone())).collect();
             for (node, name) in voters {
                 let site = self.site_of(node, &name);
                 self.tell(now, Event::Counted { task: number.into(), site });

@@ -601,6 +601,55 @@ fn a_shrunk_journal_keeps_votes_voters_and_liars() {
     assert!(before.2.unwrap().contains("2 nodes have brought the same"));
 }
 
+#[test]
+fn a_task_that_was_cancelled_before_a_result_counted_stays_cancelled() {
+    let (a, b) = (shell("a"), Template { after: vec![0], ..shell("b") });
+    let mut world = World::new(draft(vec![a, b], &[2, 1]));
+    world.tell(Input::Cancel(0));
+    world.worker();
+    world.end(world.attempt_of(1), End::Done);
+    // Task 1 is not done before its record is on the disk, so 2 still waits, and is cancelled.
+    world.tell(Input::Cancel(2));
+    world.write_all();
+    let mut world = world.born();
+    assert_eq!(world.verdict(2), Verdict::Cancelled);
+    world.tell(Input::Again(0));
+    assert_eq!(world.verdict(2), Verdict::Cancelled);
+}
+
+#[test]
+fn a_vote_of_a_node_that_was_caught_since_is_not_waited_for() {
+    let mut world = World::new(checked(draft(vec![shell("a")], &[1]), Accept::Majority { of: 3 }, 0));
+    (0..3).for_each(|_| drop(world.worker()));
+    for (attempt, result) in [(1, b"right"), (2, b"a lie")] {
+        world.end_as(attempt, End::Done, Report::default(), result);
+    }
+    world.write_all();
+    // That it was caught has come to where it is kept, and not into the journal.
+    world.learn(node_of(2), NodeStanding { passed: 0, failed: 1, outvoted: 0 });
+    let mut world = world.born();
+    world.next_worker = 3;
+    world.worker();
+    world.end(world.attempt_of(0), End::Done);
+    world.write_all();
+    assert_eq!(world.verdict(0), Verdict::Done);
+}
+
+#[test]
+fn a_vote_counts_once_for_a_task_that_was_open_twice_before_the_keeper_ended() {
+    let mut world = World::new(checked(draft(vec![shell("a")], &[1]), Accept::Majority { of: 3 }, 0));
+    world.tell(Input::Cancel(0));
+    world.tell(Input::Again(0));
+    world.worker();
+    world.end(world.attempt_of(0), End::Done);
+    world.write_all();
+    let mut world = world.born();
+    world.worker();
+    world.end(world.attempt_of(0), End::Done);
+    world.write_all();
+    assert_eq!(world.verdict(0), Verdict::Done);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
@@ -630,6 +679,10 @@ proptest! {
             world.write_all();
             if world.bag.is_over() {
                 break;
+            }
+            // Workers that have nothing to do make room for those of other nodes.
+            if world.running.is_empty() {
+                world = happen(world, Chance::Time);
             }
             if world.bag.workers() < 6 {
                 world.worker();

@@ -54,7 +54,11 @@ impl Floor {
     }
 
     pub(super) fn add_counted(&mut self, task: u64, site: u32) {
-        self.change_live(task, |live| live.counted.push(site));
+        self.change_live(task, |live| {
+            if !live.counted.contains(&site) {
+                live.counted.push(site);
+            }
+        });
     }
 
     fn change_live(&mut self, task: u64, change: impl FnOnce(&mut Live)) {
