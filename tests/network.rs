@@ -233,3 +233,52 @@ fn a_part_that_is_cut_off_works_on_and_is_one_tree_with_the_others_again() {
     });
     calls.end_well();
 }
+
+/// A `mutirao bag` command on machine `i`, in the room that all share.
+fn bag(hosts: &Hosts, i: usize, args: &[&str]) -> lab::Said {
+    let mut command = hosts.command(i, Lab::binary());
+    command.arg("bag").args(args).current_dir(hosts.path(""));
+    hosts.spawn(command).wait()
+}
+
+/// The node that keeps the bag, as machine `i` knows it.
+fn keeper(hosts: &Hosts, i: usize) -> Option<usize> {
+    let apps = hosts.rows(i, "apps");
+    let app = apps.iter().find(|app| app["name"].as_str().is_some_and(|name| name.starts_with("bag-")))?;
+    app["home"].as_str()?.strip_prefix('n')?.parse().ok()
+}
+
+#[test]
+fn a_bag_whose_keeper_is_cut_off_again_and_again_counts_each_result_once() {
+    let Some(hosts) = Hosts::new(3) else { return };
+    hosts.up_all(&[1, 1, 1]);
+    let file = "[task.a]\ncommand = 'sleep 0.4; echo {n}'\ngrid = { n = { from = 1, to = 100 } }\n";
+    std::fs::write(hosts.path("cut.toml"), file).unwrap();
+    let said = bag(&hosts, 1, &["submit", "cut.toml"]);
+    assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    let done =
+        || bag(&hosts, 1, &["show", id, "--output", "json"]).json()["counts"]["done"].as_u64().unwrap();
+    hosts.until("some tasks are done", || done() >= 3);
+    for round in 0..2 {
+        let others = |i: usize| if i == 1 { 2 } else { 1 };
+        let mut first = None;
+        hosts.until("somebody keeps it", || {
+            first = keeper(&hosts, 1);
+            first.is_some()
+        });
+        let first = first.unwrap();
+        hosts.cut(first);
+        let next = || keeper(&hosts, others(first)).filter(|next| *next != first);
+        hosts.until("another keeps it", || next().is_some());
+        hosts.until("the one that is cut off does not", || keeper(&hosts, first).is_none());
+        hosts.heal(first);
+        let before = done();
+        hosts.until(&format!("it goes on after cut {round}"), || done() > before || done() == 100);
+    }
+    hosts.until("all is done", || done() == 100);
+    let results = bag(&hosts, 1, &["results", id]).well();
+    let expected: Vec<String> = (1..=100).map(|n| n.to_string()).collect();
+    assert_eq!(results.lines().collect::<Vec<_>>(), expected, "each once");
+}
