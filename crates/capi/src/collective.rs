@@ -61,10 +61,7 @@ pub unsafe extern "C" fn mutirao_group_broadcast(
         // SAFETY: the caller's promise.
         let (group, data) = unsafe { (reference(group, "group")?, convert::room(data, size, "data")?) };
         let own = if group.inner.rank() == root { data.to_vec() } else { Vec::new() };
-        let came = group.inner.broadcast_bytes(root, own)?;
-        check_size(came.len(), size)?;
-        data.copy_from_slice(&came);
-        Ok(())
+        lay_out(&[group.inner.broadcast_bytes(root, own)?], size, data)
     })
 }
 
@@ -93,10 +90,7 @@ pub unsafe extern "C" fn mutirao_group_scatter(
         } else {
             Vec::new()
         };
-        let came = group.inner.scatter_bytes(root, own)?;
-        check_size(came.len(), size)?;
-        into.copy_from_slice(&came);
-        Ok(())
+        lay_out(&[group.inner.scatter_bytes(root, own)?], size, into)
     })
 }
 
@@ -212,9 +206,6 @@ pub unsafe extern "C" fn mutirao_group_reduce_all(
         let join = join.ok_or_else(|| Error::null("join"))?;
         // SAFETY: the caller's promise.
         let joined = unsafe { reduce(group, 0, data, join, context) }?;
-        let came = group.inner.broadcast_bytes(0, joined.unwrap_or_default())?;
-        check_size(came.len(), size)?;
-        data.copy_from_slice(&came);
-        Ok(())
+        lay_out(&[group.inner.broadcast_bytes(0, joined.unwrap_or_default())?], size, data)
     })
 }

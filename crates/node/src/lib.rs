@@ -47,6 +47,7 @@ mod sys;
 pub use charter::found_charter;
 pub use daemon::{Node, Stop};
 pub use error::Error;
+pub use members::kept_bag;
 pub use options::{AcceptWord, Config, JoinTarget, Options, Paths, Ready, WorkerConfig, default_runtime};
 pub use runtime::{LocalNode, local_nodes, pool_directory};
 pub use sys::user_name;

@@ -8,7 +8,7 @@ use crate::context::{Context, ControlMessage, Done};
 use crate::error::Error;
 use core::time::Duration;
 use mutirao_store::{read_limited, write_atomic};
-use mutirao_wire::bag::{BAGS_A_NODE_MAX, Keep, MEMBERS, MemberBytes};
+use mutirao_wire::bag::{BAGS_A_NODE_MAX, Keep, LEADS_NO_MORE, MEMBERS, MemberBytes};
 use mutirao_wire::query::KeepHow;
 use mutirao_wire::{BagId, NodeId, NodeRef, Tick};
 use serde::{Deserialize, Serialize};
@@ -28,10 +28,10 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 const DIAL_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes that may wait on a connection before what members say is dropped: they say it again.
 const QUEUED_MAX: usize = 512 * 1024;
-/// The exit code of a member that is to begin anew at once: another leads now.
-const LEADS_NO_MORE: i32 = 4;
 /// Messages that wait until a node is linked; the others are dropped: they are said again.
 const FIRST_MAX: usize = 16;
+/// The file in a bag's directory that says who keeps it.
+const FILE: &str = "member.json";
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -92,9 +92,7 @@ impl Members {
     }
 
     fn read(&self, directory: &Path) -> Result<Kept, String> {
-        let bytes = read_limited(&directory.join("member.json"), FILE_BYTES_MAX)
-            .map_err(|error| error.to_string())?;
-        let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        let kept = read(directory).map_err(|error| error.to_string())?;
         self.check(&kept.keep)?;
         if self.directory(kept.keep.bag) != directory {
             return Err("it is in the place of another bag".into());
@@ -115,7 +113,7 @@ impl Members {
     }
 
     fn directory(&self, bag: BagId) -> PathBuf {
-        self.own.join("bags").join(bag.to_string())
+        directory_of(&self.own, bag)
     }
 
     /// Keeps a bag from now on, or wakes its member; `Err` says why not, and nothing was changed.
@@ -150,7 +148,7 @@ impl Members {
         made.recursive(true).mode(0o700);
         made.create(&directory).map_err(Error::file("cannot make", &directory))?;
         let text = serde_json::to_vec_pretty(kept).unwrap_or_default();
-        let path = directory.join("member.json");
+        let path = directory.join(FILE);
         write_atomic(&path, &text, 0o600)
             .map_err(|error| Error::file("cannot write", &path)(io::Error::other(error)))
     }
@@ -197,7 +195,7 @@ impl Members {
                 }
                 return;
             }
-            Ok(Some(LEADS_NO_MORE)) => {
+            Ok(Some(code)) if code == i32::from(LEADS_NO_MORE) => {
                 member.state = State::Waits(now);
                 return;
             }
@@ -317,6 +315,28 @@ impl Members {
         };
         self.members.values().any(talks)
     }
+}
+
+/// The directory of a bag below that of its node.
+fn directory_of(node: &Path, bag: BagId) -> PathBuf {
+    node.join("bags").join(bag.to_string())
+}
+
+fn read(directory: &Path) -> Result<Kept, Error> {
+    let path = directory.join(FILE);
+    let read = || -> io::Result<Kept> {
+        let bytes = read_limited(&path, FILE_BYTES_MAX).map_err(io::Error::other)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    };
+    read().map_err(Error::file("cannot read", &path))
+}
+
+/// For the process that the node `name` has started to keep a bag, with the state of nodes in `home`: the directory
+/// it has there, and who keeps the bag.
+pub fn kept_bag(home: &Path, name: &str, bag: BagId) -> Result<(PathBuf, Keep), Error> {
+    let directory = directory_of(&home.join("nodes").join(name), bag);
+    let keep = read(&directory)?.keep;
+    Ok((directory, keep))
 }
 
 /// Runs a member to its end; its exit code, if it has one.

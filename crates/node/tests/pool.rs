@@ -3,7 +3,7 @@
 #[allow(dead_code)] // Made for all tests of this crate.
 mod common;
 
-use common::{Pool, Program, run};
+use common::{Pool, Program, Running, run};
 use mutirao_node::{Error, Node};
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{GiveBack, HeldLease, LeaseChange, LocalMessage, OpenLane};
@@ -100,17 +100,22 @@ fn a_killed_node_is_missed_and_its_leases_end() {
     drop(a);
 }
 
-#[test]
-fn two_nodes_that_join_each_other_become_one_tree() {
-    let pool = Pool::new();
+/// Nodes `a` and `b`, started at the same time, each told to join the other; if `here`, to be right below it.
+fn two_that_join_each_other(pool: &Pool, here: bool) -> (Running, Running) {
     let [first, second] = [("a", "b"), ("b", "a")].map(|(name, other)| {
         let mut options = pool.options(name, 1, &[other]);
-        options.join_wait = common::PATIENCE / 2;
+        (options.here, options.join_wait) = (here, common::PATIENCE / 2);
         options
     });
     let thread = std::thread::spawn(move || run(first));
     let b = run(second);
-    let a = thread.join().unwrap();
+    (thread.join().unwrap(), b)
+}
+
+#[test]
+fn two_nodes_that_join_each_other_become_one_tree() {
+    let pool = Pool::new();
+    let (a, b) = two_that_join_each_other(&pool, false);
     let mut program = Program::connect(&a.socket, 1);
     let nodes = program.wait_nodes("both", |nodes| nodes.len() == 2);
     assert_eq!(nodes.iter().filter(|node| node.parent.is_none()).count(), 1);
@@ -122,14 +127,7 @@ fn two_nodes_that_join_each_other_become_one_tree() {
 #[test]
 fn of_two_that_are_to_be_below_each_other_the_root_says_so() {
     let pool = Pool::new();
-    let [first, second] = [("a", "b"), ("b", "a")].map(|(name, other)| {
-        let mut options = pool.options(name, 1, &[other]);
-        (options.here, options.join_wait) = (true, common::PATIENCE / 2);
-        options
-    });
-    let thread = std::thread::spawn(move || run(first));
-    let b = run(second);
-    let a = thread.join().unwrap();
+    let (a, b) = two_that_join_each_other(&pool, true);
     let mut program = Program::connect(&a.socket, 1);
     let nodes = program.wait_nodes("both", |nodes| nodes.len() == 2);
     let root = nodes.iter().find(|node| node.parent.is_none()).unwrap().node.name.clone();

@@ -108,7 +108,7 @@ pub(crate) fn public_key(spki: &[u8]) -> Option<VerifyingKey> {
 }
 
 /// Bytes from the system's source of randomness.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+pub fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     let mut filled = 0;
     while filled < N {

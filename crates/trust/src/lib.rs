@@ -34,7 +34,7 @@ pub use charter::{
 pub use error::{Error, Refusal};
 pub use home::Home;
 pub use identity::Identity;
-pub use key::PrivateKey;
+pub use key::{PrivateKey, random};
 pub use link::{ALPN, explain, peer_identity, server_name};
 pub use name::{BadName, NAME_CHARS_MAX, Name, Role};
 pub use pool::{Admit, Pool};

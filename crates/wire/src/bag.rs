@@ -15,6 +15,9 @@ pub const BAGS_A_NODE_MAX: usize = 256;
 /// Longest message of one member to another, bytes: it fits a frame of a control link.
 pub const MEMBER_BYTES_MAX: usize = 15 * 1024;
 
+/// The exit code of a member in whose place another keeps the bag: its node starts it anew at once.
+pub const LEADS_NO_MORE: u8 = 4;
+
 /// Who keeps a bag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {

@@ -76,12 +76,10 @@ fn change(how: impl FnOnce(&mut Nodes) -> Result<()>) -> Result<()> {
 
 /// What a keeper begins with.
 pub fn trust() -> Result<Trust> {
-    let mut secret = [0; 8];
-    rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())
-        .context("no random numbers")?;
+    let secret = u64::from_ne_bytes(mutirao_trust::random()?);
     let nodes = read()?;
     let known = |(id, known): (&String, &Known)| Some((id.parse::<NodeId>().ok()?, known.standing()));
-    Ok(Trust { standings: nodes.iter().filter_map(known).collect(), secret: u64::from_ne_bytes(secret) })
+    Ok(Trust { standings: nodes.iter().filter_map(known).collect(), secret })
 }
 
 /// Adds what was learnt.

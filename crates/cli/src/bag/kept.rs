@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 
 /// A keeper is up, or has said why not, within so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Input files of a bag that come along to several members, together.
 const INPUT_BYTES_MAX: u64 = 256 << 20;
-/// The exit code of a member in whose place another keeps the bag: its node starts it anew at once.
-pub const LEADS_NO_MORE: u8 = 4;
 
 /// Hands a bag over to nodes, which keep it over restarts until it is over, or has them go on.
 pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
@@ -25,7 +24,11 @@ pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
     let how = if known.is_none() { KeepHow::Begin } else { KeepHow::GoOn };
     let keep = match known {
         Some(keep) => keep,
-        None => Keep { bag: new_id()?, number: place.id, members: members(place, pool)? },
+        None => Keep {
+            bag: BagId(u128::from_le_bytes(mutirao_trust::random()?)),
+            number: place.id,
+            members: members(place, pool)?,
+        },
     };
     let Some(first) = keep.members.first().filter(|first| first.id == node.id) else {
         let first = keep.members.first().map_or("?", |first| first.name.as_str());
@@ -58,13 +61,7 @@ pub fn wake(place: &Place) -> Result<bool> {
     let pool = Pool::open(options)?;
     hand_over(place, &pool)?;
     pool.close();
-    let begun = Instant::now();
-    while place.connect().is_none() {
-        if begun.elapsed() > PATIENCE {
-            bail!("the keeper of bag {} does not begin; see the log of its node", place.id);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until_begun(place, || Ok(place.connect().is_some()))?;
     Ok(true)
 }
 
@@ -122,34 +119,31 @@ fn order(pool: &Pool, keep: &Keep, node: &NodeRef, how: KeepHow) -> Result<()> {
 
 /// Waits until the keeper of a bag that was handed over hears orders, or the bag is over.
 pub fn wait_for(place: &Place) -> Result<()> {
+    // With several members it counts as submitted once they have it.
+    let is_shared = place.is_shared()?;
+    until_begun(place, || {
+        let is_there = !is_shared || place.is_with_members()?;
+        Ok(is_there && (place.connect().is_some() || place.read()?.0.is_over()))
+    })
+}
+
+/// Looks until the process that keeps a bag has come so far: it is started by a node, maybe another, which tells nobody.
+fn until_begun(place: &Place, is_so: impl Fn() -> Result<bool>) -> Result<()> {
     let begun = Instant::now();
-    loop {
-        let (bag, _) = place.read()?;
-        // With several members it counts as submitted once they have it.
-        let is_there = !place.is_shared()? || place.is_with_members()?;
-        if is_there && (bag.is_over() || place.connect().is_some()) {
-            return Ok(());
-        }
+    while !is_so()? {
         if begun.elapsed() > PATIENCE {
             bail!("the keeper of bag {} does not begin; see the log of its node", place.id);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(LOOK_EVERY);
     }
+    Ok(())
 }
 
 /// The bag that a process was started for by its node, and which of several members it is.
 pub fn taken_up(id: BagId, node: &str) -> Result<(Place, Option<(Keep, usize)>)> {
-    let own = crate::membership::home()?.path().join("nodes").join(node).join("bags").join(id.to_string());
-    let path = own.join("member.json");
-    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    #[derive(serde::Deserialize)]
-    struct Member {
-        keep: Keep,
-    }
-    let Member { keep }: Member =
-        serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+    let (own, keep) = mutirao_node::kept_bag(crate::membership::home()?.path(), node, id)?;
     let me = keep.members.iter().position(|member| member.name == node);
-    let me = me.with_context(|| format!("{} names no member `{node}`", path.display()))?;
+    let me = me.with_context(|| format!("{} is of a bag without a member `{node}`", own.display()))?;
     if me > 0 {
         let place = Place::of_member(keep.number, own);
         place.write_kept(&keep)?;
@@ -157,14 +151,4 @@ pub fn taken_up(id: BagId, node: &str) -> Result<(Place, Option<(Keep, usize)>)>
     }
     let place = Place::find(&keep.number.to_string())?;
     Ok((place, Some((keep, me)).filter(|(keep, _)| keep.members.len() > 1)))
-}
-
-fn new_id() -> Result<BagId> {
-    let mut bytes = [0; 16];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut bytes[filled..], flags).context("no random numbers")?;
-    }
-    Ok(BagId(u128::from_le_bytes(bytes)))
 }

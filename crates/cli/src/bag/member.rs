@@ -54,18 +54,7 @@ pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
     control::listen(&place, &sender)?;
     keeper::signals(&sender)?;
     mutirao::raw::init(crate::operations())?;
-    let mut follower = Follower {
-        place,
-        bag: Bag::new(),
-        shared,
-        watchers: Vec::new(),
-        waiting: Vec::new(),
-        passed: BTreeMap::new(),
-        next_order: 0,
-        drafted: false,
-        over_since: None,
-        rests: false,
-    };
+    let mut follower = Follower::new(place, Bag::new(), shared);
     follower.take_all()?;
     follower.rests = follower.bag.is_over();
     loop {
@@ -80,24 +69,28 @@ pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
                 eprintln!("mutirao: `{node}` keeps bag {} now", place.id);
                 let led = keeper::lead(place, bag, shared, watchers, node, &sender, &events)?;
                 let Some((place, bag, shared)) = led.back else { return Ok(led.kept) };
-                follower = Follower {
-                    place,
-                    bag,
-                    shared,
-                    watchers: Vec::new(),
-                    waiting: Vec::new(),
-                    passed: BTreeMap::new(),
-                    next_order: 0,
-                    drafted: true,
-                    over_since: None,
-                    rests: false,
-                };
+                follower = Follower { drafted: true, ..Follower::new(place, bag, shared) };
             }
         }
     }
 }
 
 impl Follower {
+    fn new(place: Place, bag: Bag, shared: Shared) -> Follower {
+        Follower {
+            place,
+            bag,
+            shared,
+            watchers: Vec::new(),
+            waiting: Vec::new(),
+            passed: BTreeMap::new(),
+            next_order: 0,
+            drafted: false,
+            over_since: None,
+            rests: false,
+        }
+    }
+
     fn run(&mut self, events: &Receiver<Event>) -> Result<Next> {
         loop {
             self.take_all()?;
@@ -105,8 +98,10 @@ impl Follower {
                 return Ok(next);
             }
             self.pass_orders_on();
-            let line = control::progress(&self.bag, &[]);
-            self.watchers.retain_mut(|watcher| watcher.tell(&line));
+            if !self.watchers.is_empty() {
+                let line = control::progress(&self.bag, &[]);
+                self.watchers.retain_mut(|watcher| watcher.tell(&line));
+            }
             let patience = self.shared.next_tick().saturating_duration_since(Instant::now());
             let first = match events.recv_timeout(patience) {
                 Ok(event) => Some(event),

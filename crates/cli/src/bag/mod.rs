@@ -246,7 +246,7 @@ pub fn keeper(bag: &str, node: Option<String>, tells_ready: bool) -> Result<u8> 
     Ok(match kept {
         Kept::Over(_) => 0,
         Kept::Stopped => 3,
-        Kept::Moved => kept::LEADS_NO_MORE,
+        Kept::Moved => mutirao_wire::bag::LEADS_NO_MORE,
     })
 }
 

@@ -142,21 +142,11 @@ impl Group {
     pub fn reduce<T: Serialize + DeserializeOwned>(
         &self,
         root: u32,
-        mut value: T,
+        value: T,
         mut join: impl FnMut(T, T) -> T,
     ) -> Result<Option<T>, Error> {
-        let (before, size) = (self.before(root)?, self.size());
-        for (distance, to, from) in self.rounds()? {
-            let place = before % (2 * distance);
-            if place == distance {
-                to.post(encode(&value, NAME)?)?;
-                return Ok(None);
-            }
-            if before + distance < size {
-                value = join(value, decode(&from.receive()?, NAME)?);
-            }
-        }
-        Ok(Some(value))
+        let send = |value| encode(&value, NAME);
+        self.reduce_by(root, value, send, |value, came| Ok(join(value, decode(&came, NAME)?)))
     }
 
     /// Joins the bytes of all ranks to those of one at the rank `root`; elsewhere there is `None`. `join` adds the
@@ -164,20 +154,34 @@ impl Group {
     pub fn reduce_bytes(
         &self,
         root: u32,
-        mut bytes: Vec<u8>,
+        bytes: Vec<u8>,
         mut join: impl FnMut(&mut Vec<u8>, &[u8]),
     ) -> Result<Option<Vec<u8>>, Error> {
+        self.reduce_by(root, bytes, Ok, |mut bytes, came| {
+            join(&mut bytes, &came);
+            Ok(bytes)
+        })
+    }
+
+    /// The tree of a reduction: `send` makes the bytes that go on, `join` adds those that came.
+    fn reduce_by<T>(
+        &self,
+        root: u32,
+        mut value: T,
+        send: impl FnOnce(T) -> Result<Vec<u8>, Error>,
+        mut join: impl FnMut(T, Vec<u8>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
         let (before, size) = (self.before(root)?, self.size());
         for (distance, to, from) in self.rounds()? {
             if before % (2 * distance) == distance {
-                to.post(bytes)?;
+                to.post(send(value)?)?;
                 return Ok(None);
             }
             if before + distance < size {
-                join(&mut bytes, &from.receive()?);
+                value = join(value, from.receive()?)?;
             }
         }
-        Ok(Some(bytes))
+        Ok(Some(value))
     }
 
     /// Joins the values of all ranks to one, which all get. `join` as for [`reduce`](Self::reduce).
