@@ -203,6 +203,13 @@ fn a_submitted_bag_is_kept_by_its_node_whatever_is_killed() {
     assert_eq!(results.lines().collect::<Vec<_>>(), expected, "each once");
 }
 
+/// The node that keeps the bag `m` as node `asked` knows it, and the keeper's process.
+fn keeper_of_m(lab: &Lab, asked: &str) -> Option<(String, i32)> {
+    let apps = lab.run(["--output", "json", "--node", asked, "apps"]).json();
+    let app = apps.as_array().unwrap().iter().find(|app| app["name"] == "bag-m").cloned()?;
+    Some((app["home"].as_str()?.to_owned(), app["pid"].as_i64()? as i32))
+}
+
 #[test]
 fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once() {
     let lab = Lab::with_pool(3, 2);
@@ -219,11 +226,7 @@ fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once()
     assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
     let id = said.well();
     let id = id.trim();
-    let home = |asked: &str| {
-        let apps = lab.run(["--output", "json", "--node", asked, "apps"]).json();
-        let app = apps.as_array().unwrap().iter().find(|app| app["name"] == "bag-m").cloned()?;
-        Some((app["home"].as_str()?.to_owned(), app["pid"].as_i64()? as i32))
-    };
+    let home = |asked: &str| keeper_of_m(&lab, asked);
     lab.until("some tasks are done", || done(&lab, id) >= 4);
     let (first, keeper) = home("n2").unwrap();
     assert_eq!(first, "n1", "it was submitted there");
@@ -251,6 +254,35 @@ fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once()
     assert_eq!(all[..60], expected, "each once");
     assert_eq!(all[60..], ["71", "760", "end", "added"]);
     run(&lab, &["check", id]).well();
+}
+
+#[test]
+fn files_that_nodes_agree_on_come_to_where_the_bag_was_submitted_though_another_keeps_it() {
+    let lab = Lab::with_pool(3, 2);
+    lab.file(
+        "m.toml",
+        "[results]\naccept = 'majority of 2'\n\
+         [task.a]\ncommand = 'sleep 0.2; echo {n} > out'\ngrid = { n = { from = 1, to = 20 } }\n\
+         outputs = [{ here = 'made/{n}', there = 'out' }]\n",
+    );
+    let said = run(&lab, &["--node", "n1", "submit", "m.toml"]);
+    assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    let keeper = |asked: &str| keeper_of_m(&lab, asked);
+    lab.until("some tasks are done", || done(&lab, id) >= 2);
+    let (_, process) = keeper("n2").unwrap();
+    lab.kill("n1");
+    kill_process(process);
+    lab.until("another member keeps it", || keeper("n2").is_some_and(|(home, _)| home != "n1"));
+    lab.run(["up", "--name", "n1", "--slots", "2", "--join", "n2"]).well();
+    lab.until("all is done", || done(&lab, id) == 20);
+    for n in 1..=20 {
+        lab.until("files are in their places", || lines(&lab.path(&format!("made/{n}"))) == [n.to_string()]);
+    }
+    // Its members stay for a while, and then nobody runs it.
+    lab.until("it is removed", || run(&lab, &["rm", id]).code == Some(0));
+    assert_ne!(run(&lab, &["show", id]).code, Some(0));
 }
 
 #[test]

@@ -166,6 +166,16 @@ impl Record {
         postcard::to_stdvec(self).expect("a record is plain data, which can always be written")
     }
 
+    /// The task whose result counts with this record, and the attempt that brought it.
+    pub fn counts(&self) -> Option<(u32, u64)> {
+        match self {
+            Record::Committed { task, attempt, .. } | Record::Accepted { task, attempt, .. } => {
+                Some((*task, *attempt))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads record `number`, counted from 1.
     pub fn decode(bytes: &[u8], number: u64) -> Result<Record, Error> {
         postcard::from_bytes(bytes).map_err(|error| Error::Record { number, reason: error.to_string() })

@@ -234,13 +234,10 @@ impl Bag {
     /// Takes the next record of the journal, in which it stands what has happened so far.
     pub fn replay(&mut self, record: Record) -> Result<(), Error> {
         self.records += 1;
-        let committed = match &record {
-            Record::Committed { task, .. } | Record::Accepted { task, .. } => Some(*task),
-            _ => None,
-        };
+        let counts = record.counts();
         self.apply(record)?;
         // It was on the disk.
-        if let Some(task) = committed {
+        if let Some((task, _)) = counts {
             self.settle(task);
         }
         Ok(())

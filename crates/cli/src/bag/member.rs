@@ -151,12 +151,9 @@ impl Follower {
     fn take_all(&mut self) -> Result<()> {
         for (index, bytes) in self.shared.pump()? {
             let record = Record::decode(&bytes, self.bag.records() + 1)?;
-            let committed = match &record {
-                Record::Committed { task, attempt, .. } => Some((*task, *attempt)),
-                _ => None,
-            };
+            let counts = record.counts();
             self.bag.replay(record)?;
-            if let Some((task, attempt)) = committed
+            if let Some((task, attempt)) = counts
                 && let Some(view) = self.bag.task(task)
             {
                 let again = self.shared.is_to_settle(index);

@@ -173,15 +173,18 @@ impl Place {
         let mut bag = Bag::new();
         // Held until it is gone, so that no keeper begins with it meanwhile.
         let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
+        // A member has another journal open.
+        let is_run = self.connect().is_some() || opened.as_ref().is_err_and(is_in_use);
+        if is_run {
+            bail!("bag {0} is run by another process; `mutirao bag cancel {0} all` ends it", self.id)
+        }
         match &opened {
-            Err(error) if is_in_use(error) => {
-                bail!("bag {0} is run by another process; `mutirao bag cancel {0} all` ends it", self.id)
-            }
             // One that cannot be read is not over for anybody.
             Err(error) if !unfinished => bail!("bag {}: {error:#}; add --unfinished to remove it", self.id),
             _ => {}
         }
-        if !unfinished && !bag.is_over() {
+        // What several members keep is over when their journal says so.
+        if !unfinished && !bag.is_over() && (!self.is_shared()? || !self.read()?.0.is_over()) {
             bail!("bag {0} is not over; `mutirao bag rm {0} --unfinished` removes it all the same", self.id);
         }
         fs::remove_dir_all(&self.directory)
