@@ -106,7 +106,7 @@ fn look(
     }
     if port.inlet.must_ask() {
         let want = port.inlet.want(is_late);
-        port.pump(sink);
+        port.tell();
         if want == Want::Wait {
             return Ok(Err(Step::Wait));
         }
@@ -243,7 +243,7 @@ pub(super) fn select(
             } else if port.inlet.has_asked() {
                 is_waiting |= port.inlet.want(true) == Want::Wait;
             }
-            port.pump(&mut None);
+            port.tell();
         }
         Ok(match found {
             _ if is_waiting => Step::Wait,

@@ -277,6 +277,14 @@ impl InPort {
         }
     }
 
+    /// Writes what can be written now, such as a question. What came meanwhile stays unread, where it wakes a sleeper:
+    /// a message or an answer that was read after it was looked for would not. An end is met when that is read.
+    pub(super) fn tell(&mut self) {
+        for lane in 0..self.ways.len() {
+            let _ = self.write_lane(lane);
+        }
+    }
+
     fn lose(&mut self, lane: usize, gone: Gone) {
         self.ways[lane].conduit = None;
         match gone {

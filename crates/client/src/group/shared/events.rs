@@ -3,6 +3,7 @@
 use super::{Alarm, Inner, Port, Shared, arm};
 use crate::group::Error;
 use crate::group::conduit::Handle;
+use mutirao_group::channel::Fault;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -52,6 +53,12 @@ impl Shared {
         let _ = inner.events()?.alarm.bell.drain();
         inner.hear()?;
         inner.check_line()?;
+        // The end of a pipe would wake the event loop for ever.
+        for port in &mut inner.ins {
+            if port.inlet.front() == Err(Fault::Ended) {
+                port.pump(&mut None);
+            }
+        }
         for &index in inputs {
             if inner.is_busy(Port::In(index)) {
                 continue;
@@ -69,7 +76,7 @@ impl Shared {
                 }
                 if port.inlet.must_ask() {
                     let _ = port.inlet.want(false);
-                    port.pump(&mut None);
+                    port.tell();
                 }
                 if !arm(&mut port.ways) {
                     break;
