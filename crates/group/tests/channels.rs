@@ -326,6 +326,17 @@ impl World {
             assert!(steps < 4_000_000, "messages are stuck");
         }
         self.check();
+        // Whoever waits for it hears that all others know of its end.
+        while !self.is_confirmed() {
+            self.step(false);
+            steps += 1;
+            assert!(steps < 8_000_000, "an end is not heard");
+        }
+    }
+
+    fn is_confirmed(&self) -> bool {
+        let outlets = self.senders.iter().all(|sender| sender.outlet.is_confirmed());
+        outlets && self.receivers.iter().all(|receiver| receiver.inlet.is_confirmed())
     }
 
     fn check(&self) {
@@ -518,6 +529,52 @@ fn the_end_of_each_side_is_heard_on_the_other() {
     let mut pair = Pair::new(false);
     pair.inlet.close();
     assert_eq!(pair.settle(), Err(Fault::Ended));
+}
+
+#[test]
+fn who_leaves_after_the_answer_leaves_nothing_untold() {
+    for is_asked in [false, true] {
+        let mut pair = Pair::new(is_asked);
+        pair.outlet.use_mode(Mode::Async).unwrap();
+        pair.outlet.send(vec![0; 9]);
+        pair.inlet.want(false);
+        pair.settle().unwrap();
+        pair.inlet.take(0);
+        pair.inlet.close();
+        // Both are cut when the inlet has written all it has to say.
+        while let Some(bytes) = pair.inlet.next(0) {
+            let count = bytes.len();
+            pair.inlet.wrote(0, count);
+        }
+        assert!(pair.inlet.is_over() && !pair.inlet.is_confirmed());
+        pair.inlet.broken(0);
+        pair.outlet.broken(0);
+        assert!(!pair.inlet.is_over() && !pair.outlet.is_settled());
+        pair.there.clear();
+        pair.outlet.opened(0);
+        pair.inlet.opened(0);
+        assert_eq!(pair.settle(), Err(Fault::Ended));
+        let _ = pair.settle();
+        assert!(pair.inlet.is_confirmed() && pair.outlet.is_settled());
+        pair.outlet.failed(0, "its process has ended".into());
+        assert_eq!(pair.outlet.check(), Err(Fault::Ended));
+    }
+}
+
+#[test]
+fn who_has_sent_all_leaves_after_the_answer() {
+    let mut pair = Pair::new(false);
+    pair.outlet.use_mode(Mode::Async).unwrap();
+    pair.outlet.send(vec![0; 9]);
+    pair.settle().unwrap();
+    pair.inlet.take(0);
+    pair.settle().unwrap();
+    pair.outlet.close();
+    assert!(!pair.outlet.is_confirmed());
+    pair.settle().unwrap();
+    assert!(pair.outlet.is_confirmed() && pair.outlet.check().is_ok());
+    pair.inlet.failed(0, "its process has ended".into());
+    assert_eq!(pair.inlet.front(), Err(Fault::Ended));
 }
 
 #[test]

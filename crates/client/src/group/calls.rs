@@ -8,8 +8,10 @@ use mutirao_group::plan::Mode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// At its end a process waits so long for its lanes to hear of it.
+/// At its end a process waits so long for its lanes to hear of it,
 const FAREWELL: Duration = Duration::from_secs(5);
+/// and, once all is said, so long for the answers: they come when the other programs use their channels.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// When a call gives up.
 pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
@@ -265,7 +267,8 @@ pub(super) fn close(shared: &Arc<Shared>) -> Result<(), Error> {
         let settled = shared.drive(&[Port::Out(index)], None, |inner, _| {
             let port = &mut inner.outs[index];
             port.pump(None);
-            if port.outlet.is_settled() {
+            // Of a message that is still lent here, its sender has heard.
+            if port.outlet.unsettled().all(|body| matches!(body, Stored::Lent(_))) {
                 return Ok(Step::Done(()));
             }
             port.outlet.check().map_err(|fault| port.common.named(fault))?;
@@ -274,24 +277,49 @@ pub(super) fn close(shared: &Arc<Shared>) -> Result<(), Error> {
         result = result.and(settled.map(drop));
     }
     let ports: Vec<Port> = (0..outs).map(Port::Out).chain((0..ins).map(Port::In)).collect();
-    let told = shared.drive(&ports, deadline(Some(FAREWELL)), |inner, is_late| {
-        let mut is_over = true;
-        for port in &mut inner.outs {
-            port.outlet.close();
-            port.pump(None);
-            is_over &= port.outlet.is_over();
-        }
-        for port in &mut inner.ins {
-            port.inlet.close();
-            port.pump(&mut None);
-            is_over &= port.inlet.is_over();
-        }
-        Ok(match (is_over, is_late) {
-            (true, _) => Step::Done(()),
-            (false, true) => Step::GiveUp,
-            (false, false) => Step::Wait,
-        })
-    });
+    let told = tell_of_end(shared, &ports);
     shared.end();
-    result.and(told.map(drop))
+    result.and(told)
+}
+
+/// Tells the other ends that no more comes, and waits for their answers, as far as they come in time.
+fn tell_of_end(shared: &Arc<Shared>, ports: &[Port]) -> Result<(), Error> {
+    let until = deadline(Some(FAREWELL));
+    loop {
+        let told = shared.drive(ports, until, |inner, is_late| {
+            Ok(if part(inner).0 { Step::Done(()) } else { Step::wait_unless(is_late) })
+        })?;
+        if told.is_none() {
+            return Ok(());
+        }
+        let answered = shared.drive(ports, deadline(Some(ANSWER)).min(until), |inner, is_late| {
+            Ok(match part(inner) {
+                (_, true) => Step::Done(true),
+                // A pipe broke: it is to be said again.
+                (false, false) => Step::Done(false),
+                (true, false) => Step::wait_unless(is_late),
+            })
+        })?;
+        if answered != Some(false) {
+            return Ok(());
+        }
+    }
+}
+
+/// Closes what is open; whether all others were told, and whether all have answered.
+fn part(inner: &mut Inner) -> (bool, bool) {
+    let (mut are_told, mut have_answered) = (true, true);
+    for port in &mut inner.outs {
+        port.outlet.close();
+        port.pump(None);
+        are_told &= port.outlet.is_over();
+        have_answered &= port.outlet.is_confirmed();
+    }
+    for port in &mut inner.ins {
+        port.inlet.close();
+        port.pump(&mut None);
+        are_told &= port.inlet.is_over();
+        have_answered &= port.inlet.is_confirmed();
+    }
+    (are_told, have_answered)
 }

@@ -35,6 +35,12 @@ pub(super) enum Step<R> {
     GiveUp,
 }
 
+impl<R> Step<R> {
+    pub(super) fn wait_unless(is_late: bool) -> Step<R> {
+        if is_late { Step::GiveUp } else { Step::Wait }
+    }
+}
+
 /// Wakes one sleeping thread.
 #[derive(Debug)]
 struct Alarm {

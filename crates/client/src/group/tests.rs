@@ -450,8 +450,9 @@ fn an_event_loop_is_not_woken_for_ever_by_an_input_that_has_ended() {
                             wait_for(&events);
                         }
                     }
-                    // Each round the loop may be woken by what happened just before, such as the end of the pipe.
+                    // It wakes the loop until the other process is known to be gone.
                     let is_quiet = (0..1000).any(|_| {
+                        std::thread::sleep(Duration::from_millis(5));
                         let is_ready = group.arm(&[&lives]).unwrap_or(true);
                         !is_ready && !is_readable(&events, Duration::from_millis(50))
                     });
@@ -503,7 +504,7 @@ fn pipes_that_break_lose_nothing() {
         std::thread::scope(|scope| {
             let mut ends = ends.into_iter();
             let (sender, receiver) = (ends.next().unwrap(), ends.next().unwrap());
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 let group = Group::join(sender).unwrap();
                 let output = group.output(0).unwrap();
                 (0..MESSAGES).for_each(|seed| output.post(pattern(seed * 37, seed)).unwrap());
@@ -515,15 +516,78 @@ fn pipes_that_break_lose_nothing() {
                 for seed in 0..MESSAGES {
                     assert!(input.receive().unwrap() == pattern(seed * 37, seed), "message {seed}");
                 }
-                // From here on nothing breaks, so that the sender hears of the last ones.
                 done.store(true, std::sync::atomic::Ordering::Release);
                 assert!(matches!(input.receive(), Err(Error::Ended { .. })));
                 group.close().unwrap();
             });
-            while !done.load(std::sync::atomic::Ordering::Acquire) && !reader.is_finished() {
-                std::thread::sleep(Duration::from_millis(3));
-                // At the end one of them may be gone.
+            let mut pause_ms = 3;
+            while !writer.is_finished() || !reader.is_finished() {
+                std::thread::sleep(Duration::from_millis(pause_ms));
+                // The end takes a few ways there and back, which the processes do not try for ever.
+                if done.load(std::sync::atomic::Ordering::Acquire) {
+                    pause_ms *= 2;
+                }
+                // One of them may be gone.
                 let _ = direct.break_off(pipe).and_then(|()| direct.open(pipe));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_receiver_that_leaves_while_its_pipe_is_cut_has_told_what_it_took() {
+    for over in WAYS {
+        let mut plans = plans(2);
+        join(&mut plans, &[0], &[1], None);
+        let pipe = plans[0].outputs[0].peers[0].pipe;
+        let (mut direct, ends) = Direct::new(&plans, over).unwrap();
+        let [sender, receiver] = <[_; 2]>::try_from(ends).unwrap();
+        let leaves = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let group = Group::join(sender).unwrap();
+                group.output(0).unwrap().send(&[1; 100]).unwrap();
+                group.output(0).unwrap().send_timeout(&[2; 100], LONG).unwrap();
+                assert!(matches!(group.output(0).unwrap().send(&[3]), Err(Error::Ended { .. })));
+                group.close().unwrap();
+            });
+            let leaves = &leaves;
+            scope.spawn(move || {
+                let group = Group::join(receiver).unwrap();
+                let input = group.input(0).unwrap();
+                assert_eq!(input.receive().unwrap(), [1; 100]);
+                leaves.wait();
+                assert_eq!(input.receive().unwrap(), [2; 100]);
+                group.close().unwrap();
+            });
+            leaves.wait();
+            let mut pause_ms = 5;
+            while !writer.is_finished() {
+                let _ = direct.break_off(pipe).and_then(|()| direct.open(pipe));
+                std::thread::sleep(Duration::from_millis(pause_ms));
+                pause_ms *= 2;
+            }
+        });
+    }
+}
+
+#[test]
+fn a_process_that_is_lost_is_named_to_whoever_waits_for_it() {
+    for over in WAYS {
+        let mut plans = plans(2);
+        join(&mut plans, &[0], &[1], None);
+        join(&mut plans, &[1], &[0], None);
+        run(&plans, over, |group| {
+            if group.rank() == 0 {
+                let input = group.input(0).unwrap();
+                assert_eq!(input.receive().unwrap(), [7]);
+                let error = input.receive().unwrap_err();
+                assert!(matches!(&error, Error::PeerLost { .. }), "{error}");
+                let error = group.output(0).unwrap().send(&[1]).unwrap_err();
+                assert!(matches!(&error, Error::PeerLost { .. }), "{error}");
+            } else {
+                // It leaves without a word.
+                group.output(0).unwrap().send(&[7]).unwrap();
             }
         });
     }

@@ -194,6 +194,10 @@ impl Writing {
         self.bytes[0] == 2
     }
 
+    pub(super) fn has_begun(&self) -> bool {
+        self.done > 0
+    }
+
     /// What is left of the head.
     #[inline]
     pub(super) fn head(&self) -> &[u8] {

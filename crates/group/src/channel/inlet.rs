@@ -1,6 +1,7 @@
 //! The receiving end of a channel.
 
-use super::frame::{Frame, Greeting, Heads, Writing};
+use super::frame::{Frame, Greeting, Writing};
+use super::lane::Lane;
 use super::{Fault, Nonsense, PipeId};
 use crate::plan::Mode;
 
@@ -55,13 +56,8 @@ struct Asked {
 }
 
 #[derive(Debug)]
-struct Lane {
-    pipe: PipeId,
-    is_open: bool,
-    has_met: bool,
-    is_fresh: bool,
-    /// Number of the last message that the program took.
-    taken: u64,
+struct Receiving {
+    lane: Lane,
     /// The sender had given this lane messages up to this one when the pipe opened.
     given: u64,
     arriving: Option<Arriving>,
@@ -72,13 +68,6 @@ struct Lane {
     tells: bool,
     asked: Option<Asked>,
     asks: u64,
-    heads: Heads,
-    writing: Option<Writing>,
-    owes_greeting: bool,
-    owes_refusal: bool,
-    has_said_closed: bool,
-    /// Nothing more comes from there.
-    is_closed: bool,
 }
 
 /// The receiving end of a channel: decides what is read, and which message is next.
@@ -87,7 +76,7 @@ pub struct Inlet {
     mode: Option<Mode>,
     /// Messages come only when asked for (1:n).
     must_ask: bool,
-    lanes: Vec<Lane>,
+    lanes: Vec<Receiving>,
     /// The lane that is looked at first, so that none is passed over for ever.
     turn: usize,
     is_closing: bool,
@@ -97,12 +86,8 @@ pub struct Inlet {
 impl Inlet {
     /// An input channel with a lane for each pipe. `must_ask` where the channel has several receivers.
     pub fn new(pipes: &[PipeId], must_ask: bool, mode: Option<Mode>) -> Inlet {
-        let lane = |pipe: &PipeId| Lane {
-            pipe: *pipe,
-            is_open: false,
-            has_met: false,
-            is_fresh: true,
-            taken: 0,
+        let lane = |pipe: &PipeId| Receiving {
+            lane: Lane::new(*pipe),
             given: 0,
             arriving: None,
             untold: 0,
@@ -110,12 +95,6 @@ impl Inlet {
             tells: false,
             asked: None,
             asks: 0,
-            heads: Heads::new(),
-            writing: None,
-            owes_greeting: false,
-            owes_refusal: false,
-            has_said_closed: false,
-            is_closed: false,
         };
         Inlet {
             mode,
@@ -141,11 +120,11 @@ impl Inlet {
     /// Refuses what arrives in the other mode.
     fn judge(&mut self) {
         let Some(here) = self.mode else { return };
-        let is_other = |lane: &Lane| lane.arriving.is_some_and(|arriving| arriving.mode != here);
+        let is_other = |at: &Receiving| at.arriving.is_some_and(|arriving| arriving.mode != here);
         if let Some(at) = self.lanes.iter().position(is_other)
             && self.fault.is_none()
         {
-            self.lanes[at].owes_refusal = true;
+            self.lanes[at].lane.owes_refusal = true;
             self.fault = Some(Fault::Mixed { lane: at, here });
         }
     }
@@ -154,33 +133,24 @@ impl Inlet {
     pub fn opened(&mut self, lane: usize) {
         self.broken(lane);
         let is_mixed = matches!(self.fault, Some(Fault::Mixed { lane: at, .. }) if at == lane);
-        let lane = &mut self.lanes[lane];
-        lane.is_open = true;
-        lane.owes_greeting = true;
-        lane.owes_refusal = is_mixed;
+        self.lanes[lane].lane.opened(is_mixed);
     }
 
     /// The pipe of a lane is no longer of use. A message that was not taken comes again from its beginning.
     pub fn broken(&mut self, lane: usize) {
-        let lane = &mut self.lanes[lane];
-        lane.is_open = false;
-        lane.has_met = false;
-        lane.arriving = None;
-        lane.untold = 0;
-        lane.untold_bytes = 0;
-        lane.tells = false;
-        lane.asked = None;
-        lane.heads.clear();
-        lane.writing = None;
-        lane.owes_greeting = false;
-        lane.owes_refusal = false;
-        lane.has_said_closed = false;
+        let here = &mut self.lanes[lane];
+        here.lane.broken();
+        here.arriving = None;
+        here.untold = 0;
+        here.untold_bytes = 0;
+        here.tells = false;
+        here.asked = None;
     }
 
     /// The pipe of a lane will not be there again.
     pub fn failed(&mut self, lane: usize, text: String) {
         self.broken(lane);
-        if !self.lanes[lane].is_closed {
+        if !self.lanes[lane].lane.is_closed {
             self.fault.get_or_insert(Fault::Failed { lane, text });
         }
     }
@@ -188,9 +158,9 @@ impl Inlet {
     /// What to read of a lane now.
     #[inline]
     pub fn reading(&self, lane: usize) -> Reading {
-        let lane = &self.lanes[lane];
-        match lane.arriving {
-            _ if !lane.is_open => Reading::Nothing,
+        let here = &self.lanes[lane];
+        match here.arriving {
+            _ if !here.lane.is_open => Reading::Nothing,
             Some(Arriving { got, length, .. }) if got == length => Reading::Whole { length },
             Some(Arriving { got, length, .. }) => Reading::Body { got, length },
             None => Reading::Head,
@@ -200,13 +170,13 @@ impl Inlet {
     /// Where to put what is read of a head.
     #[inline]
     pub fn head_room(&mut self, lane: usize) -> &mut [u8] {
-        self.lanes[lane].heads.room()
+        self.lanes[lane].lane.head_room()
     }
 
     /// So many bytes were put there.
     #[inline]
     pub fn head_filled(&mut self, lane: usize, count: usize) -> Result<(), Fault> {
-        let frame = self.lanes[lane].heads.filled(count);
+        let frame = self.lanes[lane].lane.head_filled(count);
         let result = frame.and_then(|frame| frame.map_or(Ok(()), |frame| self.frame(lane, frame)));
         if let Err(why) = result {
             self.fault = Some(Fault::Nonsense { lane, why });
@@ -224,24 +194,21 @@ impl Inlet {
     }
 
     fn frame(&mut self, at: usize, frame: Frame) -> Result<(), Nonsense> {
-        let lane = &mut self.lanes[at];
-        if lane.has_met == matches!(frame, Frame::Greeting(_)) {
-            return Err(Nonsense("a greeting is missing, or came twice"));
-        }
+        let here = &mut self.lanes[at];
         match frame {
-            Frame::Greeting(greeting) => meet(lane, &greeting),
+            Frame::Greeting(greeting) => meet(here, &greeting),
             Frame::Message { sequence, mode, length } => {
-                if sequence != lane.taken + 1 {
+                if sequence != here.lane.taken + 1 {
                     return Err(Nonsense("a message came out of order"));
                 }
-                if self.must_ask && lane.given < sequence && lane.asked.is_none_or(|asked| asked.is_empty) {
+                if self.must_ask && here.given < sequence && here.asked.is_none_or(|asked| asked.is_empty) {
                     return Err(Nonsense("a message came that nobody has asked for"));
                 }
-                lane.arriving = Some(Arriving { mode, length, got: 0 });
+                here.arriving = Some(Arriving { mode, length, got: 0 });
                 self.judge();
                 Ok(())
             }
-            Frame::Empty(number) => match &mut lane.asked {
+            Frame::Empty(number) => match &mut here.asked {
                 Some(asked) if asked.number == number && asked.now => {
                     asked.is_empty = true;
                     Ok(())
@@ -254,7 +221,9 @@ impl Inlet {
                 Ok(())
             }
             Frame::Closed => {
-                lane.is_closed = true;
+                here.lane.is_closed = true;
+                // The answer is this side's own `Closed`, and comes after this.
+                self.settle(at);
                 Ok(())
             }
             Frame::Taken(_) | Frame::Ask { .. } => {
@@ -270,7 +239,7 @@ impl Inlet {
         let count = self.lanes.len();
         let is_whole = |at: &usize| matches!(self.reading(*at), Reading::Whole { .. });
         let found = (self.turn..count).chain(0..self.turn).find(is_whole);
-        if found.is_none() && self.lanes.iter().all(|lane| lane.is_closed) {
+        if found.is_none() && self.lanes.iter().all(|at| at.lane.is_closed) {
             return Err(Fault::Ended);
         }
         Ok(found)
@@ -280,24 +249,24 @@ impl Inlet {
     #[inline]
     pub fn take(&mut self, at: usize) {
         let count = self.lanes.len();
-        let lane = &mut self.lanes[at];
-        let Some(arriving) = lane.arriving.take() else { return };
+        let here = &mut self.lanes[at];
+        let Some(arriving) = here.arriving.take() else { return };
         debug_assert_eq!(arriving.got, arriving.length, "the message is not whole");
         self.mode.get_or_insert(arriving.mode);
-        lane.taken += 1;
-        lane.asked = None;
-        lane.untold += 1;
-        lane.untold_bytes += arriving.length;
-        lane.tells |=
-            arriving.mode == Mode::Sync || lane.untold >= UNTOLD_MAX || lane.untold_bytes >= UNTOLD_BYTES_MAX;
+        here.lane.taken += 1;
+        here.asked = None;
+        here.untold += 1;
+        here.untold_bytes += arriving.length;
+        here.tells |=
+            arriving.mode == Mode::Sync || here.untold >= UNTOLD_MAX || here.untold_bytes >= UNTOLD_BYTES_MAX;
         self.turn = if at + 1 < count { at + 1 } else { 0 };
     }
 
     /// There is nothing more to read of this lane for now: its sender hears what was taken.
     #[inline]
     pub fn settle(&mut self, lane: usize) {
-        let lane = &mut self.lanes[lane];
-        lane.tells |= lane.untold > 0;
+        let here = &mut self.lanes[lane];
+        here.tells |= here.untold > 0;
     }
 
     /// Of an inlet that must ask: asks if that is to be done. With `now`, [`Want::Nothing`] is the answer when
@@ -306,19 +275,19 @@ impl Inlet {
         if !self.must_ask {
             return Want::Wait;
         }
-        let Some(lane) = self.lanes.first_mut() else { return Want::Nothing };
-        if lane.arriving.is_some() {
+        let Some(here) = self.lanes.first_mut() else { return Want::Nothing };
+        if here.arriving.is_some() {
             return Want::Wait;
         }
-        if !lane.has_met {
+        if !here.lane.has_met {
             return if now { Want::Nothing } else { Want::Wait };
         }
-        if lane.taken < lane.given {
+        if here.lane.taken < here.given {
             return Want::Wait;
         }
-        match &mut lane.asked {
+        match &mut here.asked {
             Some(asked) if asked.is_empty && now => {
-                lane.asked = None;
+                here.asked = None;
                 return Want::Nothing;
             }
             Some(asked) if !asked.is_empty => {
@@ -328,8 +297,8 @@ impl Inlet {
                 }
             }
             _ => {
-                lane.asks += 1;
-                lane.asked = Some(Asked { number: lane.asks, now, is_empty: false, is_written: false });
+                here.asks += 1;
+                here.asked = Some(Asked { number: here.asks, now, is_empty: false, is_written: false });
             }
         }
         Want::Wait
@@ -338,47 +307,41 @@ impl Inlet {
     /// What to write to a lane now.
     #[inline]
     pub fn next(&mut self, lane: usize) -> Option<&[u8]> {
-        if self.lanes[lane].writing.is_none() {
+        if self.lanes[lane].lane.writing.is_none() {
             let frame = self.choose(lane)?;
-            self.lanes[lane].writing = Some(Writing::new(frame));
+            self.lanes[lane].lane.writing = Some(Writing::new(frame));
         }
-        self.lanes[lane].writing.as_ref().map(Writing::head)
+        self.lanes[lane].lane.writing.as_ref().map(Writing::head)
     }
 
     /// So many bytes of what [`next`](Self::next) gave were written.
     #[inline]
     pub fn wrote(&mut self, lane: usize, bytes: usize) {
-        let lane = &mut self.lanes[lane];
-        lane.writing.take_if(|writing| writing.wrote(bytes as u64));
+        self.lanes[lane].lane.wrote(bytes as u64);
     }
 
     #[inline]
     fn choose(&mut self, at: usize) -> Option<Frame> {
-        let (mode, is_closing) = (self.mode, self.is_closing);
-        let lane = &mut self.lanes[at];
-        if !lane.is_open {
+        let here = &mut self.lanes[at];
+        if !here.lane.is_open {
             return None;
         }
-        if std::mem::take(&mut lane.owes_greeting) {
-            let (pipe, taken, fresh) = (lane.pipe, lane.taken, lane.is_fresh);
-            return Some(Frame::Greeting(Greeting { pipe, taken, given: 0, fresh }));
+        if let Some(greeting) = here.lane.greeting(0) {
+            return Some(greeting);
         }
-        if std::mem::take(&mut lane.tells) {
-            lane.untold = 0;
-            lane.untold_bytes = 0;
-            return Some(Frame::Taken(lane.taken));
+        if std::mem::take(&mut here.tells) {
+            here.untold = 0;
+            here.untold_bytes = 0;
+            return Some(Frame::Taken(here.lane.taken));
         }
-        if std::mem::take(&mut lane.owes_refusal) {
-            return Some(Frame::Refused);
+        if let Some(refusal) = here.lane.refusal() {
+            return Some(refusal);
         }
-        if let Some(asked) = lane.asked.as_mut().filter(|asked| !asked.is_written) {
+        if let Some(asked) = here.asked.as_mut().filter(|asked| !asked.is_written && !here.lane.is_closed) {
             asked.is_written = true;
-            return Some(Frame::Ask { number: asked.number, now: asked.now, mode });
+            return Some(Frame::Ask { number: asked.number, now: asked.now, mode: self.mode });
         }
-        if is_closing && !std::mem::replace(&mut lane.has_said_closed, true) {
-            return Some(Frame::Closed);
-        }
-        None
+        if self.is_closing || here.lane.is_closed { here.lane.farewell() } else { None }
     }
 
     /// Nothing more will be taken.
@@ -387,10 +350,14 @@ impl Inlet {
         (0..self.lanes.len()).for_each(|lane| self.settle(lane));
     }
 
-    /// After [`close`](Self::close): whether every lane knows.
+    /// After [`close`](Self::close): whether every lane was told, or has closed itself.
     pub fn is_over(&self) -> bool {
-        let knows = |lane: &Lane| lane.is_closed || lane.has_said_closed && lane.writing.is_none();
-        self.fault.is_some() || self.lanes.iter().all(knows)
+        self.fault.is_some() || self.lanes.iter().all(|at| at.lane.is_closed || at.lane.has_parted())
+    }
+
+    /// After [`close`](Self::close): whether every lane is known to know, since it has closed, too.
+    pub fn is_confirmed(&self) -> bool {
+        self.fault.is_some() || self.lanes.iter().all(|at| at.lane.is_closed)
     }
 
     /// Whether messages come only when asked for.
@@ -400,12 +367,12 @@ impl Inlet {
 
     /// Whether an answer is on its way to what was asked.
     pub fn has_asked(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.asked.is_some_and(|asked| !asked.is_empty))
+        self.lanes.iter().any(|at| at.asked.is_some_and(|asked| !asked.is_empty))
     }
 
     /// Whether a lane has closed.
     pub fn is_closed(&self, lane: usize) -> bool {
-        self.lanes[lane].is_closed
+        self.lanes[lane].lane.is_closed
     }
 
     /// Why it can no longer be used, if it cannot.
@@ -415,20 +382,15 @@ impl Inlet {
     }
 }
 
-fn meet(lane: &mut Lane, greeting: &Greeting) -> Result<(), Nonsense> {
-    if greeting.pipe != lane.pipe {
-        return Err(Nonsense("the greeting is meant for another pipe"));
-    }
+fn meet(here: &mut Receiving, greeting: &Greeting) -> Result<(), Nonsense> {
     if greeting.given < greeting.taken {
         return Err(Nonsense("messages are said to be taken that were not sent"));
     }
-    lane.has_met = true;
-    let is_one_new = lane.is_fresh || greeting.fresh;
-    lane.is_fresh = false;
-    lane.given = greeting.given;
-    if is_one_new {
-        lane.taken = greeting.taken;
-    } else if lane.taken < greeting.taken || lane.taken > greeting.given {
+    let both_know = here.lane.meet(greeting)?;
+    here.given = greeting.given;
+    if !both_know {
+        here.lane.taken = greeting.taken;
+    } else if here.lane.taken < greeting.taken || here.lane.taken > greeting.given {
         return Err(Nonsense("it has forgotten messages that were not taken"));
     }
     Ok(())

@@ -17,7 +17,7 @@
 //!                                         ◀──         Ask{number, now}    1:n only: the next one, please
 //!   Empty{number}                         ──▶                             nothing is there (only to "now")
 //!   Refused                           ──▶ ◀──         Refused             one side is synchronous, the other not
-//!   Closed                            ──▶ ◀──         Closed              no more from this side
+//!   Closed                            ──▶ ◀──         Closed              no more from this side; answered alike
 //! ```
 //!
 //! **Where messages wait.** With one receiver (1:1, n:1) messages are pushed as far as the pipe takes them, and are
@@ -29,10 +29,14 @@
 //! program has got, and the outlet goes on from there: nothing is lost, doubled or reordered. Asks are void with
 //! the pipe they came over.
 //!
+//! **The end.** Each side answers `Closed` with its own, the inlet after it has told what was taken. Whoever closes and
+//! waits for the answer can leave: the other side knows all it must know, whatever happens to the pipe.
+//!
 //! **Back-pressure** is the pipe's: it carries nothing but this lane, so whoever does not read stops only it.
 
 mod frame;
 mod inlet;
+mod lane;
 mod outlet;
 
 pub use frame::{GREETING_BYTES, HEAD_BYTES, MESSAGE_BYTES_MAX, Nonsense, PipeId};

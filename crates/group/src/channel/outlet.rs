@@ -1,6 +1,7 @@
 //! The sending end of a channel.
 
-use super::frame::{Frame, Greeting, Heads, Writing};
+use super::frame::{Frame, Greeting, Writing};
+use super::lane::Lane;
 use super::{Fault, Nonsense, PipeId};
 use crate::plan::Mode;
 use std::collections::VecDeque;
@@ -49,30 +50,16 @@ struct Ask {
 }
 
 #[derive(Debug)]
-struct Lane<M> {
-    pipe: PipeId,
-    is_open: bool,
-    /// The other side has greeted since it opened.
-    has_met: bool,
-    /// The other side has never greeted.
-    is_fresh: bool,
-    /// Number of the last message that was taken.
-    taken: u64,
-    /// Those after it, in order.
+struct Sending<M> {
+    lane: Lane,
+    /// The messages after the last that was taken, in order.
     kept: VecDeque<Kept<M>>,
     /// Of these so many are written.
     written: usize,
     ask: Option<Ask>,
     /// The last ask that was answered.
     answered: u64,
-    heads: Heads,
-    writing: Option<Writing>,
-    owes_greeting: bool,
     owes_empty: Option<u64>,
-    owes_refusal: bool,
-    has_said_closed: bool,
-    /// The other side wants nothing more.
-    is_closed: bool,
 }
 
 /// The sending end of a channel: keeps what is not taken, and decides what is written where.
@@ -81,7 +68,7 @@ pub struct Outlet<M> {
     mode: Option<Mode>,
     /// Messages wait here until somebody asks (1:n).
     is_asked: bool,
-    lanes: Vec<Lane<M>>,
+    lanes: Vec<Sending<M>>,
     /// Given to no lane yet.
     waiting: VecDeque<Kept<M>>,
     /// Lanes that have asked, in order.
@@ -96,23 +83,13 @@ pub struct Outlet<M> {
 impl<M: Body> Outlet<M> {
     /// An output channel with a lane for each pipe. `is_asked` where it has several receivers.
     pub fn new(pipes: &[PipeId], is_asked: bool, mode: Option<Mode>, stored_bytes_max: u64) -> Outlet<M> {
-        let lane = |pipe: &PipeId| Lane {
-            pipe: *pipe,
-            is_open: false,
-            has_met: false,
-            is_fresh: true,
-            taken: 0,
+        let lane = |pipe: &PipeId| Sending {
+            lane: Lane::new(*pipe),
             kept: VecDeque::new(),
             written: 0,
             ask: None,
             answered: 0,
-            heads: Heads::new(),
-            writing: None,
-            owes_greeting: false,
             owes_empty: None,
-            owes_refusal: false,
-            has_said_closed: false,
-            is_closed: false,
         };
         Outlet {
             mode,
@@ -150,8 +127,8 @@ impl<M: Body> Outlet<M> {
         if self.is_asked {
             self.waiting.push_back(kept);
             self.give();
-        } else if let Some(lane) = self.lanes.first_mut() {
-            lane.kept.push_back(kept);
+        } else if let Some(to) = self.lanes.first_mut() {
+            to.kept.push_back(kept);
         }
         self.tickets
     }
@@ -159,12 +136,12 @@ impl<M: Body> Outlet<M> {
     /// Whether a receiver has this message.
     pub fn is_taken(&self, ticket: u64) -> bool {
         let has = |kept: &VecDeque<Kept<M>>| kept.iter().any(|kept| kept.ticket == ticket);
-        !has(&self.waiting) && !self.lanes.iter().any(|lane| has(&lane.kept))
+        !has(&self.waiting) && !self.lanes.iter().any(|to| has(&to.kept))
     }
 
     /// A message that is not taken yet, to be kept elsewhere. Its lengths must stay.
     pub fn body_mut(&mut self, ticket: u64) -> Option<&mut M> {
-        let lanes = self.lanes.iter_mut().flat_map(|lane| &mut lane.kept);
+        let lanes = self.lanes.iter_mut().flat_map(|to| &mut to.kept);
         self.waiting.iter_mut().chain(lanes).find(|kept| kept.ticket == ticket).map(|kept| &mut kept.body)
     }
 
@@ -172,32 +149,23 @@ impl<M: Body> Outlet<M> {
     pub fn opened(&mut self, lane: usize) {
         self.broken(lane);
         let is_mixed = matches!(self.fault, Some(Fault::Mixed { .. }));
-        let lane = &mut self.lanes[lane];
-        lane.is_open = true;
-        lane.owes_greeting = true;
-        lane.owes_refusal = is_mixed;
+        self.lanes[lane].lane.opened(is_mixed);
     }
 
     /// The pipe of a lane is no longer of use.
     pub fn broken(&mut self, lane: usize) {
         self.asks.retain(|asker| *asker != lane);
-        let lane = &mut self.lanes[lane];
-        lane.is_open = false;
-        lane.has_met = false;
-        lane.written = 0;
-        lane.ask = None;
-        lane.heads.clear();
-        lane.writing = None;
-        lane.owes_greeting = false;
-        lane.owes_empty = None;
-        lane.owes_refusal = false;
-        lane.has_said_closed = false;
+        let to = &mut self.lanes[lane];
+        to.lane.broken();
+        to.written = 0;
+        to.ask = None;
+        to.owes_empty = None;
     }
 
     /// The pipe of a lane will not be there again.
     pub fn failed(&mut self, lane: usize, text: String) {
         self.broken(lane);
-        if !self.lanes[lane].is_closed {
+        if !self.lanes[lane].lane.is_closed {
             self.fault.get_or_insert(Fault::Failed { lane, text });
         }
     }
@@ -205,13 +173,13 @@ impl<M: Body> Outlet<M> {
     /// Where to put what is read of a lane.
     #[inline]
     pub fn head_room(&mut self, lane: usize) -> &mut [u8] {
-        self.lanes[lane].heads.room()
+        self.lanes[lane].lane.head_room()
     }
 
     /// So many bytes were put there.
     #[inline]
     pub fn head_filled(&mut self, lane: usize, count: usize) -> Result<(), Fault> {
-        let frame = self.lanes[lane].heads.filled(count);
+        let frame = self.lanes[lane].lane.head_filled(count);
         let result = frame.and_then(|frame| frame.map_or(Ok(()), |frame| self.frame(lane, frame)));
         if let Err(why) = result {
             self.fault = Some(Fault::Nonsense { lane, why });
@@ -220,25 +188,22 @@ impl<M: Body> Outlet<M> {
     }
 
     fn frame(&mut self, at: usize, frame: Frame) -> Result<(), Nonsense> {
-        let lane = &mut self.lanes[at];
-        if lane.has_met == matches!(frame, Frame::Greeting(_)) {
-            return Err(Nonsense("a greeting is missing, or came twice"));
-        }
+        let to = &mut self.lanes[at];
         match frame {
             Frame::Greeting(greeting) => self.meet(at, &greeting),
             Frame::Taken(sequence) => {
-                let last = lane.taken + lane.written as u64;
-                if sequence < lane.taken || sequence > last {
+                let last = to.lane.taken + to.written as u64;
+                if sequence < to.lane.taken || sequence > last {
                     return Err(Nonsense("messages are said to be taken that were not sent"));
                 }
                 self.taken(at, sequence);
                 Ok(())
             }
             Frame::Ask { number, now, mode } if self.is_asked => {
-                if number <= lane.answered {
+                if number <= to.answered {
                     return Ok(());
                 }
-                if lane.ask.replace(Ask { number, now, mode }).is_none() {
+                if to.ask.replace(Ask { number, now, mode }).is_none() {
                     self.asks.push_back(at);
                 }
                 self.give();
@@ -250,19 +215,20 @@ impl<M: Body> Outlet<M> {
                 Ok(())
             }
             Frame::Closed => {
-                lane.is_closed = true;
+                to.lane.is_closed = true;
                 if self.is_asked {
                     // What it was given and has not taken is for somebody else.
                     self.asks.retain(|asker| *asker != at);
-                    lane.ask = None;
-                    lane.written = 0;
-                    lane.writing = lane.writing.take().filter(|writing| !writing.is_message());
-                    while let Some(kept) = lane.kept.pop_back() {
+                    to.ask = None;
+                    to.written = 0;
+                    to.lane.abandon_message();
+                    while let Some(kept) = to.kept.pop_back() {
                         self.waiting.push_front(kept);
                     }
                     self.give();
                 }
-                if self.lanes.iter().all(|lane| lane.is_closed) {
+                let is_done = self.is_closing && self.is_settled();
+                if self.lanes.iter().all(|to| to.lane.is_closed) && !is_done {
                     self.fault.get_or_insert(Fault::Ended);
                 }
                 Ok(())
@@ -274,16 +240,10 @@ impl<M: Body> Outlet<M> {
     }
 
     fn meet(&mut self, at: usize, greeting: &Greeting) -> Result<(), Nonsense> {
-        let lane = &mut self.lanes[at];
-        if greeting.pipe != lane.pipe {
-            return Err(Nonsense("the greeting is meant for another pipe"));
-        }
-        lane.has_met = true;
+        let to = &mut self.lanes[at];
         // Whoever is new knows nothing of what was taken; all that is kept goes to a new receiver.
-        let both_know = !lane.is_fresh && !greeting.fresh;
-        lane.is_fresh = false;
-        if both_know {
-            if greeting.taken < lane.taken || greeting.taken > lane.taken + lane.kept.len() as u64 {
+        if to.lane.meet(greeting)? {
+            if greeting.taken < to.lane.taken || greeting.taken > to.lane.taken + to.kept.len() as u64 {
                 return Err(Nonsense("messages are said to be taken that were not sent"));
             }
             self.taken(at, greeting.taken);
@@ -294,40 +254,40 @@ impl<M: Body> Outlet<M> {
 
     /// The program there has received messages up to this one.
     fn taken(&mut self, at: usize, sequence: u64) {
-        let lane = &mut self.lanes[at];
-        while lane.taken < sequence {
-            let Some(kept) = lane.kept.pop_front() else { return };
+        let to = &mut self.lanes[at];
+        while to.lane.taken < sequence {
+            let Some(kept) = to.kept.pop_front() else { return };
             self.stored_bytes -= kept.body.stored() + OVERHEAD_BYTES;
-            lane.written = lane.written.saturating_sub(1);
-            lane.taken += 1;
+            to.written = to.written.saturating_sub(1);
+            to.lane.taken += 1;
         }
     }
 
     /// Gives what waits to whoever has asked.
     fn give(&mut self) {
         while let Some(&at) = self.asks.front() {
-            let lane = &mut self.lanes[at];
-            let Some(ask) = lane.ask else { return };
+            let to = &mut self.lanes[at];
+            let Some(ask) = to.ask else { return };
             if let (Some(here), Some(there)) = (self.mode, ask.mode)
                 && here != there
             {
-                lane.owes_refusal = true;
+                to.lane.owes_refusal = true;
                 self.fault.get_or_insert(Fault::Mixed { lane: at, here });
                 return;
             }
             let Some(kept) = self.waiting.pop_front() else { break };
-            lane.kept.push_back(kept);
-            lane.answered = ask.number;
-            lane.ask = None;
+            to.kept.push_back(kept);
+            to.answered = ask.number;
+            to.ask = None;
             self.asks.pop_front();
         }
         // There is nothing for those left.
         let lanes = &mut self.lanes;
         self.asks.retain(|&at| {
-            let lane = &mut lanes[at];
-            let Some(ask) = lane.ask.take_if(|ask| ask.now) else { return true };
-            lane.answered = ask.number;
-            lane.owes_empty = Some(ask.number);
+            let to = &mut lanes[at];
+            let Some(ask) = to.ask.take_if(|ask| ask.now) else { return true };
+            to.answered = ask.number;
+            to.owes_empty = Some(ask.number);
             false
         });
     }
@@ -335,64 +295,55 @@ impl<M: Body> Outlet<M> {
     /// What to write to a lane now.
     #[inline]
     pub fn next(&mut self, lane: usize) -> Option<Out<'_, M>> {
-        if self.lanes[lane].writing.is_none() {
+        if self.lanes[lane].lane.writing.is_none() {
             let frame = self.choose(lane)?;
-            self.lanes[lane].writing = Some(Writing::new(frame));
+            self.lanes[lane].lane.writing = Some(Writing::new(frame));
         }
-        let lane = &self.lanes[lane];
-        let writing = lane.writing.as_ref()?;
-        let message = if writing.is_message() { lane.kept.get(lane.written) } else { None };
+        let to = &self.lanes[lane];
+        let writing = to.lane.writing.as_ref()?;
+        let message = if writing.is_message() { to.kept.get(to.written) } else { None };
         Some(Out { head: writing.head(), body: message.map(|kept| (&kept.body, writing.body_from())) })
     }
 
     /// So many bytes of what [`next`](Self::next) gave were written.
     #[inline]
     pub fn wrote(&mut self, lane: usize, bytes: u64) {
-        let lane = &mut self.lanes[lane];
-        if let Some(writing) = &mut lane.writing
-            && writing.wrote(bytes)
-        {
-            lane.written += usize::from(writing.is_message());
-            lane.writing = None;
+        let to = &mut self.lanes[lane];
+        if to.lane.wrote(bytes).is_some_and(|writing| writing.is_message()) {
+            to.written += 1;
         }
     }
 
     fn choose(&mut self, at: usize) -> Option<Frame> {
-        let lane = &mut self.lanes[at];
-        if !lane.is_open {
+        let to = &mut self.lanes[at];
+        if !to.lane.is_open {
             return None;
         }
-        if std::mem::take(&mut lane.owes_greeting) {
-            let given = lane.taken + lane.kept.len() as u64;
-            return Some(Frame::Greeting(Greeting {
-                pipe: lane.pipe,
-                taken: lane.taken,
-                given,
-                fresh: lane.is_fresh,
-            }));
+        if let Some(greeting) = to.lane.greeting(to.lane.taken + to.kept.len() as u64) {
+            return Some(greeting);
         }
-        if std::mem::take(&mut lane.owes_refusal) {
-            return Some(Frame::Refused);
+        if let Some(refusal) = to.lane.refusal() {
+            return Some(refusal);
         }
-        if self.fault.is_some() || lane.is_closed {
+        if to.lane.is_closed {
+            return to.lane.farewell();
+        }
+        if self.fault.is_some() {
             return None;
         }
-        let is_over = self.is_closing && self.waiting.is_empty() && lane.written == lane.kept.len();
-        let may_go_on = lane.has_met || is_over && lane.kept.is_empty();
+        let is_over = self.is_closing && self.waiting.is_empty() && to.written == to.kept.len();
+        let may_go_on = to.lane.has_met || is_over && to.kept.is_empty();
         if !may_go_on {
             return None;
         }
-        if let Some(number) = lane.owes_empty.take() {
+        if let Some(number) = to.owes_empty.take() {
             return Some(Frame::Empty(number));
         }
-        if let (Some(kept), Some(mode)) = (lane.kept.get(lane.written), self.mode) {
-            let sequence = lane.taken + lane.written as u64 + 1;
+        if let (Some(kept), Some(mode)) = (to.kept.get(to.written), self.mode) {
+            let sequence = to.lane.taken + to.written as u64 + 1;
             return Some(Frame::Message { sequence, mode, length: kept.body.length() });
         }
-        if is_over && !std::mem::replace(&mut lane.has_said_closed, true) {
-            return Some(Frame::Closed);
-        }
-        None
+        if is_over { to.lane.farewell() } else { None }
     }
 
     /// Nothing more will be sent. The lanes are told when all was taken that waits for nobody in particular.
@@ -400,33 +351,43 @@ impl<M: Body> Outlet<M> {
         self.is_closing = true;
     }
 
-    /// Whether every message was taken.
-    pub fn is_settled(&self) -> bool {
-        self.waiting.is_empty() && self.lanes.iter().all(|lane| lane.kept.is_empty())
+    /// The messages that are not known to be taken.
+    pub fn unsettled(&self) -> impl Iterator<Item = &M> {
+        self.waiting.iter().chain(self.lanes.iter().flat_map(|to| &to.kept)).map(|kept| &kept.body)
     }
 
-    /// After [`close`](Self::close): whether every lane knows.
+    /// Whether every message was taken.
+    pub fn is_settled(&self) -> bool {
+        self.unsettled().next().is_none()
+    }
+
+    /// After [`close`](Self::close): whether every lane was told, or has closed itself.
     pub fn is_over(&self) -> bool {
-        let knows = |lane: &Lane<M>| lane.is_closed || lane.has_said_closed && lane.writing.is_none();
+        let knows = |to: &Sending<M>| to.lane.is_closed || to.lane.has_parted();
         self.fault.is_some() || self.lanes.iter().all(knows)
+    }
+
+    /// After [`close`](Self::close): whether every lane is known to know, since it has closed, too.
+    pub fn is_confirmed(&self) -> bool {
+        self.fault.is_some() || self.lanes.iter().all(|to| to.lane.is_closed)
     }
 
     /// Whether somebody must look after it while the program does something else: messages have not left yet, or
     /// receivers may ask.
     pub fn has_duties(&self) -> bool {
-        let unwritten = |lane: &Lane<M>| !lane.is_closed && lane.written < lane.kept.len();
+        let unwritten = |to: &Sending<M>| !to.lane.is_closed && to.written < to.kept.len();
         self.fault.is_none() && (self.is_asked || self.lanes.iter().any(unwritten))
     }
 
     /// Messages and their bytes that are not taken.
     pub fn stored(&self) -> (usize, u64) {
-        let count = self.waiting.len() + self.lanes.iter().map(|lane| lane.kept.len()).sum::<usize>();
+        let count = self.waiting.len() + self.lanes.iter().map(|to| to.kept.len()).sum::<usize>();
         (count, self.stored_bytes)
     }
 
     /// Whether a lane's other side has closed.
     pub fn is_closed(&self, lane: usize) -> bool {
-        self.lanes[lane].is_closed
+        self.lanes[lane].lane.is_closed
     }
 
     /// Why it can no longer be used, if it cannot.

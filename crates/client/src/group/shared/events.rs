@@ -3,6 +3,7 @@
 use super::{Alarm, Inner, Port, Shared, arm};
 use crate::group::Error;
 use crate::group::conduit::Handle;
+use crate::group::port::Way;
 use mutirao_group::channel::Fault;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
@@ -56,6 +57,7 @@ impl Shared {
         // The end of a pipe would wake the event loop for ever.
         for port in &mut inner.ins {
             if port.inlet.front() == Err(Fault::Ended) {
+                drain(&port.ways);
                 port.pump(&mut None);
             }
         }
@@ -65,11 +67,7 @@ impl Shared {
             }
             loop {
                 let port = &mut inner.ins[index];
-                for way in &port.ways {
-                    if let Some(Handle::Bell(bell)) = way.conduit.as_ref().map(|conduit| conduit.handle()) {
-                        let _ = bell.drain();
-                    }
-                }
+                drain(&port.ways);
                 port.pump(&mut None);
                 if port.inlet.front() != Ok(None) {
                     return Ok(true);
@@ -88,6 +86,15 @@ impl Shared {
             handles.iter().try_for_each(|handle| events.add(handle.as_fd()))?;
         }
         Ok(false)
+    }
+}
+
+/// Lets the bells of rings fall silent.
+fn drain(ways: &[Way]) {
+    for way in ways {
+        if let Some(Handle::Bell(bell)) = way.conduit.as_ref().map(|conduit| conduit.handle()) {
+            let _ = bell.drain();
+        }
     }
 }
 
