@@ -587,6 +587,7 @@ impl Core {
                     self.upward.touched = true;
                 }
                 self.reply(from, request, job.round, job.grants.clone(), job.notes.clone(), out);
+                self.searches.jobs.insert(request, job);
             }
             None => {
                 let found = job.grants.len() as u32;
@@ -597,20 +598,22 @@ impl Core {
                     self.cancel_edges(request, &job, out);
                     self.take_back(request, out);
                 }
+                let notes = job.notes.clone();
+                // First: a request that goes on may be served in this very turn, and its answer has the same name.
+                self.searches.jobs.insert(request, job.clone());
                 if waits.is_some() && !enough {
-                    self.wait_goes_on(request, found, job.notes.clone(), out);
+                    self.wait_goes_on(request, found, notes, out);
                 } else if enough || !self.search_again(job.asked(self.now)) {
                     let name = waits.or_else(|| self.again_over(request)).unwrap_or(request);
-                    self.tell_found(name, job.grants.clone(), job.notes.clone(), found, None, out);
+                    self.tell_found(name, job.grants.clone(), notes, found, None, out);
                     self.take_grants(request.app, &job.grants, job.asker.plugin.is_none(), out);
                     self.wait_served(request, &job.grants, out);
                     // Asked again under its own name, the request gets this answer.
-                    self.searches.jobs.insert(name, job.clone());
                     self.arm_loosely(job.until, Timer::Search(name));
+                    self.searches.jobs.insert(name, job);
                 }
             }
         }
-        self.searches.jobs.insert(request, job);
     }
 
     /// It waits for nothing more, and is remembered for a while.
