@@ -5,6 +5,7 @@ pub mod hosts;
 
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -194,7 +195,17 @@ impl Lab {
 
     /// Starts a command in the background.
     pub fn spawn(&self, mut command: Command) -> Running {
-        Running { child: Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()) }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let start = Instant::now();
+        loop {
+            match command.spawn() {
+                // A test beside this one forked while the program was written, and its child has not let go of it.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                child => return Running { child: Some(child.unwrap()) },
+            }
+        }
     }
 
     /// Has calls made at a node until the test has seen enough of them; with `slots`, that many are held for the
