@@ -281,7 +281,13 @@ fn files_that_nodes_agree_on_come_to_where_the_bag_was_submitted_though_another_
         lab.until("files are in their places", || lines(&lab.path(&format!("made/{n}"))) == [n.to_string()]);
     }
     // Its members stay for a while, and then nobody runs it.
-    lab.until("it is removed", || run(&lab, &["rm", id]).code == Some(0));
+    lab.until("it is removed", || {
+        let removed = run(&lab, &["rm", id]);
+        removed.code == Some(0) || {
+            eprintln!("{}", removed.err);
+            false
+        }
+    });
     assert_ne!(run(&lab, &["show", id]).code, Some(0));
 }
 

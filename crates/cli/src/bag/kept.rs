@@ -139,16 +139,21 @@ fn until_begun(place: &Place, is_so: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// The bag that a process was started for by its node, and which of several members it is.
-pub fn taken_up(id: BagId, node: &str) -> Result<(Place, Option<(Keep, usize)>)> {
+/// The bag that a process was started for by its node, and which of several members it is. `None` if it was removed
+/// where it was submitted.
+pub fn taken_up(id: BagId, node: &str) -> Result<Option<(Place, Option<(Keep, usize)>)>> {
     let (own, keep) = mutirao_node::kept_bag(crate::membership::home()?.path(), node, id)?;
     let me = keep.members.iter().position(|member| member.name == node);
     let me = me.with_context(|| format!("{} is of a bag without a member `{node}`", own.display()))?;
     if me > 0 {
         let place = Place::of_member(keep.number, own);
         place.write_kept(&keep)?;
-        return Ok((place, Some((keep, me))));
+        return Ok(Some((place, Some((keep, me)))));
     }
-    let place = Place::find(&keep.number.to_string())?;
-    Ok((place, Some((keep, me)).filter(|(keep, _)| keep.members.len() > 1)))
+    let place = match Place::numbered(keep.number)? {
+        // Once the latest bag is removed, the next one gets its number.
+        Some(place) if place.kept()?.is_some_and(|kept| kept.bag == id) => Some(place),
+        _ => None,
+    };
+    Ok(place.map(|place| (place, Some((keep, me)).filter(|(keep, _)| keep.members.len() > 1))))
 }

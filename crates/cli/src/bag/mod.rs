@@ -233,12 +233,14 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
 
 /// A keeper that was started in the background.
 pub fn keeper(bag: &str, node: Option<String>, tells_ready: bool) -> Result<u8> {
-    let (place, members) = match (bag.parse::<BagId>(), &node) {
+    let found = match (bag.parse::<BagId>(), &node) {
         (Ok(id), Some(node)) => kept::taken_up(id, node)?,
-        _ => (Place::find(bag)?, None),
+        _ => Some((Place::find(bag)?, None)),
     };
+    // One that was removed is over.
+    let Some((place, members)) = found else { return Ok(0) };
     // Another may keep it still, whose node was restarted.
-    let _turn = place.wait_turn()?;
+    let Some(_turn) = place.wait_turn()? else { return Ok(0) };
     let kept = match (members, node) {
         (Some((keep, me)), Some(node)) => member::keep(place, keep, me, &node)?,
         (_, node) => keeper::keep(place, node, Manner { tells_ready, ..Manner::default() })?,

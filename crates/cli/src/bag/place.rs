@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use mutirao_bag::{Bag, Draft, Record};
 use mutirao_store::{Found, Journal, read_journal};
 use mutirao_wire::bag::Keep;
+use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -44,17 +45,21 @@ pub fn list() -> Result<Vec<Place>> {
 impl Place {
     /// The bag that is meant: by its number, or the latest of that name.
     pub fn find(what: &str) -> Result<Place> {
-        let places = list()?;
         if let Ok(id) = what.parse::<u32>() {
-            let found = places.into_iter().find(|place| place.id == id);
-            return found.with_context(|| format!("there is no bag {id}; see `mutirao bag ls`"));
+            return Place::numbered(id)?
+                .with_context(|| format!("there is no bag {id}; see `mutirao bag ls`"));
         }
-        for place in places.into_iter().rev() {
+        for place in list()?.into_iter().rev() {
             if place.read().is_ok_and(|(bag, _)| bag.settings().name == what) {
                 return Ok(place);
             }
         }
         bail!("there is no bag `{what}`; see `mutirao bag ls`")
+    }
+
+    /// The bag of that number, if there is one.
+    pub fn numbered(id: u32) -> Result<Option<Place>> {
+        Ok(list()?.into_iter().find(|place| place.id == id))
     }
 
     /// Puts a new bag in its place: all of it, or nothing that counts.
@@ -171,11 +176,11 @@ impl Place {
     /// Removes the bag, if nobody runs it and, unless `unfinished`, it is over.
     pub fn remove(&self, unfinished: bool) -> Result<()> {
         let mut bag = Bag::new();
-        // Held until it is gone, so that no keeper begins with it meanwhile.
+        // Both are held until it is gone, so that no keeper begins with it meanwhile. A member holds the turn only.
+        let turn = self.turn()?;
+        let is_free = flock(&turn, FlockOperation::NonBlockingLockExclusive).is_ok();
         let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
-        // A member has another journal open.
-        let is_run = self.connect().is_some() || opened.as_ref().is_err_and(is_in_use);
-        if is_run {
+        if !is_free || opened.as_ref().is_err_and(is_in_use) {
             bail!("bag {0} is run by another process; `mutirao bag cancel {0} all` ends it", self.id)
         }
         match &opened {
@@ -187,8 +192,17 @@ impl Place {
         if !unfinished && !bag.is_over() && (!self.is_shared()? || !self.read()?.0.is_over()) {
             bail!("bag {0} is not over; `mutirao bag rm {0} --unfinished` removes it all the same", self.id);
         }
-        fs::remove_dir_all(&self.directory)
-            .with_context(|| format!("cannot remove {}", self.directory.display()))
+        let failed = || format!("cannot remove {}", self.directory.display());
+        // All at once: whoever is about to begin with it finds all of it, or nothing.
+        let gone = self.directory.with_file_name(format!("{}.removed", self.id));
+        match fs::remove_dir_all(&gone) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(failed);
+            }
+            _ => {}
+        }
+        fs::rename(&self.directory, &gone).with_context(failed)?;
+        fs::remove_dir_all(&gone).with_context(failed)
     }
 
     fn journal(&self) -> PathBuf {
@@ -223,14 +237,20 @@ impl Place {
         Ok(mutirao_store::write_atomic(&self.directory.join("kept.json"), &text, 0o600)?)
     }
 
-    /// Waits until no other process that a node has started keeps the bag; for as long as the file is open.
-    pub fn wait_turn(&self) -> Result<File> {
+    /// Held by the process that a node has started for the bag.
+    fn turn(&self) -> Result<File> {
         let path = self.directory.join("turn");
-        let failed = || format!("cannot lock {}", path.display());
-        let file =
-            File::options().write(true).create(true).truncate(false).open(&path).with_context(failed)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).with_context(failed)?;
-        Ok(file)
+        let failed = || format!("cannot open {}", path.display());
+        File::options().write(true).create(true).truncate(false).open(&path).with_context(failed)
+    }
+
+    /// Waits until no other process that a node has started keeps the bag; for as long as the file is open. `None` if
+    /// the bag was removed meanwhile.
+    pub fn wait_turn(&self) -> Result<Option<File>> {
+        let file = self.turn()?;
+        let failed = || format!("cannot lock the turn in {}", self.directory.display());
+        flock(&file, FlockOperation::LockExclusive).with_context(failed)?;
+        Ok(self.directory.exists().then_some(file))
     }
 
     /// Listens for orders. Only whoever holds the journal does.
