@@ -225,14 +225,29 @@ fn the_loss_of_a_node_ends_the_group_and_is_named() {
 fn groups_are_listed_and_ended_by_name_from_any_node() {
     let lab = Lab::with_pool(2, 2);
     script(&lab, "stay", "echo here >&2; exec sleep 600");
-    let file = plain(&lab, "stay.toml", "[group]\nname = \"lake\"\n", &[("stay", 3)]);
+    script(&lab, "go", "echo went >&2; exit 0");
+    let head = "[group]\nname = \"lake\"\n";
+    let file = plain(&lab, "stay.toml", head, &[("stay", 2), ("go", 1)]);
     let launcher = lab.spawn(lab.mutirao(["group", "run", &file]));
     let from_n2 = |args: &[&str]| lab.run(["--node", "n2"].iter().chain(args));
-    lab.until("all have written", || from_n2(&["group", "logs", "lake"]).out.matches(": here").count() == 3);
+    let logs = || from_n2(&["group", "logs", "lake"]).out;
+    lab.until("all have written", || logs() == "stay.0: here\nstay.1: here\ngo.0: went\n");
+    assert_eq!(from_n2(&["group", "logs", "lake", "stay.1"]).well(), "stay.1: here\n");
+    assert!(from_n2(&["group", "logs", "lake", "stay.7"]).complaint().contains("has no process `stay.7`"));
     let row = &lab.rows(["group", "ls"])[0];
     assert_eq!((&row["name"], &row["processes"], &row["home"]), (&"lake".into(), &3.into(), &"n1".into()));
-    let shown = from_n2(&["--output", "json", "group", "show", row["id"].as_str().unwrap()]).json();
-    assert_eq!(shown["workers"].as_array().unwrap().len(), 3);
+    let show = || from_n2(&["--output", "json", "group", "show", row["id"].as_str().unwrap()]).json();
+    lab.until("all states are known", || {
+        let shown = show();
+        let states = shown["processes"].as_array().unwrap().iter().map(|row| row["state"].clone());
+        states.eq(["running", "running", "ended"].map(serde_json::Value::from))
+    });
+    let shown = show();
+    let (stay, go) = (&shown["processes"][0], &shown["processes"][2]);
+    assert_eq!((&stay["process"], &stay["code"]), (&"stay.0".into(), &serde_json::Value::Null));
+    assert_eq!((&go["process"], &go["code"], &go["restarts"]), (&"go.0".into(), &0.into(), &0.into()));
+    assert!(go["peak_kib"].as_u64().is_some_and(|kib| kib > 0), "{go}");
+    assert!(from_n2(&["ps"]).well().contains(stay["worker"].as_str().unwrap()));
     assert!(from_n2(&["group", "kill", "sea"]).complaint().contains("no group `sea` runs"));
     from_n2(&["group", "kill", "lake"]).well();
     let said = launcher.wait();
@@ -243,6 +258,15 @@ fn groups_are_listed_and_ended_by_name_from_any_node() {
         said.err
     );
     until_nothing_is_left(&lab, 4);
+    // It is remembered, and does not run.
+    assert_eq!(lab.rows(["group", "ls"]).len(), 0);
+    let row = &lab.rows(["group", "ls", "--all"])[0];
+    assert_eq!((&row["name"], &row["runs"]), (&"lake".into(), &false.into()));
+    assert!(row["outcome"].as_str().unwrap().contains("ended by"), "{row}");
+    assert_eq!(show()["processes"][0]["how"], "ended with its group");
+    assert!(from_n2(&["group", "show", "lake"]).well().contains("exit code 0"));
+    assert_eq!(from_n2(&["group", "logs", "lake", "go.0"]).well(), "go.0: went\n");
+    assert!(from_n2(&["group", "kill", "lake"]).complaint().contains("no group `lake` runs"));
 }
 
 #[test]

@@ -315,6 +315,32 @@ impl Master {
     }
 }
 
+impl Input {
+    /// The process it is about, if it is about one.
+    pub fn rank(&self) -> Option<u32> {
+        match self {
+            Input::Runs { rank, .. }
+            | Input::Ended { rank, .. }
+            | Input::Leased { rank }
+            | Input::NoLease { rank, .. } => Some(*rank),
+            Input::Stop { .. } => None,
+        }
+    }
+}
+
+impl Output {
+    /// The process it is about, if it is about one.
+    pub fn rank(&self) -> Option<u32> {
+        match self {
+            Output::Start { rank, .. }
+            | Output::End { rank }
+            | Output::Lease { rank }
+            | Output::Restarts { rank, .. } => Some(*rank),
+            Output::Join | Output::Over(_) => None,
+        }
+    }
+}
+
 impl End {
     /// Whether it is not how a process ends that has done its work.
     pub fn is_unexpected(&self) -> bool {

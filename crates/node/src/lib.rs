@@ -32,6 +32,7 @@ mod conn;
 pub mod context;
 mod daemon;
 mod error;
+mod groups;
 mod jobs;
 mod lender;
 mod links;

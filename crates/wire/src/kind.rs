@@ -94,6 +94,8 @@ pub enum Kind {
     Resize = 0x050d,
     OpenLane = 0x050e,
     LaneOpened = 0x050f,
+    GroupNews = 0x0510,
+    ProcessNews = 0x0511,
 
     WorkerHello = 0x0601,
     Fork = 0x0602,

@@ -60,6 +60,8 @@ pub const LABELS_MAX: usize = 32;
 pub const RESOURCES_MAX: usize = 16;
 /// Most of one named resource that a node can have: each instance has a number.
 pub const RESOURCE_AMOUNT_MAX: u32 = 512;
+/// Processes of one group.
+pub const GROUP_PROCESSES_MAX: u32 = 1024;
 /// Bundles in one request.
 pub const WANT_MAX: u32 = 100_000;
 /// Grants in one reply message; more follow in further messages.

@@ -6,7 +6,7 @@ use crate::kind::messages;
 use crate::lease::LeaseEnd;
 use crate::node::{Arch, NodeRef, Note, Want};
 use crate::plugin::Operation;
-use crate::query::{Question, Row};
+use crate::query::{ProcessRow, Question, Row};
 use crate::wait::{Wait, WaitEnd};
 use serde::{Deserialize, Serialize};
 
@@ -257,11 +257,29 @@ pub struct OpenLane {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneOpened {}
 
+/// Program to node: this application is a group of processes, which its home is to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupNews {
+    /// Its name, for people.
+    pub name: String,
+    /// How it ended, for people, if it has.
+    pub outcome: Option<String>,
+}
+
+/// Program to node: how one of the group's processes stands. The last word on each counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessNews {
+    /// The process.
+    pub row: ProcessRow,
+    /// The last it wrote to its standard error, if it has ended.
+    pub last_lines: String,
+}
+
 messages! {
     /// Every message between a program and its node that has a struct.
     LocalMessage {
         ClientHello, ClientWelcome, ClientRefused, OfferPlugin, PluginOffered, Allocate, Allocated,
         GiveBack, LeaseNews, KillWorker, Query, Rows, Resize,
-        OpenLane, LaneOpened,
+        OpenLane, LaneOpened, GroupNews, ProcessNews,
     }
 }

@@ -130,6 +130,19 @@ pub enum Topic {
         /// What exactly.
         how: KeepHow,
     },
+    /// The [`Row::Group`] of each group of processes, from its home: of those that are over too, as long as it
+    /// remembers them.
+    Groups,
+    /// The [`Row::Process`] of each process of a group, from its home.
+    Processes {
+        /// Which group.
+        group: AppId,
+    },
+    /// What each process of a group that has ended wrote last: a [`Row::LastLines`] each, from its home.
+    LastLines {
+        /// Which group.
+        group: AppId,
+    },
 }
 
 impl Topic {
@@ -145,6 +158,8 @@ impl Topic {
                 | Topic::Find { .. }
                 | Topic::Explain { .. }
                 | Topic::CharterVersions
+                | Topic::Groups
+                | Topic::Processes { .. }
         ) && !self.is_local()
     }
 
@@ -314,6 +329,72 @@ pub struct WorkerRow {
     pub state: String,
 }
 
+/// A group of processes, from its home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// The application it is to the pool.
+    pub app: AppId,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub user: String,
+    /// Its home's name.
+    pub home: String,
+    /// Its launcher, a process at its home.
+    pub pid: u32,
+    /// Processes it has.
+    pub processes: u32,
+    /// Seconds since it began.
+    pub up_s: u64,
+    /// Where it is over: since how many seconds, and how it ended, for people.
+    pub ended: Option<(u64, String)>,
+}
+
+/// A process of a group, as its launcher told its home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    /// Its number in its group.
+    pub rank: u32,
+    /// Its name: program and instance.
+    pub process: String,
+    /// The node it runs on, or ran on last.
+    pub node: String,
+    /// Its worker's serial there.
+    pub serial: u64,
+    /// How often it was started.
+    pub starts: u32,
+    /// `starting`, `running`, `ending`, `waiting for a slot`, `ended`.
+    pub state: String,
+    /// How it ended, if it has.
+    pub end: Option<ProcessEnd>,
+    /// What it used, where that could be learnt when it ended.
+    pub used: Option<ProcessUse>,
+}
+
+/// How a process of a group ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEnd {
+    /// `exited`, `killed`, `out of memory`, `ended with its group`, `lost`, `not started`.
+    pub how: String,
+    /// The exit code, of one that exited.
+    pub code: Option<u8>,
+    /// The signal, of one that was killed.
+    pub signal: Option<u8>,
+    /// For people.
+    pub text: String,
+}
+
+/// What a process of a group used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUse {
+    /// How long it ran, microseconds.
+    pub wall_us: u64,
+    /// Processor time, microseconds.
+    pub cpu_us: u64,
+    /// Most memory held at once, KiB.
+    pub peak_kib: u64,
+}
+
 /// What an owner has decided about a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Approval {
@@ -453,6 +534,17 @@ pub enum Row {
         /// The node's name.
         node: String,
         /// Why.
+        text: String,
+    },
+    /// To [`Topic::Groups`].
+    Group(GroupRow),
+    /// To [`Topic::Processes`].
+    Process(ProcessRow),
+    /// To [`Topic::LastLines`].
+    LastLines {
+        /// Which process.
+        rank: u32,
+        /// The last it wrote to its standard error.
         text: String,
     },
 }

@@ -68,6 +68,20 @@ fn question() -> Question {
     Question { to: Some("node2".into()), user: "ana@node1".into(), order: vec![], topic: Topic::Nodes }
 }
 
+fn process_row() -> ProcessRow {
+    let text = "exit code 7".into();
+    ProcessRow {
+        rank: 3,
+        process: "demo.1".into(),
+        node: "node2".into(),
+        serial: 300,
+        starts: 2,
+        state: "ended".into(),
+        end: Some(ProcessEnd { how: "exited".into(), code: Some(7), signal: None, text }),
+        used: Some(ProcessUse { wall_us: 1, cpu_us: 2, peak_kib: 300 }),
+    }
+}
+
 /// One frame of each message, as its family wrote it, with a function that reads it back.
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let mut all: Vec<(&'static str, Vec<u8>)> = Vec::new();
@@ -174,6 +188,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Resize { size: Size::More(2), leave: Leave::Rerun },
         OpenLane {},
         LaneOpened {},
+        GroupNews { name: "demo".into(), outcome: Some("it has ended".into()) },
+        ProcessNews { row: process_row(), last_lines: "so it goes".into() },
     );
     sample!(WorkerMessage:
         WorkerHello { protocol: (1, 1), operations: vec!["frame".into()] },

@@ -1,14 +1,14 @@
 //! `mutirao group attach`: this terminal becomes that of a process of a group.
 
 use super::guests::{address, is_same_user};
-use super::list::{find, name};
+use super::list::find;
 use super::signals::Signals;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use mutirao::raw::Pool;
 use mutirao_group::attach::{Answer, Ask, Reader, TYPED_BYTES_MAX, frame};
 use mutirao_group::console::Size;
-use mutirao_wire::query::AppRow;
+use mutirao_wire::query::GroupRow;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
@@ -73,7 +73,7 @@ pub fn run(pool: &Pool, args: &AttachArgs) -> Result<u8> {
     let end = session.run(args.escape);
     let was_attached = session.is_attached;
     drop(session);
-    let process = format!("`{}` of the group `{}`", args.process, name(&group));
+    let process = format!("`{}` of the group `{}`", args.process, group.name);
     match end? {
         End::Refused(why) => bail!("cannot attach to {process}: {why}"),
         End::Left => {
@@ -85,19 +85,17 @@ pub fn run(pool: &Pool, args: &AttachArgs) -> Result<u8> {
             Ok(code)
         }
         End::Signal(signal) => Ok(128_u8.saturating_add(signal as u8)),
-        End::Gone if was_attached => bail!("the group `{}` has ended", name(&group)),
+        End::Gone if was_attached => bail!("the group `{}` has ended", group.name),
         End::Gone => bail!("cannot attach to {process}: its launcher did not answer"),
     }
 }
 
-fn connect(group: &AppRow) -> Result<UnixStream> {
+fn connect(group: &GroupRow) -> Result<UnixStream> {
     let elsewhere = || {
         format!(
             "the launcher of the group `{}` cannot be reached from here: attach on the machine of node {}, where it \
              was started, as user {}",
-            name(group),
-            group.home,
-            group.user
+            group.name, group.home, group.user
         )
     };
     let stream = UnixStream::connect_addr(&address(group.app)?).with_context(elsewhere)?;

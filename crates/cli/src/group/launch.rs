@@ -1,6 +1,7 @@
 //! The launcher of a group: holds its leases, starts its processes and ends them as the master says, and shows what
 //! they write.
 
+mod home;
 mod terminals;
 
 use super::guests::Guests;
@@ -16,7 +17,7 @@ use mutirao::raw::{
     Call, CallErrorKind, CallOptions, CallResult, Deliver, LeaseKey, PipeEnd, PipeEvent, Pool,
 };
 use mutirao_group::console::{Console, INPUT_BYTES_MAX, Report, Saying};
-use mutirao_group::master::{End, Input, Master, Outcome, Output, State};
+use mutirao_group::master::{End, Input, Master, Outcome, Output};
 use mutirao_group::plan::{GroupId, ProcessPlan};
 use mutirao_group::wiring::PipePlan;
 use mutirao_group::{Application, wiring};
@@ -60,6 +61,8 @@ pub struct Launch<'a> {
     turn: u32,
     master: Master,
     orders: Vec<Output>,
+    /// Processes of which the home has not heard all.
+    unsaid: BTreeSet<u32>,
     began: Instant,
     outcome: Option<Outcome>,
 }
@@ -68,6 +71,8 @@ pub struct Launch<'a> {
 struct Seat {
     lease: LeaseKey,
     node: String,
+    /// The lease's serial there.
+    serial: u64,
     /// What runs it there.
     call: Option<Call>,
     /// The life that begins when the call of the one before is over.
@@ -98,7 +103,8 @@ impl<'a> Launch<'a> {
         let size = application.processes.len() as u32;
         let seat = |lease| Seat {
             lease,
-            node: node_of(pool, lease),
+            node: place_of(pool, lease).0,
+            serial: place_of(pool, lease).1,
             call: None,
             next_life: None,
             life: 0,
@@ -128,6 +134,7 @@ impl<'a> Launch<'a> {
             turn: 0,
             master: Master::new(size, application.settings.restart, &mut orders),
             orders,
+            unsaid: BTreeSet::new(),
             began: Instant::now(),
             outcome: None,
         })
@@ -135,6 +142,7 @@ impl<'a> Launch<'a> {
 
     /// Runs it to its end.
     pub fn run(&mut self) -> Result<Outcome> {
+        self.tell_name()?;
         loop {
             self.obey()?;
             if let Some(outcome) = self.outcome.take() {
@@ -160,23 +168,15 @@ impl<'a> Launch<'a> {
     }
 
     /// Its processes, by rank.
-    pub fn rows(&mut self) -> Vec<Row> {
-        let processes = self.application.processes.iter().zip(self.master.processes());
-        let seats = self.seats.iter_mut();
-        let row = |((process, known), seat): ((&mutirao_group::application::Process, _), &mut Seat)| {
-            let known: &mutirao_group::master::Process = known;
-            let end = match &known.state {
-                State::Ended(end) => end.clone(),
-                _ => End::Ordered,
-            };
-            let (node, report) = (seat.node.clone(), seat.report.take());
-            Row { process: process.to_string(), node, end, starts: known.life, report }
-        };
-        processes.zip(seats).map(row).collect()
+    pub fn rows(&self) -> Vec<Row> {
+        let last_words = |seat: &Seat| seat.report.as_ref().map(|report| report.last_words.clone());
+        let seats = self.seats.iter().zip(0..);
+        seats.map(|(seat, rank)| Row { process: self.row(rank), last_words: last_words(seat) }).collect()
     }
 
     fn tell(&mut self, input: Input) {
         let now = Tick(self.began.elapsed().as_micros() as u64);
+        self.unsaid.extend(input.rank());
         self.master.handle(now, input, &mut self.orders);
     }
 
@@ -185,6 +185,7 @@ impl<'a> Launch<'a> {
     fn obey(&mut self) -> Result<()> {
         while !self.orders.is_empty() {
             for order in std::mem::take(&mut self.orders) {
+                self.unsaid.extend(order.rank());
                 match order {
                     Output::Join => self.join()?,
                     Output::Start { rank, life } => self.start(rank, life)?,
@@ -198,7 +199,7 @@ impl<'a> Launch<'a> {
                 }
             }
         }
-        Ok(())
+        self.tell_home()
     }
 
     /// Joins all processes by fresh pipes.
@@ -245,6 +246,7 @@ impl<'a> Launch<'a> {
 
     fn begin(&mut self, rank: u32) -> Result<()> {
         self.gone.remove(&rank);
+        self.unsaid.insert(rank);
         let seat = &mut self.seats[rank as usize];
         let Some(life) = seat.next_life.take() else { return Ok(()) };
         if seat.life > 0 {
@@ -316,7 +318,8 @@ impl<'a> Launch<'a> {
         match places::lease_one(self.pool, self.application, rank, self.terms) {
             Ok(lease) => {
                 let seat = &mut self.seats[rank as usize];
-                (seat.lease, seat.node) = (lease, node_of(self.pool, lease));
+                seat.lease = lease;
+                (seat.node, seat.serial) = place_of(self.pool, lease);
                 self.tell(Input::Leased { rank });
             }
             Err(error) => self.tell(Input::NoLease { rank, why: format!("{error:#}") }),
@@ -532,9 +535,11 @@ fn end_of(result: CallResult) -> End {
     }
 }
 
-fn node_of(pool: &Pool, lease: LeaseKey) -> String {
+/// The node that lends, and the lease's serial there.
+fn place_of(pool: &Pool, lease: LeaseKey) -> (String, u64) {
     let leases = pool.leases();
-    leases.iter().find(|held| held.key == lease).map(|held| held.lender.name.clone()).unwrap_or_default()
+    let held = leases.iter().find(|held| held.key == lease);
+    held.map(|held| (held.lender.name.clone(), held.id.serial)).unwrap_or_default()
 }
 
 fn tag(rank: u32, life: u32) -> u64 {

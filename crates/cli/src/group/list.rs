@@ -1,21 +1,37 @@
-//! `mutirao group ls`, `show`, `logs` and `kill`: groups that run anywhere in the pool.
+//! `mutirao group ls`, `show`, `logs` and `kill`: groups that run anywhere in the pool, and those that ran.
 
-use super::run::APP_PREFIX;
+use super::row;
 use crate::args::Output;
 use crate::list::ask;
 use crate::orders;
 use crate::output::{put, span, table};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use mutirao::raw::Pool;
-use mutirao_wire::query::{AppRow, Row, Topic, WorkerRow};
+use mutirao_wire::query::{GroupRow, ProcessRow, Row, Topic};
 use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Options of `group ls`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A group that is over is remembered by the node where it was launched: for a day, until 32 others have
+ended after it, or until that node is started again.
+
+Examples:
+  mutirao group ls
+  mutirao group ls --all --output json")]
+pub struct ListArgs {
+    /// Those that are over, too
+    #[arg(long, short)]
+    pub all: bool,
+}
 
 /// A group that runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  mutirao group show mandel
+  mutirao group kill mandel
   mutirao group kill 3fa9c1        the group whose id begins so (`mutirao group ls`)")]
 pub struct GroupName {
     /// Its name, or the beginning of its id
@@ -23,62 +39,153 @@ pub struct GroupName {
     pub group: String,
 }
 
+/// Options of `group show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Of each process: where it runs, how it stands, how often it was started again; of one that has ended
+also how, how long it ran, its processor time, and the most memory it held. Of several groups of one
+name the one that runs is shown, else the one that ended last.
+
+Examples:
+  mutirao group show mandel
+  mutirao group show 3fa9c1 --output json      the group whose id begins so (`mutirao group ls --all`)")]
+pub struct ShowArgs {
+    /// The group's name, or the beginning of its id
+    #[arg(value_name = "GROUP")]
+    pub group: String,
+}
+
+/// Options of `group logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The last lines that processes have written to their standard errors, each with whose it is; of a
+process that was started again, those of its present life. A group that is over keeps them as long as
+`mutirao group ls --all` lists it.
+
+Examples:
+  mutirao group logs mandel
+  mutirao group logs mandel gmandel.1")]
+pub struct LogsArgs {
+    /// The group's name, or the beginning of its id
+    #[arg(value_name = "GROUP")]
+    pub group: String,
+    /// Only of this process, such as `gmandel.1`
+    #[arg(value_name = "PROCESS")]
+    pub process: Option<String>,
+}
+
 /// `mutirao group ls`
-pub fn list(pool: &Pool, output: Output) -> Result<()> {
-    let groups = groups(pool)?;
+pub fn list(pool: &Pool, args: &ListArgs, output: Output) -> Result<()> {
+    let groups = groups(pool)?.into_iter().filter(|row| args.all || row.ended.is_none());
     if output == Output::Json {
-        let rows: Vec<_> = groups.iter().map(json_of).collect();
+        let rows: Vec<_> = groups.map(|row| json_of(&row)).collect();
         return put(&format!("{:#}\n", json!(rows)));
     }
-    let rows: Vec<[String; 6]> = groups
-        .iter()
+    let rows: Vec<[String; 7]> = groups
         .map(|row| {
             let id = row.app.to_string()[..8].to_owned();
-            let processes = row.leases.to_string();
-            [id, name(row).into(), row.user.clone(), row.home.clone(), processes, span(row.up_s)]
+            let (ran, processes) = (span(row.up_s), row.processes.to_string());
+            let state = match row.ended {
+                None => "runs".into(),
+                Some((ago_s, text)) => format!("{} ago: {}", span(ago_s), first_line(&text)),
+            };
+            [id, row.name, row.user, row.home, processes, ran, state]
         })
         .collect();
     put(&table(
-        ["GROUP", "NAME", "USER", "HOME", "PROCESSES", "SINCE"],
-        [false, false, false, false, true, true],
+        ["GROUP", "NAME", "USER", "HOME", "PROCESSES", "RUNNING", "STATE"],
+        [false, false, false, false, true, true, false],
         &rows,
     ))
 }
 
 /// `mutirao group show`
-pub fn show(pool: &Pool, args: &GroupName, output: Output) -> Result<()> {
-    let group = find(pool, &args.group)?;
-    let workers = workers(pool, &group)?;
+pub fn show(pool: &Pool, args: &ShowArgs, output: Output) -> Result<()> {
+    let group = find_any(pool, &args.group)?;
+    let processes = processes(pool, &group)?;
     if output == Output::Json {
         let mut value = json_of(&group);
-        let rows = workers.iter().map(|row| {
-            json!({
-                "worker": worker_name(row), "node": row.node, "pid": row.pid,
-                "slots": row.slots, "state": row.state, "held_ms": row.held_ms,
-            })
-        });
-        value["workers"] = rows.collect();
+        value["processes"] = processes.iter().map(row::json).collect();
         return put(&format!("{value:#}\n"));
     }
-    let rows: Vec<[String; 4]> = workers
+    if let Some((ago_s, text)) = &group.ended {
+        eprintln!("mutirao: {} ago: {text}", span(*ago_s));
+    }
+    let rows: Vec<[String; 9]> = processes
         .iter()
-        .map(|row| [worker_name(row), row.pid.to_string(), row.state.clone(), span(row.held_ms / 1000)])
+        .map(|process| {
+            let [ran, cpu, memory] = row::used(process);
+            let end = process.end.as_ref().map_or_else(|| "-".into(), |end| end.text.clone());
+            let restarts = row::restarts(process).to_string();
+            let (name, state) = (process.process.clone(), process.state.clone());
+            [name, process.node.clone(), row::worker(process), state, restarts, ran, cpu, memory, end]
+        })
         .collect();
-    put(&table(["WORKER", "PID", "STATE", "SINCE"], [false, true, false, true], &rows))
+    put(&table(
+        ["PROCESS", "NODE", "WORKER", "STATE", "RESTARTS", "RAN s", "CPU s", "MEMORY", "END"],
+        [false, false, false, false, true, true, true, true, false],
+        &rows,
+    ))
 }
 
 /// `mutirao group logs`
-pub fn logs(pool: &Pool, args: &GroupName) -> Result<()> {
-    let group = find(pool, &args.group)?;
-    for row in workers(pool, &group)? {
-        let worker = worker_name(&row);
-        for said in ask(pool, Topic::Stderr { worker: worker.clone() }, Some(row.node))? {
-            if let Row::Done { text, .. } = said {
-                put(&text.lines().map(|line| format!("{worker}: {line}\n")).collect::<String>())?;
-            }
+pub fn logs(pool: &Pool, args: &LogsArgs, output: Output) -> Result<()> {
+    let group = find_any(pool, &args.group)?;
+    let mut wanted = processes(pool, &group)?;
+    if let Some(name) = &args.process {
+        wanted.retain(|process| process.process == *name);
+        ensure!(
+            !wanted.is_empty(),
+            "the group `{}` has no process `{name}`; see `mutirao group show`",
+            group.name
+        );
+    }
+    let ended = last_lines(pool, &group)?;
+    let mut rows = Vec::new();
+    for process in wanted {
+        let text = match ended.get(&process.rank) {
+            Some(text) => text.clone(),
+            None => lines_now(pool, &process)?,
+        };
+        rows.push((process.process, text));
+    }
+    if output == Output::Json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(process, text)| json!({ "process": process, "lines": text.lines().collect::<Vec<_>>() }))
+            .collect();
+        return put(&format!("{:#}\n", json!(rows)));
+    }
+    let labelled = |(process, text): &(String, String)| {
+        text.lines().map(|line| format!("{process}: {line}\n")).collect::<String>()
+    };
+    put(&rows.iter().map(labelled).collect::<String>())
+}
+
+/// What the processes of a group that have ended wrote last, by rank.
+fn last_lines(pool: &Pool, group: &GroupRow) -> Result<BTreeMap<u32, String>> {
+    let mut lines = BTreeMap::new();
+    for row in ask(pool, Topic::LastLines { group: group.app }, Some(group.home.clone()))? {
+        match row {
+            Row::LastLines { rank, text } => drop(lines.insert(rank, text)),
+            Row::Failed { node, text } => bail!("{node}: {text}"),
+            _ => {}
         }
     }
-    Ok(())
+    Ok(lines)
+}
+
+/// What a process that runs wrote last, from its node.
+fn lines_now(pool: &Pool, process: &ProcessRow) -> Result<String> {
+    let worker = row::worker(process);
+    for said in ask(pool, Topic::Stderr { worker }, Some(process.node.clone()))? {
+        match said {
+            Row::Done { text, .. } => return Ok(text),
+            Row::Failed { node, text } => eprintln!("{node}: {text}"),
+            _ => {}
+        }
+    }
+    Ok(String::new())
 }
 
 /// `mutirao group kill`
@@ -87,51 +194,71 @@ pub fn kill(pool: &Pool, args: &GroupName) -> Result<()> {
     orders::give(pool, Topic::Kill { what: group.app.to_string() }, None)
 }
 
-fn groups(pool: &Pool) -> Result<Vec<AppRow>> {
-    let rows = ask(pool, Topic::Apps, None)?.into_iter();
-    let mut groups: Vec<AppRow> = rows
-        .filter_map(|row| if let Row::App(row) = row { Some(row) } else { None })
-        .filter(|row| row.name.starts_with(APP_PREFIX))
-        .collect();
-    groups.sort_by(|a, b| (b.up_s, a.app).cmp(&(a.up_s, b.app)));
+/// All groups that are known in the pool: those that run first, the oldest first.
+fn groups(pool: &Pool) -> Result<Vec<GroupRow>> {
+    let rows = ask(pool, Topic::Groups, None)?.into_iter();
+    let mut groups: Vec<GroupRow> =
+        rows.filter_map(|row| if let Row::Group(row) = row { Some(row) } else { None }).collect();
+    groups.sort_by_key(|row| {
+        let ago_s = row.ended.as_ref().map(|(ago_s, _)| *ago_s);
+        (ago_s, std::cmp::Reverse(row.up_s), row.app)
+    });
     Ok(groups)
 }
 
 /// The only group that runs by this name, or the beginning of this id.
-pub fn find(pool: &Pool, wanted: &str) -> Result<AppRow> {
-    let is_it = |row: &AppRow| name(row) == wanted || row.app.to_string().starts_with(wanted);
-    let mut found: Vec<AppRow> = groups(pool)?.into_iter().filter(is_it).collect();
-    match (found.pop(), found.len()) {
-        (Some(group), 0) => Ok(group),
-        (Some(_), others) => {
-            bail!("{} groups are called `{wanted}`: say which by its id (`mutirao group ls`)", others + 1)
-        }
-        (None, _) => bail!("no group `{wanted}` runs in the pool; see `mutirao group ls`"),
+pub fn find(pool: &Pool, wanted: &str) -> Result<GroupRow> {
+    let mut groups = groups(pool)?;
+    groups.retain(|row| row.ended.is_none());
+    only(&groups, wanted)?
+        .ok_or_else(|| anyhow::anyhow!("no group `{wanted}` runs in the pool; see `mutirao group ls`"))
+}
+
+/// The same, or if none runs the one that ended last.
+fn find_any(pool: &Pool, wanted: &str) -> Result<GroupRow> {
+    let (running, over): (Vec<GroupRow>, Vec<GroupRow>) =
+        groups(pool)?.into_iter().partition(|row| row.ended.is_none());
+    if let Some(group) = only(&running, wanted)? {
+        return Ok(group);
+    }
+    over.into_iter().find(|row| is_called(row, wanted)).ok_or_else(|| {
+        anyhow::anyhow!(
+            "no group `{wanted}` runs in the pool, and none is remembered; see `mutirao group ls --all`"
+        )
+    })
+}
+
+fn only(groups: &[GroupRow], wanted: &str) -> Result<Option<GroupRow>> {
+    let found: Vec<&GroupRow> = groups.iter().filter(|row| is_called(row, wanted)).collect();
+    match found[..] {
+        [] => Ok(None),
+        [group] => Ok(Some(group.clone())),
+        _ => bail!("{} groups are called `{wanted}`: say which by its id (`mutirao group ls`)", found.len()),
     }
 }
 
-fn workers(pool: &Pool, group: &AppRow) -> Result<Vec<WorkerRow>> {
-    let rows = ask(pool, Topic::Workers, None)?.into_iter();
-    let mut workers: Vec<WorkerRow> = rows
-        .filter_map(|row| if let Row::Worker(row) = row { Some(row) } else { None })
-        .filter(|row| row.app == group.app)
-        .collect();
-    workers.sort_by(|a, b| (&a.node, a.serial).cmp(&(&b.node, b.serial)));
-    Ok(workers)
+fn is_called(row: &GroupRow, wanted: &str) -> bool {
+    row.name == wanted || row.app.to_string().starts_with(wanted)
 }
 
-fn worker_name(row: &WorkerRow) -> String {
-    format!("{}/{}", row.node, row.serial)
+/// The processes of a group, by rank.
+fn processes(pool: &Pool, group: &GroupRow) -> Result<Vec<ProcessRow>> {
+    let rows = ask(pool, Topic::Processes { group: group.app }, Some(group.home.clone()))?.into_iter();
+    let mut processes: Vec<ProcessRow> =
+        rows.filter_map(|row| if let Row::Process(row) = row { Some(row) } else { None }).collect();
+    processes.sort_by_key(|row| row.rank);
+    Ok(processes)
 }
 
-/// What people call it.
-pub fn name(row: &AppRow) -> &str {
-    row.name.strip_prefix(APP_PREFIX).unwrap_or(&row.name)
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
-fn json_of(row: &AppRow) -> serde_json::Value {
+fn json_of(row: &GroupRow) -> serde_json::Value {
     json!({
-        "id": row.app.to_string(), "name": name(row), "user": row.user, "home": row.home, "pid": row.pid,
-        "processes": row.leases, "slots": row.slots, "up_s": row.up_s,
+        "id": row.app.to_string(), "name": row.name, "user": row.user, "home": row.home, "pid": row.pid,
+        "processes": row.processes, "up_s": row.up_s, "runs": row.ended.is_none(),
+        "ended_ago_s": row.ended.as_ref().map(|(ago_s, _)| ago_s),
+        "outcome": row.ended.as_ref().map(|(_, text)| text),
     })
 }

@@ -13,6 +13,7 @@ mod places;
 mod print;
 mod process;
 mod report;
+mod row;
 mod run;
 mod signals;
 mod stdin;
@@ -54,11 +55,11 @@ pub enum GroupCommand {
     /// Run a group, and show what its processes write
     Run(run::RunArgs),
     /// List the groups that run in the pool
-    Ls,
-    /// List the workers of a group
-    Show(list::GroupName),
+    Ls(list::ListArgs),
+    /// List the processes of a group, also of one that is over
+    Show(list::ShowArgs),
     /// Print the last lines that the processes of a group have written to their standard errors
-    Logs(list::GroupName),
+    Logs(list::LogsArgs),
     /// Make this terminal that of a process of a group
     Attach(attach::AttachArgs),
     /// End a group
@@ -71,9 +72,9 @@ pub fn run(cli: &Cli, command: &GroupCommand) -> Result<u8> {
         GroupCommand::Check(args) => return check::run(args, cli.output),
         GroupCommand::Run(args) => return run::run(cli, args),
         GroupCommand::Attach(args) => return attach::run(&crate::open(cli)?, args),
-        GroupCommand::Ls => list::list(&crate::open(cli)?, cli.output)?,
+        GroupCommand::Ls(args) => list::list(&crate::open(cli)?, args, cli.output)?,
         GroupCommand::Show(args) => list::show(&crate::open(cli)?, args, cli.output)?,
-        GroupCommand::Logs(args) => list::logs(&crate::open(cli)?, args)?,
+        GroupCommand::Logs(args) => list::logs(&crate::open(cli)?, args, cli.output)?,
         GroupCommand::Kill(args) => list::kill(&crate::open(cli)?, args)?,
     }
     Ok(0)

@@ -1,26 +1,21 @@
 //! How a group ended, and each of its processes.
 
+use super::row;
 use crate::args::Output;
 use crate::output::{put, table};
 use anyhow::Result;
-use mutirao_group::console::Report;
-use mutirao_group::master::{End, Outcome};
+use mutirao_group::master::Outcome;
+use mutirao_wire::query::ProcessRow;
 use serde_json::json;
 use std::time::Duration;
 
 /// A process of a group that is over.
 #[derive(Debug)]
 pub struct Row {
-    /// Its name.
-    pub process: String,
-    /// Where it ran last.
-    pub node: String,
     /// How it ended.
-    pub end: End,
-    /// How often it was started.
-    pub starts: u32,
-    /// What it used, and its last words, if it could say.
-    pub report: Option<Report>,
+    pub process: ProcessRow,
+    /// What it wrote last, if it could say.
+    pub last_words: Option<String>,
 }
 
 /// A group that is over.
@@ -47,9 +42,8 @@ impl Ending {
         if !quiet {
             eprint!("{}", self.table());
         }
-        match &self.outcome {
-            Outcome::Well => {}
-            outcome => eprintln!("mutirao: {}", self.text(outcome)),
+        if self.outcome != Outcome::Well {
+            eprintln!("mutirao: {}", self.text());
         }
         Ok(())
     }
@@ -63,18 +57,18 @@ impl Ending {
         }
     }
 
-    fn text(&self, outcome: &Outcome) -> String {
-        match outcome {
+    /// How it ended, for people.
+    pub fn text(&self) -> String {
+        match &self.outcome {
             Outcome::Well => format!("the group `{}` has ended", self.group),
             Outcome::Stopped(why) => format!("the group `{}` was ended: {why}", self.group),
             Outcome::Failed { rank, end } => {
                 let row = &self.rows[*rank as usize];
-                let last = row.report.as_ref().map(|report| report.last_words.as_str());
-                let last = last.filter(|last| !last.is_empty());
+                let last = row.last_words.as_ref().filter(|last| !last.is_empty());
                 let words = last.map(|last| format!("; it wrote last:\n{last}")).unwrap_or_default();
                 format!(
                     "the group `{}` has ended because of `{}` on node {}: {end}{words}",
-                    self.group, row.process, row.node
+                    self.group, row.process.process, row.process.node
                 )
             }
         }
@@ -84,16 +78,10 @@ impl Ending {
         let rows: Vec<[String; 6]> = self
             .rows
             .iter()
-            .map(|row| {
-                let used = |show: fn(&Report) -> String| row.report.as_ref().map_or_else(|| "-".into(), show);
-                [
-                    row.process.clone(),
-                    row.node.clone(),
-                    used(|report| seconds(report.wall_us)),
-                    used(|report| seconds(report.cpu_us)),
-                    used(|report| crate::output::bytes(report.peak_kib * 1024)),
-                    row.end.to_string(),
-                ]
+            .map(|Row { process, .. }| {
+                let [ran, cpu, memory] = row::used(process);
+                let end = process.end.as_ref().map(|end| end.text.clone()).unwrap_or_default();
+                [process.process.clone(), process.node.clone(), ran, cpu, memory, end]
             })
             .collect();
         table(
@@ -107,11 +95,11 @@ impl Ending {
         let rows: Vec<serde_json::Value> = self.rows.iter().map(row_json).collect();
         let (outcome, text) = match &self.outcome {
             Outcome::Well => ("well", String::new()),
-            outcome @ Outcome::Failed { .. } => ("failed", self.text(outcome)),
-            outcome @ Outcome::Stopped(_) => ("stopped", self.text(outcome)),
+            Outcome::Failed { .. } => ("failed", self.text()),
+            Outcome::Stopped(_) => ("stopped", self.text()),
         };
         let failed = match &self.outcome {
-            Outcome::Failed { rank, .. } => Some(self.rows[*rank as usize].process.clone()),
+            Outcome::Failed { rank, .. } => Some(self.rows[*rank as usize].process.process.clone()),
             _ => None,
         };
         json!({
@@ -122,25 +110,7 @@ impl Ending {
 }
 
 fn row_json(row: &Row) -> serde_json::Value {
-    let (how, code, signal) = match &row.end {
-        End::Code(code) => ("exited", Some(*code), None),
-        End::Signal(signal) => ("killed", None, Some(*signal)),
-        End::OutOfMemory => ("out of memory", None, None),
-        End::Ordered => ("ended with its group", None, None),
-        End::Lost(_) => ("lost", None, None),
-        End::NotStarted(_) => ("not started", None, None),
-    };
-    let report = row.report.as_ref();
-    json!({
-        "process": row.process, "node": row.node, "how": how, "code": code, "signal": signal,
-        "text": row.end.to_string(), "starts": row.starts,
-        "wall_s": report.map(|report| report.wall_us as f64 / 1e6),
-        "cpu_s": report.map(|report| report.cpu_us as f64 / 1e6),
-        "peak_kib": report.map(|report| report.peak_kib),
-        "last_words": report.map(|report| report.last_words.as_str()),
-    })
-}
-
-fn seconds(us: u64) -> String {
-    format!("{:.2}", us as f64 / 1e6)
+    let mut value = row::json(&row.process);
+    value["last_words"] = json!(row.last_words);
+    value
 }

@@ -96,10 +96,11 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     let mut launch = Launch::new(&pool, &application, &name, leases, terms, printer, feed)?;
     let outcome = launch.run().with_context(|| format!("the group `{name}` has ended"))?;
     let ((wall, signal), rows) = (launch.spent(), launch.rows());
+    let ending = Ending { group: name.clone(), outcome, signal, wall, rows };
+    launch.tell_outcome(ending.text())?;
     drop(launch);
     // The slots are free when the outcome is told.
     pool.close();
-    let ending = Ending { group: name, outcome, signal, wall, rows };
     ending.tell(cli.output, args.quiet)?;
     Ok(ending.code())
 }

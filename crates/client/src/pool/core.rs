@@ -2,6 +2,7 @@
 
 use super::call::{CallError, CallErrorKind, CallResult, Callback, Deliver, Finished};
 use super::elastic::Elastic;
+use super::group::Told;
 use super::lease::{LeaseEntry, Whole};
 use super::link::Link;
 use super::pipes::Pipes;
@@ -123,6 +124,7 @@ pub(super) struct Core {
     pub(super) elastic: Elastic,
     pub(super) notes: Vec<Note>,
     pub(super) pipes: Pipes,
+    pub(super) told: Told,
     pub(super) requests: HashMap<u32, Pending<Granted>>,
     pub(super) questions: HashMap<u32, Pending<Answers>>,
     pub(super) counts: Counts,
@@ -233,6 +235,7 @@ impl Core {
             elastic,
             notes: Vec::new(),
             pipes: Pipes::default(),
+            told: Told::default(),
             requests: HashMap::new(),
             questions: HashMap::new(),
             counts: Counts::default(),

@@ -256,6 +256,7 @@ impl Core {
                     request.message.put(self.link.socket.out());
                 }
                 self.pipes.order_again(self.link.socket.out());
+                self.told.tell_again(self.link.socket.out());
                 self.flush_socket(now());
             }
             Err(error) => self.die(Dead::Protocol(error.to_string())),

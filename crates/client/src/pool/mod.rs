@@ -7,6 +7,7 @@ mod core;
 mod drive;
 mod elastic;
 mod find;
+mod group;
 mod inbox;
 mod lease;
 mod link;

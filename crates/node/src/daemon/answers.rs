@@ -4,6 +4,7 @@ use super::Daemon;
 use crate::conn::ConnId;
 use crate::sys;
 use mutirao_tree::Input;
+use mutirao_wire::AppId;
 use mutirao_wire::limits::TEXT_BYTES_MAX;
 use mutirao_wire::node::{Arch, Resource};
 use mutirao_wire::query::{AppRow, NodeRow, Question, ResourceRow, Row, Topic};
@@ -55,6 +56,9 @@ impl Daemon {
             Topic::Drain { .. } | Topic::Reclaim { .. } | Topic::Resume => self.lending_order(id, question),
             Topic::Keep { keep, how } => vec![self.keep_bag(id, question, keep, *how)],
             Topic::Resize { app, order } => self.resize_app(id, question, app, *order),
+            Topic::Groups => self.groups.rows(self.ctx.now, &self.ctx.me.name),
+            Topic::Processes { group } => self.groups.process_rows(*group),
+            Topic::LastLines { group } => self.last_lines(id, question, *group),
         }
     }
 
@@ -159,6 +163,14 @@ impl Daemon {
         }]
     }
 
+    fn last_lines(&self, id: &AskId, question: &Question, group: AppId) -> Vec<Row> {
+        let Some(user) = self.groups.user(group) else { return Vec::new() };
+        match self.rights.check(question, id.origin, &[user]) {
+            Ok(()) => self.groups.last_lines(group),
+            Err(text) => vec![self.failed(text)],
+        }
+    }
+
     fn kill_app(&mut self, id: &AskId, question: &Question, conn: ConnId) -> Row {
         let Some(client) = self.clients.get(conn) else { return self.failed("it is gone already".into()) };
         let name = client.name.clone();
@@ -167,7 +179,7 @@ impl Daemon {
         }
         crate::clients::refuse(&mut self.ctx, conn, format!("ended by {}", question.user));
         self.ctx.conns.flush(&self.ctx.registry);
-        self.program_gone(conn, "ended by order");
+        self.program_gone(conn, &format!("ended by {}", question.user));
         self.done(format!("application {name} ended"))
     }
 

@@ -18,6 +18,7 @@ use crate::clients::{self, Clients};
 use crate::conn::{ConnId, Read, Transport, UnixTransport};
 use crate::context::{Action, Context, Done, Owner, Readiness, owner_and_key};
 use crate::error::Error;
+use crate::groups::Groups;
 use crate::lender::Lender;
 use crate::links::Links;
 use crate::members::Members;
@@ -99,6 +100,7 @@ struct Daemon {
     /// Not there in an embedded node.
     links: Option<Links>,
     clients: Clients,
+    groups: Groups,
     streams: Streams,
     pipes: Pipes,
     members: Members,

@@ -4,6 +4,7 @@ use super::Daemon;
 use crate::authority::{self, TOKEN_MS};
 use crate::clients::{self, Client, Offer};
 use crate::conn::{ConnId, Transport};
+use crate::groups::Launcher;
 use crate::streams::NewStream;
 use crate::sys;
 use mutirao_ring::{Bell, Consumer, Error as RingError, RingMemory, lane_reader};
@@ -14,8 +15,8 @@ use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::limits::{NAME_BYTES_MAX, PLUGIN_FILES_MAX, PROTOCOL, SEARCH, TEXT_BYTES_MAX, WANT_MAX};
 use mutirao_wire::local::{
-    Allocate, ClientHello, ClientWelcome, GiveBack, KillWorker, LaneOpened, LeaseChange, LocalMessage,
-    OfferPlugin, Query, Rows,
+    Allocate, ClientHello, ClientWelcome, GiveBack, GroupNews, KillWorker, LaneOpened, LeaseChange,
+    LocalMessage, OfferPlugin, ProcessNews, Query, Rows,
 };
 use mutirao_wire::node::PluginRef;
 use mutirao_wire::pipe::PipeMessage;
@@ -66,6 +67,8 @@ impl Daemon {
             LocalMessage::KillWorker(kill) if known => self.kill_worker(conn, kill),
             LocalMessage::Query(query) if known => self.query(conn, query),
             LocalMessage::OpenLane(_) if known => self.open_lane(conn),
+            LocalMessage::GroupNews(news) if known => self.group_news(conn, news),
+            LocalMessage::ProcessNews(news) if known => self.process_news(conn, news),
             other => return Err(FrameError::OutOfPlace { kind: other.kind() }),
         }
         self.carry_out();
@@ -83,6 +86,19 @@ impl Daemon {
             // The socket serves as well, with more copies.
             Err(error) => tracing::warn!(app = %client.app, "a program gets no lane: {error}"),
         }
+    }
+
+    /// A program launches a group.
+    fn group_news(&mut self, conn: ConnId, news: GroupNews) {
+        let Some(client) = self.clients.get(conn) else { return };
+        let launcher =
+            Launcher { app: client.app, user: client.user.clone(), pid: client.pid, since: client.since };
+        self.groups.group(launcher, news);
+    }
+
+    fn process_news(&mut self, conn: ConnId, news: ProcessNews) {
+        let Some(client) = self.clients.get(conn) else { return };
+        self.groups.process(client.app, news);
     }
 
     /// A frame whose body lies in the program's lane.
@@ -329,6 +345,7 @@ impl Daemon {
             self.tell_core(Input::AppGone(client.app));
             self.tell_pipes(pipe::Input::AppGone(client.app));
             self.lender.app_gone(client.app);
+            self.groups.gone(self.ctx.now, client.app, why);
         }
         if self.only == Some(conn) {
             self.leave("its program ended");

@@ -10,6 +10,7 @@ use crate::charter::{Charters, Denied};
 use crate::clients::Clients;
 use crate::context::{Conns, Context, Jobs, Owner, token};
 use crate::error::Error;
+use crate::groups::Groups;
 use crate::lender::Lender;
 use crate::links::{self, Links};
 use crate::members::Members;
@@ -190,6 +191,7 @@ impl Node {
             outputs: Vec::new(),
             links,
             clients: Clients::default(),
+            groups: Groups::default(),
             streams: Streams::default(),
             pipes,
             members,
