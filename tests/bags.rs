@@ -262,7 +262,7 @@ fn files_that_nodes_agree_on_come_to_where_the_bag_was_submitted_though_another_
     lab.file(
         "m.toml",
         "[results]\naccept = 'majority of 2'\n\
-         [task.a]\ncommand = 'sleep 0.2; echo {n} > out'\ngrid = { n = { from = 1, to = 20 } }\n\
+         [task.a]\ncommand = 'sleep 1; echo {n} > out'\ngrid = { n = { from = 1, to = 20 } }\n\
          outputs = [{ here = 'made/{n}', there = 'out' }]\n",
     );
     let said = run(&lab, &["--node", "n1", "submit", "m.toml"]);
