@@ -43,17 +43,17 @@ fn run_all(lab: &Lab, language: impl Fn(&Lab, &str) -> PathBuf) {
 
 #[test]
 fn a_pipeline_a_ring_and_a_farm_run_in_c() {
-    run_all(&Lab::with_pool(1, 6), in_c);
+    run_all(&Lab::with_pool(2, 3), in_c);
 }
 
 #[test]
 fn a_pipeline_a_ring_and_a_farm_run_in_rust() {
-    run_all(&Lab::with_pool(1, 6), in_rust);
+    run_all(&Lab::with_pool(2, 3), in_rust);
 }
 
 #[test]
 fn stages_in_c_and_in_rust_are_of_one_pipeline() {
-    let lab = Lab::with_pool(1, 3);
+    let lab = Lab::with_pool(2, 2);
     std::fs::rename(in_c(&lab, "pipeline"), lab.path("in-c")).unwrap();
     std::fs::rename(in_rust(&lab, "pipeline"), lab.path("in-rust")).unwrap();
     let text = std::fs::read_to_string(application(&lab, "pipeline")).unwrap();
@@ -67,7 +67,7 @@ fn stages_in_c_and_in_rust_are_of_one_pipeline() {
 
 #[test]
 fn collectives_and_supersteps_run_in_c() {
-    let lab = Lab::with_pool(1, 6);
+    let lab = Lab::with_pool(2, 3);
     in_c(&lab, "pi");
     let said = lab.run(["group", "run", &application(&lab, "pi")]);
     assert_eq!(said.out, "pi.0: pi is 3.141592654\n", "{}", said.err);
