@@ -177,6 +177,8 @@ fn bad_arguments_are_explained() {
     assert!(lab.run(["--node", "n9", "nodes"]).complaint().contains("n9"));
     assert!(lab.run(["up", "--name", "n9"]).complaint().contains("no node named n9 here"));
     assert!(Lab::new().run(["up", "--name", "n9"]).complaint().contains("mutirao init"));
+    assert!(Lab::new().run(["init", "--node", "n9"]).complaint().contains("--node-name"));
+    assert!(Lab::new().run(["--node", "n9", "up"]).complaint().contains("--name"));
 }
 
 #[test]

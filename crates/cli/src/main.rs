@@ -68,8 +68,23 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(kind)
 }
 
+/// A node that is about to be has another option for its name.
+fn refuse_node(cli: &Cli) -> Result<()> {
+    let instead = match &cli.command {
+        Command::Init(_) => "--node-name",
+        Command::Join(_) | Command::Up(_) => "--name",
+        _ => return Ok(()),
+    };
+    // From the environment it is meant for other commands.
+    if cli.node.is_some() && std::env::var_os("MUTIRAO_NODE").is_none() {
+        anyhow::bail!("--node says which running node to talk to; here the name of the node is {instead}");
+    }
+    Ok(())
+}
+
 fn run(cli: &Cli) -> Result<u8> {
     let output = cli.output;
+    refuse_node(cli)?;
     match &cli.command {
         Command::Init(args) => membership::init(args)?,
         Command::Join(args) => membership::join(args)?,

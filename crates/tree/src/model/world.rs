@@ -42,7 +42,7 @@ pub(super) struct Scenario {
     pub(super) orders: Vec<Order>,
     /// Who says what to whom, at any time when the two are linked and neither is the other's parent.
     pub(super) strays: Vec<(usize, usize, Stray)>,
-    /// Who dies once, at any time.
+    /// One of these dies once, at any time. More deaths could leave nodes that have never heard of each other.
     pub(super) crashes: Vec<usize>,
     /// How often at most a timer runs out, a link breaks.
     pub(super) timers: u8,
@@ -105,7 +105,7 @@ pub(super) struct World {
     dials: BTreeSet<(usize, usize)>,
     given: u32,
     strayed: u32,
-    crashed: u32,
+    crashed: bool,
     timers: u8,
     breaks: u8,
     rebalance: bool,
@@ -187,7 +187,7 @@ impl World {
             dials: BTreeSet::new(),
             given: 0,
             strayed: 0,
-            crashed: 0,
+            crashed: false,
             timers: scenario.timers,
             breaks: scenario.breaks,
             rebalance: scenario.rebalance,
@@ -258,7 +258,7 @@ impl World {
                     if self.timers > 0 && core.deadline().is_some() {
                         actions.push(Action::Timer(node));
                     }
-                    if self.crashed & (1 << node) == 0 && scenario.crashes.contains(&node) {
+                    if !self.crashed && scenario.crashes.contains(&node) {
                         actions.push(Action::Crash(node));
                     }
                 }
@@ -307,7 +307,7 @@ impl World {
                 Ok(())
             }
             Action::Crash(node) => {
-                self.crashed |= 1 << node;
+                self.crashed = true;
                 self.crash(node);
                 Ok(())
             }
