@@ -13,6 +13,26 @@ const PLAIN: usize = 64 * 1024;
 /// Bytes read from the network at once: two full records, nearly.
 const PIECE: usize = 32 * 1024;
 
+/// Writes one piece, as most messages are, without the kernel gathering pieces.
+struct Direct<'a>(&'a mut TcpStream);
+
+impl io::Write for Direct<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match pieces {
+            [piece] => self.0.write(piece),
+            pieces => self.0.write_vectored(pieces),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// One end of an encrypted connection.
 pub(crate) struct TlsTransport {
     stream: TcpStream,
@@ -156,7 +176,7 @@ impl TlsTransport {
     /// Writes what is encrypted, until all is written (`true`) or the network takes no more.
     pub(crate) fn write_sealed(&mut self) -> io::Result<bool> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.stream) {
+            match self.tls.write_tls(&mut Direct(&mut self.stream)) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => self.sealed = self.sealed.saturating_sub(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),

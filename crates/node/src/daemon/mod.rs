@@ -51,6 +51,8 @@ use std::time::Duration;
 const READS_A_TURN: usize = 8;
 /// Rounds of writing and telling of new room in one turn.
 const ROUNDS_A_TURN: usize = 4;
+/// Room kept from turn to turn for what the core wants done.
+const OUTPUTS_KEPT: usize = 64;
 /// How long a node that goes down waits for its workers to end.
 const LEAVING: Duration = Duration::from_secs(1);
 /// When letting somebody in failed, it is tried again after so long.
@@ -535,8 +537,13 @@ impl Daemon {
     fn carry_out_all(&mut self) {
         while self.has_more() {
             self.link_events();
-            for output in core::mem::take(&mut self.outputs) {
+            // Each turn has some: their memory, if it is little, serves the next.
+            let mut outputs = core::mem::take(&mut self.outputs);
+            for output in outputs.drain(..) {
                 self.act(output);
+            }
+            if self.outputs.is_empty() && outputs.capacity() <= OUTPUTS_KEPT {
+                self.outputs = outputs;
             }
             for action in core::mem::take(&mut self.ctx.actions) {
                 self.action(action);
