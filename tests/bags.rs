@@ -2,7 +2,7 @@
 
 mod lab;
 
-use lab::{Lab, Running};
+use lab::{Lab, Running, kill_process};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -168,12 +168,6 @@ fn keeper_pid(lab: &Lab, name: &str) -> Option<i32> {
     let apps = lab.rows(["apps"]);
     let app = apps.iter().find(|app| app["name"] == format!("bag-{name}"))?;
     app["pid"].as_i64().map(|pid| pid as i32)
-}
-
-fn kill_process(pid: i32) {
-    use rustix::process::{Pid, Signal};
-    // It may have ended by itself.
-    let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
 }
 
 #[test]

@@ -23,7 +23,13 @@ fn written(bytes: &mut Bytes<'_>, lane: u8) -> Vec<u8> {
     let (kind, flags) = (bytes.byte() % 9, bytes.byte() % 16);
     let number = bytes.number() % 8;
     let mut frame = (number << 16 | u64::from(flags) << 8 | u64::from(kind)).to_le_bytes().to_vec();
-    let length = if kind == 1 { 32 } else if kind == 2 { bytes.number() } else { 0 };
+    let length = if kind == 1 {
+        32
+    } else if kind == 2 {
+        bytes.number()
+    } else {
+        0
+    };
     frame.extend(length.to_le_bytes());
     if kind == 1 {
         frame.extend(1u128.to_le_bytes());
@@ -36,8 +42,7 @@ fn written(bytes: &mut Bytes<'_>, lane: u8) -> Vec<u8> {
 fuzz_target!(|input: &[u8]| {
     let mut bytes = Bytes(input);
     let several = bytes.byte() % 2 == 0;
-    let ids: Vec<PipeId> =
-        (0..LANES).map(|lane| PipeId { group: GroupId(1), number: lane.into() }).collect();
+    let ids: Vec<PipeId> = (0..LANES).map(|lane| PipeId { group: GroupId(1), number: lane.into() }).collect();
     let (outs, ins) = if several { (&ids[..], &ids[..1]) } else { (&ids[..1], &ids[..]) };
     let mut outlet: Outlet<Vec<u8>> = Outlet::new(outs, several, None, STORED_BYTES_MAX);
     let mut inlet = Inlet::new(ins, several, None);
@@ -107,7 +112,8 @@ fuzz_target!(|input: &[u8]| {
             9 => inlet.close(),
             _ => {
                 if let Some(next) = outlet.next(out) {
-                    let all = next.head.len() as u64 + next.body.map_or(0, |(body, from)| body.length() - from);
+                    let all =
+                        next.head.len() as u64 + next.body.map_or(0, |(body, from)| body.length() - from);
                     outlet.wrote(out, all.min(u64::from(bytes.byte())));
                 }
                 if let Some(next) = inlet.next(into) {

@@ -6,7 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use mutirao_fuzz::Bytes;
 use mutirao_wire::frame::{Decoder, Header};
 use mutirao_wire::limits::PROTOCOL;
-use mutirao_wire::link::{Input, Link, LinkMessage, Me, Output, Pace, Purpose, Refuse, RefuseReason, Welcome};
+use mutirao_wire::link::{
+    Input, Link, LinkMessage, Me, Output, Pace, Purpose, Refuse, RefuseReason, Welcome,
+};
 use mutirao_wire::{Incarnation, NodeId, NodeRef, PoolId, Tick};
 
 fn node(tag: u8) -> NodeRef {
@@ -19,7 +21,13 @@ fn node(tag: u8) -> NodeRef {
 }
 
 fn me(tag: u8) -> Me {
-    Me { node: node(tag), pool: PoolId([9; 32]), machine: [tag; 16], protocol: PROTOCOL, pace: Pace::default() }
+    Me {
+        node: node(tag),
+        pool: PoolId([9; 32]),
+        machine: [tag; 16],
+        protocol: PROTOCOL,
+        pace: Pace::default(),
+    }
 }
 
 /// A frame that is mostly what might come, with some of it replaced.

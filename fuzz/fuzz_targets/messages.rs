@@ -12,6 +12,7 @@ use mutirao_wire::local::LocalMessage;
 use mutirao_wire::pipe::{PipeBinding, PipeMessage, PipeOrder};
 use mutirao_wire::plugin::PluginMessage;
 use mutirao_wire::query::Order;
+use mutirao_wire::session::{self, FromKeeper, ToKeeper};
 use mutirao_wire::stream::{StreamMessage, put_aside, read_aside};
 use mutirao_wire::tree::TreeMessage;
 use mutirao_wire::worker::{LineMessage, WorkerMessage};
@@ -51,6 +52,12 @@ fuzz_target!(|data: &[u8]| {
         let mut frame = Vec::new();
         put_aside(&mut frame, part);
         assert_eq!(frame, [header.bytes(), body].concat());
+    }
+    if let Ok(message) = session::decode::<ToKeeper>(body) {
+        assert_eq!(session::decode(&session::encode(&message)[4..]), Ok(message));
+    }
+    if let Ok(message) = session::decode::<FromKeeper>(body) {
+        assert_eq!(session::decode(&session::encode(&message)[4..]), Ok(message));
     }
     let question = mutirao_wire::query::Question {
         to: None,

@@ -342,6 +342,13 @@ fn print_logs(home: &Path) {
     }
 }
 
+/// Kills a process that is no child of the test.
+pub fn kill_process(pid: i32) {
+    use rustix::process::{Pid, Signal};
+    // It may have ended by itself.
+    let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+}
+
 /// Another machine of a test.
 pub struct Machine {
     pub home: PathBuf,

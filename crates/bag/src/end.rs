@@ -24,8 +24,8 @@ pub enum End {
     NoReport(String),
     /// It reported that it failed.
     ReportedFailure,
-    /// The operation failed.
-    Operation(String),
+    /// The operation failed, with this code of its own.
+    Operation(u32, String),
     /// Its worker ended while it ran: why.
     WorkerEnded(String),
     /// Its node was lost while it ran: why.
@@ -74,7 +74,7 @@ impl End {
             End::NoOutput(_) => "no-output",
             End::NoReport(_) => "no-report",
             End::ReportedFailure => "reported-failure",
-            End::Operation(_) => "operation-failed",
+            End::Operation(..) => "operation-failed",
             End::WorkerEnded(_) => "worker-ended",
             End::NodeLost(_) => "node-lost",
             End::NotBegun(_) => "not-begun",
@@ -96,7 +96,7 @@ impl fmt::Display for End {
             End::NoOutput(name) => write!(f, "it left no `{name}`, which it was to bring"),
             End::NoReport(why) => write!(f, "it did not report to the manager: {why}"),
             End::ReportedFailure => f.write_str("it reported that it failed"),
-            End::Operation(text) => write!(f, "the operation failed: {text}"),
+            End::Operation(code, text) => write!(f, "the operation failed with code {code}: {text}"),
             End::WorkerEnded(why) => write!(f, "its worker ended: {why}"),
             End::NodeLost(why) => write!(f, "its node was lost: {why}"),
             End::NotBegun(why) => write!(f, "it did not begin: {why}"),

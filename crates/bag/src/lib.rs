@@ -30,5 +30,5 @@ pub use file::read;
 pub use limits::{REPORT_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX};
 pub use record::{NewTask, Record, Span};
 pub use report::{Added, AddedCommand, Report};
-pub use template::{FileName, Known, Settings, Template, Work};
-pub use words::Named;
+pub use template::{FileName, Known, Program, Settings, Template, Work};
+pub use words::{Named, Words};

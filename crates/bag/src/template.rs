@@ -31,6 +31,31 @@ pub struct Settings {
     pub list: Option<String>,
     /// How results are checked.
     pub checks: Checks,
+    /// The program whose operations the tasks are, if they are no commands.
+    pub program: Option<Program>,
+}
+
+/// A program whose operations tasks call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its file.
+    pub path: String,
+    /// Its operations, in its order.
+    pub operations: Vec<String>,
+    /// Shared objects it needs that other machines may lack, by paths that end in the names it looks for.
+    pub libraries: Vec<String>,
+    /// How often a task that is pushed, and failed, is tried again.
+    pub retries: u32,
+    /// Longest run of an attempt of a task that is pushed, ms.
+    pub limit_ms: Option<u64>,
+}
+
+impl Program {
+    /// A program of which no more than its file is known.
+    pub fn new(path: impl Into<String>) -> Program {
+        let (operations, libraries) = (Vec::new(), Vec::new());
+        Program { path: path.into(), operations, libraries, retries: 0, limit_ms: None }
+    }
 }
 
 impl Default for Settings {
@@ -46,6 +71,7 @@ impl Default for Settings {
             environment: Vec::new(),
             list: None,
             checks: Checks::default(),
+            program: None,
         }
     }
 }
@@ -65,6 +91,15 @@ pub enum Work {
         files: Vec<String>,
         /// Which method.
         method: crate::ipar::Method,
+    },
+    /// An operation of the bag's program.
+    Operation {
+        /// Its name.
+        name: String,
+        /// Its argument.
+        argument: Words,
+        /// Each letter of the argument is a byte, not a letter of UTF-8.
+        as_bytes: bool,
     },
 }
 

@@ -83,7 +83,8 @@ typedef enum mutirao_code {
     MUTIRAO_E_NO_GROUP = 20,          /* `mutirao group run` has not started this process        */
     MUTIRAO_E_MODE = 21,              /* one end of a channel is synchronous, the other is not   */
     MUTIRAO_E_ENDED = 22,             /* every process at the other end of a channel has left    */
-    MUTIRAO_E_PEER_LOST = 23          /* a process at the other end, or the group, is lost       */
+    MUTIRAO_E_PEER_LOST = 23,         /* a process at the other end, or the group, is lost       */
+    MUTIRAO_E_BAG = 24                /* a bag cannot be made, or its keeper has ended           */
 } mutirao_code;
 
 typedef struct mutirao_error mutirao_error;
@@ -431,6 +432,57 @@ mutirao_error *mutirao_tree_add(mutirao_pool *pool, const char *parent, const ch
 mutirao_error *mutirao_tree_remove(mutirao_pool *pool, const char *node, int drain);
 /* Moves a node, with all below it, under another. Work there is not disturbed. */
 mutirao_error *mutirao_tree_move(mutirao_pool *pool, const char *node, const char *parent);
+
+/* ------------------------------------------------------------------------------------------------
+ * Bags: tasks that finish whatever happens
+ * --------------------------------------------------------------------------------------------- */
+
+/* A bag of calls of this program's operations. Its keeper, a process of its own, leases slots, runs the
+ * tasks and writes everything into a journal: a node that is lost costs no more than what ran there. A
+ * task may run more than once; its result counts once. Used by one thread at a time. */
+typedef struct mutirao_bag mutirao_bag;
+
+typedef struct mutirao_bag_options {
+    size_t size;
+    const char *name;      /* for people; NULL: that of the program's file                       */
+    uint32_t slots_max;    /* most slots held at once; 0: 1024                                    */
+    uint32_t retries;      /* how often a task that failed is tried again                         */
+    uint32_t limit_ms;     /* longest run of an attempt; 0: none                                  */
+    int lives_on;          /* not 0: the bag goes on when the program ends, and stays             */
+    const char *const *libraries;  /* shared objects that travel with the program; NULL for none  */
+    size_t library_count;
+} mutirao_bag_options;
+
+#define MUTIRAO_BAG_OPTIONS_INIT {sizeof(mutirao_bag_options), NULL, 0, 0, 0, 0, NULL, 0}
+
+/* Makes a bag and starts its keeper, the program `mutirao`. `options` may be NULL. */
+mutirao_error *mutirao_bag_open(const mutirao_bag_options *options, mutirao_bag **bag);
+/* Opens a bag that lives on, on the machine where it was made: all that has ended is told again, and more
+ * can be pushed. Whoever had it open before has it no more. */
+mutirao_error *mutirao_bag_attach(uint32_t number, mutirao_bag **bag);
+/* The bag's number, by which `mutirao bag` knows it. */
+uint32_t mutirao_bag_number(const mutirao_bag *bag);
+
+/* Pushes a call of the operation. `arg` has at most 64 KiB, where each byte beyond 127 counts twice; it
+ * may be NULL if `arg_size` is 0. `task`, if not NULL, gets its number: tasks are numbered from 0 as they
+ * are pushed. Waits while the keeper has enough to do. */
+mutirao_error *mutirao_bag_push(mutirao_bag *bag, const char *operation, const void *arg, size_t arg_size,
+                                uint64_t *task);
+
+/* A task that has come to its end. */
+typedef struct mutirao_bag_end {
+    uint64_t task;
+    mutirao_bytes result;  /* free it with mutirao_bytes_delete(); zero where there is an error   */
+    mutirao_error *error;  /* why there is no result, to be freed with mutirao_error_delete(); or NULL */
+} mutirao_bag_end;
+
+/* Waits for the next end. `more` is 0 when all that was pushed has been told; `end` is unchanged then.
+ * What is not asked for stays with the keeper, on its disk. */
+mutirao_error *mutirao_bag_next(mutirao_bag *bag, mutirao_bag_end *end, int *more);
+/* Lets what has not ended not be done: it ends with MUTIRAO_E_CANCELLED. */
+mutirao_error *mutirao_bag_cancel(mutirao_bag *bag);
+/* Lets go of a bag. One that does not live on ends, and nothing is left of it. NULL is allowed. */
+void mutirao_bag_close(mutirao_bag *bag);
 
 /* ------------------------------------------------------------------------------------------------
  * Groups: processes that exchange messages over channels

@@ -33,6 +33,7 @@ pub enum Code {
     Mode = 21,
     Ended = 22,
     PeerLost = 23,
+    Bag = 24,
 }
 
 /// `mutirao_error`.
@@ -103,6 +104,7 @@ impl From<LibraryError> for Error {
                 return Error { node: c_text(node), ..Error::new(Code::NotPermitted, &error.to_string()) };
             }
             E::TimedOut { .. } => Code::Timeout,
+            E::Bag(_) => Code::Bag,
             E::System { .. } => Code::System,
             _ => Code::Internal,
         };

@@ -10,6 +10,8 @@
 mod administration;
 #[allow(unsafe_code)]
 mod application;
+#[allow(unsafe_code)]
+mod bag;
 mod board;
 #[allow(unsafe_code)]
 mod calls;

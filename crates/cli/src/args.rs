@@ -155,7 +155,16 @@ Examples:
         /// Write a byte to standard output when orders are heard
         #[arg(long)]
         tells_ready: bool,
+        /// Standard input is a program that has the bag open
+        #[arg(long)]
+        session: bool,
+        /// The bag ends with that program
+        #[arg(long)]
+        owned: bool,
     },
+    /// Open a bag for a program that talks over standard input (started by the library)
+    #[command(hide = true)]
+    Session(crate::bag::SessionArgs),
     /// Obey one order that comes over ssh (started by `up --hosts`)
     #[command(hide = true)]
     Remote,

@@ -70,15 +70,15 @@ fn read_argument(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// What a program says about itself when it is started as a worker.
-struct Described {
+pub struct Described {
     /// Its operations.
-    names: Vec<String>,
+    pub names: Vec<String>,
     /// Shared objects it has loaded that other machines may lack, under each of their names.
-    libraries: Vec<PathBuf>,
+    pub libraries: Vec<PathBuf>,
 }
 
 /// Starts a program as a worker to learn what it consists of.
-fn describe(program: &Path) -> Result<Described> {
+pub fn describe(program: &Path) -> Result<Described> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None)?;
     rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::CLOEXEC)?;
     let mut child = Command::new(program)
@@ -91,7 +91,7 @@ fn describe(program: &Path) -> Result<Described> {
     // It ends when this is closed.
     let mut stream = UnixStream::from(ours);
     let hello = read_hello(&mut stream);
-    let libraries = loaded_libraries(child.id());
+    let libraries = loaded_libraries(program, child.id());
     // It has said what it is asked for, or is no plugin.
     let _ = child.kill();
     let _ = child.wait();
@@ -104,9 +104,10 @@ fn describe(program: &Path) -> Result<Described> {
     Ok(Described { names, libraries })
 }
 
-/// The shared objects a process has mapped from outside the system's directories. One file often has several
-/// names, and which of them the linker asks for is known to it alone, so all of them are listed.
-fn loaded_libraries(process: u32) -> Vec<PathBuf> {
+/// The shared objects that a process of this program has mapped from outside the system's directories, under the names
+/// by which the program is linked to them. One that is not among those was opened by a name that is known to the
+/// program alone, so all names that it has where it lies are listed.
+fn loaded_libraries(program: &Path, process: u32) -> Vec<PathBuf> {
     const SYSTEM: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
     let mapped = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
@@ -115,12 +116,41 @@ fn loaded_libraries(process: u32) -> Vec<PathBuf> {
         name.contains(".so") && !SYSTEM.iter().any(|dir| path.starts_with(dir))
     };
     let files: BTreeSet<&Path> = mapped.filter(foreign).collect();
-    let names_of = |file: &Path| {
+    let linked = if files.is_empty() { Vec::new() } else { linked_libraries(program) };
+    let is = |path: &Path, file: &Path| path.canonicalize().is_ok_and(|real| real == file);
+    let names_of = |file: &Path| -> Vec<PathBuf> {
+        let names: Vec<PathBuf> = linked.iter().filter(|path| is(path, file)).cloned().collect();
+        if !names.is_empty() {
+            return names;
+        }
         let beside = file.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-        let same = |path: &PathBuf| path.canonicalize().is_ok_and(|real| real == file);
-        beside.into_iter().flatten().flatten().map(|entry| entry.path()).filter(same).collect::<Vec<_>>()
+        let paths = beside.into_iter().flatten().flatten().map(|entry| entry.path());
+        paths.filter(|path| is(path, file)).collect()
     };
     files.into_iter().flat_map(names_of).collect()
+}
+
+/// The shared objects that a program is linked to, by the paths at which the dynamic linker finds them, which may lead
+/// over links from elsewhere. It says so instead of running the program; one that does not know how to is given a
+/// worker's line that is closed already, which ends the program.
+fn linked_libraries(program: &Path) -> Vec<PathBuf> {
+    let Ok((ours, theirs)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None)
+    else {
+        return Vec::new();
+    };
+    drop(ours);
+    let traced = Command::new(program)
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .env(WORKER_ENV, theirs.as_raw_fd().to_string())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let text = traced.map(|traced| traced.stdout).unwrap_or_default();
+    let found = |line: &str| {
+        let path = line.split_once("=> ")?.1.rsplit_once(" (")?.0;
+        Some(PathBuf::from(path))
+    };
+    String::from_utf8_lossy(&text).lines().filter_map(found).collect()
 }
 
 fn read_hello(stream: &mut UnixStream) -> Result<Vec<String>> {

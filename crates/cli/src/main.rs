@@ -124,7 +124,11 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Call(args) => return call::run(cli, args),
         Command::Group(command) => return group::run(cli, command),
         Command::Bag(command) => return bag::run(cli, command),
-        Command::Keeper { bag, tells_ready } => return bag::keeper(bag, cli.node.clone(), *tells_ready),
+        Command::Keeper { bag, tells_ready, session, owned } => {
+            let session = session.then_some(*owned);
+            return bag::keeper(bag, cli.node.clone(), *tells_ready, session);
+        }
+        Command::Session(args) => return bag::session(cli, args),
         Command::Bench(command) => bench(cli, command)?,
         Command::Doctor => return doctor::run(output),
         Command::Completions { shell } => {

@@ -17,6 +17,9 @@ pub enum Error {
         /// Where a node's socket was looked for.
         looked: String,
     },
+    /// A bag cannot be made, or its keeper has ended; the text says why.
+    #[error("the bag: {0}")]
+    Bag(String),
     /// No node runs here, and a private one was not to take its place.
     #[error("no node of this machine is running ({looked}); start one by `mutirao up`")]
     NoneRuns {
@@ -251,6 +254,7 @@ impl Error {
             Error::Setting { .. } => 232,
             Error::PipeNumber(_) => 240,
             Error::NoSuchLease => 241,
+            Error::Bag(_) => 250,
             Error::Call(error) => error.kind.code(),
         }
     }

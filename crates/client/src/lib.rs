@@ -37,6 +37,7 @@
 // Lets the attribute name this crate in its own tests.
 extern crate self as mutirao;
 
+pub mod bag;
 mod error;
 pub mod group;
 mod operation;

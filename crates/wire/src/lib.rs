@@ -16,6 +16,7 @@ pub mod node;
 pub mod pipe;
 pub mod plugin;
 pub mod query;
+pub mod session;
 pub mod stream;
 pub mod tick;
 pub mod tree;

@@ -6,8 +6,9 @@
 //! somebody in; `storm MILLISECONDS [by-hand]` has many threads use the pool at random;
 //! `ledger STOP PORT FIRST` makes calls numbered from FIRST on until the file STOP is there, whose executions
 //! `record PORT FILE` writes down; `hold RESOURCE AMOUNT MEMORY_MIB WHAT ON` attempts something in a worker
-//! that holds all that; `pipes ...` joins workers, see there.
+//! that holds all that; `pipes ...` joins workers, and `bag ...` pushes tasks, see there.
 
+mod bag;
 mod ledger;
 mod operations;
 mod pipes;
@@ -57,6 +58,10 @@ fn main() {
         ["hold", resource, amount, memory_mib, what, on] => {
             ledger::hold(resource, number(amount) as u32, number(memory_mib) as u32, what, on)
         }
+        ["bag", "roots", count] => bag::roots(number(count)),
+        ["bag", "leave", count, file] => bag::leave(number(count), file),
+        ["bag", "find", bag] => bag::find(number(bag) as u32),
+        ["bag", "hold", count] => bag::hold(number(count)),
         ["pipes", how, from, to, a, b] => pipes::pipes(how, from, to, number(a), number(b)),
         ["stay", slots] => open(number(slots) as u32).map(stay),
         ["insert", who, slots] => Pool::open()

@@ -49,6 +49,26 @@ pub fn talk(line: String, span_ms: u64) -> String {
     line
 }
 
+/// The root of a square. Others fail, and the largest number ends the worker.
+#[mutirao::operation(name = "square_root")]
+pub fn square_root(square: u64) -> u64 {
+    if square == u64::MAX {
+        std::process::abort();
+    }
+    let root = square.isqrt();
+    assert_eq!(root * root, square, "it is no square");
+    root
+}
+
+/// Waits until a file is there, and gives the number back.
+#[mutirao::operation(name = "attend")]
+pub fn attend(number: u64, file: String) -> u64 {
+    while !std::path::Path::new(&file).exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    number
+}
+
 /// Gives its argument back.
 #[mutirao::operation(name = "echo", repeatable)]
 pub fn echo(bytes: Vec<u8>) -> Vec<u8> {

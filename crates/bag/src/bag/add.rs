@@ -55,13 +55,19 @@ impl Bag {
         templates: Vec<Template>,
         tasks: Vec<NewTask>,
     ) -> Result<(Vec<Template>, Vec<NewTask>), Error> {
-        if self.templates.len() + templates.len() > TEMPLATES_MAX {
+        self.check_room(templates.len(), tasks.len())?;
+        Ok((templates, tasks))
+    }
+
+    /// Whether so many more are possible.
+    pub fn check_room(&self, templates: usize, tasks: usize) -> Result<(), Error> {
+        if self.templates.len() + templates > TEMPLATES_MAX {
             return Err(Error::TooMany { what: "templates", most: TEMPLATES_MAX });
         }
-        if self.tasks.len() + tasks.len() > TASKS_MAX {
+        if self.tasks.len() + tasks > TASKS_MAX {
             return Err(Error::TooMany { what: "tasks", most: TASKS_MAX });
         }
-        Ok((templates, tasks))
+        Ok(())
     }
 
     /// A template's place, by its name.
@@ -95,6 +101,9 @@ impl Bag {
     ) -> Result<Template, Error> {
         if !values.is_empty() {
             return Err(Error::Task("a task with a command of its own has no values".into()));
+        }
+        if self.settings.program.is_some() {
+            return Err(Error::Task("the bag is one of a program's operations; add one with --like".into()));
         }
         let work = match command {
             AddedCommand::Shell(text) => Work::Shell(Words::plain(text.as_str())),

@@ -25,6 +25,7 @@ impl Bag {
             }
             let bad = is_bad(&state);
             self.set_state(number, state);
+            self.finished.push(number);
             let task = &self.tasks[number as usize];
             let (template, place) = (task.template as usize, task.place as usize);
             let family = &mut self.families[template];

@@ -80,6 +80,8 @@ pub enum Input {
     Cancel(u32),
     /// A task that was closed is to be tried again.
     Again(u32),
+    /// No worker can be started anywhere; why. What is to run now fails by that.
+    Nowhere(String),
     /// [`Bag::deadline`] has come.
     Time,
 }
@@ -147,6 +149,8 @@ pub struct Bag {
     /// Tasks that may run now, of which the scheduler does not know yet.
     opened: Vec<u32>,
     counts: Counts,
+    /// Tasks that came to an end, in that order; one that was tried again twice.
+    finished: Vec<u32>,
     next_attempt: u64,
     /// Results of tasks that are not accepted yet.
     votes: BTreeMap<u32, Vec<Vote>>,
@@ -178,6 +182,8 @@ pub struct Bag {
     /// Tasks whose result, of that attempt, counts when so many records are on the disk.
     committing: VecDeque<(u64, u32, u64)>,
     over_at: Option<u64>,
+    /// More tasks may come, although none is left.
+    held: bool,
 }
 
 impl std::fmt::Debug for Bag {
@@ -210,6 +216,7 @@ impl Bag {
             tasks: Vec::new(),
             opened: Vec::new(),
             counts: Counts::default(),
+            finished: Vec::new(),
             next_attempt: 1,
             votes: BTreeMap::new(),
             caught: BTreeMap::new(),
@@ -228,6 +235,7 @@ impl Bag {
             appended: 0,
             committing: VecDeque::new(),
             over_at: None,
+            held: false,
         }
     }
 
@@ -271,6 +279,7 @@ impl Bag {
             Input::Add { templates, tasks } => self.add(now, templates, tasks, out),
             Input::Cancel(task) => self.cancel(now, task, out),
             Input::Again(task) => self.again(now, task, out),
+            Input::Nowhere(why) => self.nowhere(&why, out),
             Input::Time => self.give_back_idle(now, out),
         }
         self.follow(now, at_ms, out);
@@ -296,6 +305,11 @@ impl Bag {
             }
         }
         wanted
+    }
+
+    /// Whether the bag is open for more tasks: then it is not over when nothing is left to do.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// What the running has taken in this life of the keeper.

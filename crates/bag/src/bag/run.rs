@@ -1,7 +1,7 @@
 //! What runs: between the scheduler, who says where, and the keeper, who does it.
 
 use super::check::vote_of;
-use super::state::{Attempt, Closed, State, Worker};
+use super::state::{Attempt, Closed, State, Task, Worker};
 use super::{Bag, IDLE, Output};
 use crate::end::{Cost, End, Evidence};
 use crate::ipar;
@@ -178,6 +178,21 @@ impl Bag {
         }
     }
 
+    /// No worker can be started anywhere: what is to run fails, although it was not tried.
+    pub(super) fn nowhere(&mut self, why: &str, out: &mut Vec<Output>) {
+        let is_open = |(number, task): (usize, &Task)| {
+            (task.state == State::Open && task.running == 0).then_some(number as u32)
+        };
+        let open: Vec<u32> = self.tasks.iter().enumerate().filter_map(is_open).collect();
+        for task in open {
+            let end = End::NotStarted(why.to_owned());
+            let (cost, last_words) = (Cost::default(), String::new());
+            let evidence = Evidence { attempt: 0, node: String::new(), end, cost, last_words };
+            self.enter_and_append(Record::Failed { task, evidence }, out);
+            self.close_by(task, Closed::Failed, out);
+        }
+    }
+
     /// A task will not be done, and what runs of it is ended.
     pub(super) fn close_by(&mut self, task: u32, closed: Closed, out: &mut Vec<Output>) {
         self.enter_and_append(Record::Closed { task, closed }, out);
@@ -212,6 +227,7 @@ impl Bag {
             && self.attempts.is_empty()
             && self.complete
             && !self.over
+            && !self.held
             && self.scheduler.is_some()
         {
             self.enter_and_append(Record::Over { at_ms }, out);

@@ -188,6 +188,49 @@ fn a_result_counts_when_it_is_on_the_disk() {
 }
 
 #[test]
+fn what_can_be_started_nowhere_fails_with_the_cause_and_may_be_tried_again() {
+    let templates = vec![shell("a"), Template { after: vec![0], ..shell("b") }];
+    let mut world = World::new(draft(templates, &[2, 1]));
+    world.worker();
+    assert_eq!(world.running.len(), 1);
+    let runs = world.running.values().next().unwrap().0;
+    let waits = 1 - runs;
+    world.tell(Input::Nowhere("no loader there".into()));
+    assert_eq!((world.verdict(runs), world.verdict(waits)), (Verdict::Running, Verdict::Failed));
+    let why = world.bag.explain(waits).unwrap();
+    assert!(why.contains("no loader there") && !why.contains("attempt 0"), "{why}");
+    world.end(world.attempt_of(runs), End::Done);
+    world.write_all();
+    assert_eq!(world.verdict(2), Verdict::Barred);
+    assert!(world.over);
+    world.tell(Input::Again(waits));
+    world.end(world.attempt_of(waits), End::Done);
+    world.write_all();
+    world.end(world.attempt_of(2), End::Done);
+    world.write_all();
+    assert_eq!(world.bag.counts().done, 3);
+}
+
+#[test]
+fn a_bag_that_is_held_is_over_only_when_it_is_let_go() {
+    let mut world = World::new(draft(vec![shell("a")], &[1]));
+    world.bag.hold(true);
+    world.worker();
+    world.end(world.attempt_of(0), End::Done);
+    world.write_all();
+    assert!(!world.over, "more may come");
+    world
+        .tell(Input::Add { templates: Vec::new(), tasks: vec![NewTask { template: 0, values: Vec::new() }] });
+    world.end(world.attempt_of(1), End::Done);
+    world.write_all();
+    assert_eq!(world.bag.finished(), [0, 1]);
+    world.bag.hold(false);
+    world.tell(Input::Time);
+    world.write_all();
+    assert!(world.over);
+}
+
+#[test]
 fn a_task_that_fails_is_tried_as_often_as_it_may_and_bars_what_waits_for_it() {
     let templates = vec![Template { retries: 1, ..shell("a") }, Template { after: vec![0], ..shell("b") }];
     let mut world = World::new(draft(templates, &[1, 1]));

@@ -202,6 +202,21 @@ impl Bag {
         self.counts
     }
 
+    /// What tasks have in common.
+    pub fn templates(&self) -> &[Template] {
+        &self.templates
+    }
+
+    /// Tasks that came to an end, in that order. One that was opened again comes again.
+    pub fn finished(&self) -> &[u32] {
+        &self.finished
+    }
+
+    /// Tasks there are, those withdrawn too.
+    pub fn tasks_in_all(&self) -> u64 {
+        self.tasks.len() as u64
+    }
+
     /// Attempts that run.
     pub fn running(&self) -> usize {
         self.attempts.len()
@@ -349,10 +364,12 @@ impl Bag {
         };
         text += &self.votes_text(number);
         if let Some(evidence) = task.evidence {
-            text += &format!(
-                "; attempt {} on {}, which failed last: {}",
-                evidence.attempt, evidence.node, evidence.end
-            );
+            text += &match evidence.node.as_str() {
+                "" => format!("; {}", evidence.end),
+                node => {
+                    format!("; attempt {} on {node}, which failed last: {}", evidence.attempt, evidence.end)
+                }
+            };
         }
         Some(text)
     }

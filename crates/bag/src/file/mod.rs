@@ -11,7 +11,7 @@ mod tests;
 use crate::bag::Draft;
 use crate::error::Error;
 use crate::limits::TASKS_MAX;
-use crate::template::Settings;
+use crate::template::{Program, Settings};
 use mutirao_text::At;
 use node::{Node, Table, Wrong};
 use task::TaskText;
@@ -44,6 +44,9 @@ fn read_document(text: &str, settings: Settings, load: Load<'_>) -> Result<Draft
             at: 0,
             reason: "there is no task; write a table [task.NAME] with its `command`".into(),
         });
+    }
+    for text in &texts {
+        text.fits(draft.settings.program.is_some())?;
     }
     let order = in_order(&texts)?;
     let place =
@@ -90,6 +93,9 @@ fn read_settings(root: &mut Table<'_>, settings: Settings) -> Result<Settings, W
     }
     if let Some(list) = root.take("list") {
         settings.list = Some(list.text()?.to_owned());
+    }
+    if let Some(program) = root.take("program") {
+        settings.program = Some(Program::new(program.text()?));
     }
     if let Some(results) = root.take("results") {
         checks::read(&mut settings.checks, results)?;

@@ -19,6 +19,8 @@ pub(super) struct TaskText {
     pub(super) axes: Axes,
     pub(super) after: Vec<Named>,
     pub(super) after_each: Vec<Named>,
+    /// Where it stands.
+    at: usize,
 }
 
 /// The name of another table, and where it stands.
@@ -51,8 +53,13 @@ impl TaskText {
         }
         let axes = Axes::read(&mut table, load)?;
         let parameters = axes.names();
-        let command = table.require("command", &format!("task `{name}` has no `command`"))?;
-        let mut template = Template::new(name, work(&command, &parameters)?);
+        let work = match table.take("operation") {
+            Some(operation) => called(&operation, table.take("argument"), &parameters)?,
+            None => {
+                work(&table.require("command", &format!("task `{name}` has no `command`"))?, &parameters)?
+            }
+        };
+        let mut template = Template::new(name, work);
         template.parameters = parameters;
 
         let mut defaults = defaults.cloned();
@@ -73,7 +80,25 @@ impl TaskText {
         template.known = super::checks::known(table.take("known"), &template, load)?;
         let (after, after_each) = (names(table.take("after"))?, names(table.take("after_each"))?);
         table.finish("a task")?;
-        Ok(TaskText { template, axes, after, after_each })
+        Ok(TaskText { template, axes, after, after_each, at })
+    }
+
+    /// Whether it is what the bag is of: operations of a program, or commands.
+    pub(super) fn fits(&self, has_program: bool) -> Result<(), Wrong> {
+        let template = &self.template;
+        let wrong =
+            |reason: &str| Err(Wrong { at: self.at, reason: format!("task `{}` {reason}", template.name) });
+        let is_operation = matches!(template.work, Work::Operation { .. });
+        let has_surroundings =
+            template.has_playpen() || template.stdin != Words::default() || !template.environment.is_empty();
+        match (is_operation, has_program) {
+            (true, false) => wrong("calls an operation: say at the top of the file of which `program`"),
+            (false, true) => wrong("has a command, but the file names a `program`: its tasks are operations"),
+            (true, true) if has_surroundings => {
+                wrong("calls an operation, which has no `inputs`, `outputs`, `stdin` and `environment`")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Those that it waits for.
@@ -110,6 +135,11 @@ fn set(template: &mut Template, setting: &str, node: Node<'_>) -> Result<(), Wro
         }
     }
     Ok(())
+}
+
+fn called(operation: &Node<'_>, argument: Option<Node<'_>>, parameters: &[String]) -> Result<Work, Wrong> {
+    let argument = argument.map(|argument| words(&argument, parameters)).transpose()?.unwrap_or_default();
+    Ok(Work::Operation { name: operation.text()?.to_owned(), argument, as_bytes: false })
 }
 
 fn work(command: &Node<'_>, parameters: &[String]) -> Result<Work, Wrong> {

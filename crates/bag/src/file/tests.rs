@@ -22,6 +22,7 @@ fn commands(draft: &Draft) -> Vec<String> {
             Work::Shell(words) => words.fill_quoted(&named),
             Work::Program(words) => words.iter().map(|word| word.fill(&named)).collect::<Vec<_>>().join("|"),
             Work::Ipar { .. } => String::new(),
+            Work::Operation { name, argument, .. } => format!("{name}({})", argument.fill(&named)),
         }
     };
     draft.tasks.iter().enumerate().map(command).collect()
@@ -38,6 +39,16 @@ fn a_grid_is_all_combinations_and_an_array_is_row_by_row() {
     assert_eq!(commands.len(), 12);
     assert_eq!(commands[..3], ["solve|x y|0.1|1", "solve|x y|0.1|16", "solve|x y|0.2|1"]);
     assert_eq!(commands[11], "solve|2|0.3|16");
+}
+
+#[test]
+fn a_bag_may_be_of_a_programs_operations() {
+    let draft = read_text(
+        "program = './p'\n[task.a]\noperation = 'square'\nargument = '{n}'\narray = { n = [1, 2] }\n",
+    )
+    .unwrap();
+    assert_eq!(commands(&draft), ["square(1)", "square(2)"]);
+    assert_eq!(draft.settings.program.unwrap().path, "./p");
 }
 
 #[test]
@@ -114,6 +125,9 @@ fn what_is_wrong_is_told_where_it_stands() {
         ),
         ("[task.a]\ncommand = 'x'\noutputs = ['o']\nknown = [{ stdout = '' }]\n", 4, 10, "as `o` must be"),
         ("name = 'a'\n", 1, 1, "there is no task"),
+        ("[task.a]\noperation = 'x'\n", 1, 7, "of which `program`"),
+        ("program = 'p'\n[task.a]\ncommand = 'x'\n", 2, 7, "its tasks are operations"),
+        ("program = 'p'\n[task.a]\noperation = 'x'\nstdin = 'y'\n", 2, 7, "has no `inputs`"),
         ("[task.a]\ncommand = 'x {y}'\n", 2, 11, "no parameter `y`"),
         ("[task.a]\ncommand = 'x'\ncoers = 2\n", 3, 1, "no setting `coers`"),
         ("[task.a]\ncommand = 'x'\ncores = 0\n", 3, 9, "whole number from 1"),

@@ -31,6 +31,8 @@ pub enum Order {
     Retry(String),
     /// Tell how things stand whenever that changes.
     Watch,
+    /// What follows is from a program that has the bag open. It says nothing before it was answered.
+    Session,
 }
 
 /// An order, and who waits for the answer.
@@ -189,7 +191,7 @@ pub fn inputs(bag: &Bag, order: &Order) -> Result<Inputs> {
         Order::Retry(what) => {
             each(what, Input::Again, |view| matches!(view.verdict, Failed | SetAside | Cancelled))
         }
-        Order::Watch => Ok(Inputs { inputs: Vec::new(), tasks: 0 }),
+        Order::Watch | Order::Session => Ok(Inputs { inputs: Vec::new(), tasks: 0 }),
     }
 }
 

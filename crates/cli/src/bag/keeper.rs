@@ -1,5 +1,6 @@
 //! The keeper of a bag: drives it, between its journal, its workers and those who give it orders.
 
+mod programs;
 mod showing;
 
 use super::control::{self, Asked, Back, Order};
@@ -8,6 +9,7 @@ use super::leases::{Change, Granted, Leases};
 use super::member::{self, Led, order_of};
 use super::outputs::{self, NotKept, Outputs};
 use super::place::{Place, now_ms};
+use super::session::{self, Sessions};
 use super::shared::{Heard, Shared};
 use super::work::{self, Outcome};
 use anyhow::{Context, Result, bail};
@@ -42,6 +44,8 @@ pub enum Event {
         needs: Needs,
         why: String,
     },
+    /// No node can start a worker; why.
+    Nowhere(String),
     PoolLost(mutirao::Error),
     Order(Asked),
     /// Another member of the bag says something.
@@ -51,6 +55,8 @@ pub enum Event {
     },
     /// The node of this member is gone.
     NodeLost(String),
+    /// A program that has the bag open says something.
+    Program(session::Said),
     /// Somebody wants the keeper to stop. The bag stays.
     Stop,
 }
@@ -74,6 +80,8 @@ pub struct Manner {
     pub shows: bool,
     /// A byte on standard output says that orders are heard, and then nothing more is written there.
     pub tells_ready: bool,
+    /// Standard input is a program that has the bag open; whether the bag is its alone.
+    pub session: Option<bool>,
 }
 
 /// Where records and what tasks have written go.
@@ -89,12 +97,17 @@ struct Keeper {
     bag: Bag,
     log: Log,
     pool: Pool,
+    /// The operation that runs commands.
     operation: u32,
+    /// Programs that have the bag open.
+    sessions: Sessions,
+    /// It ended with the program whose it was: nothing of it is to stay.
+    abandoned: bool,
     leases: Leases,
     sender: Sender<Event>,
     born: Instant,
     /// Attempts under way, each with its call.
-    calls: BTreeMap<u64, Call>,
+    calls: BTreeMap<u64, (Call, Instant)>,
     /// Attempts that could not be sent.
     unsent: Vec<(u64, Outcome)>,
     /// Results that wait for room on the disk.
@@ -141,11 +154,16 @@ pub fn keep(place: Place, node: Option<String>, manner: Manner) -> Result<Kept> 
     let log = Log::Alone { journal, outputs: Outputs::open(&place.outputs())? };
     let mut keeper = Keeper::new(place, bag, log, node, manner, &sender)?;
     keeper.settle_again()?;
-    if keeper.bag.is_over() {
+    if let Some(owns) = manner.session {
+        keeper.open_session(super::programs::stdin()?, owns)?;
+    } else if keeper.bag.is_over() {
         return Ok(Kept::Over(keeper.bag.counts()));
     }
     let kept = keeper.run(&events);
     keeper.end();
+    if keeper.abandoned && matches!(kept, Ok(Kept::Over(_))) {
+        keeper.place.remove_all()?;
+    }
     kept
 }
 
@@ -190,7 +208,7 @@ impl Keeper {
         manner: Manner,
         sender: &Sender<Event>,
     ) -> Result<Keeper> {
-        let options = Options {
+        let mut options = Options {
             name: Some(format!("bag-{}", bag.settings().name)),
             node,
             slots: Slots::ByHand,
@@ -201,10 +219,16 @@ impl Keeper {
             },
             ..Options::default()
         };
+        if let Some(program) = &bag.settings().program {
+            programs::offer(program, &place, &log, &mut options)?;
+        }
+        let is_program = options.foreign.is_some();
         let pool = Pool::open(options)?;
         let leases = Leases::start(&pool, bag.settings(), sender).context("cannot start a thread")?;
         Ok(Keeper {
-            operation: pool.operation(work::OPERATION)?,
+            operation: if is_program { 0 } else { pool.operation(work::OPERATION)? },
+            sessions: Sessions::default(),
+            abandoned: false,
             bar: manner.shows.then(showing::bar),
             place,
             bag,
@@ -250,6 +274,7 @@ impl Keeper {
     }
 
     fn run(&mut self, events: &Receiver<Event>) -> Result<Kept> {
+        self.await_program();
         let mut out = Vec::new();
         let trust = if self.bag.compares() { credibility::trust()? } else { Trust::default() };
         self.bag.begin(self.now(), now_ms(), trust, &mut out)?;
@@ -261,10 +286,11 @@ impl Keeper {
             }
             // One that was over and to which nothing was added is over still.
             let is_quiet = self.synced == self.appended && self.answers.is_empty();
-            if self.over || (self.bag.is_over() && is_quiet) {
+            if self.over || (self.bag.is_over() && is_quiet && self.sessions.is_empty()) {
                 self.write_list()?;
                 return Ok(Kept::Over(self.bag.counts()));
             }
+            self.sessions.tell(&self.bag);
             self.leases.want(self.bag.wanted(), || self.bag.avoided());
             self.show()?;
             let first = match self.due() {
@@ -301,13 +327,17 @@ impl Keeper {
     fn take(&mut self, event: Event) -> Result<Option<Kept>> {
         match event {
             Event::Ended { attempt, finished } => {
-                if self.calls.remove(&attempt).is_some() {
-                    self.ended(attempt, Outcome::of(finished.result))?;
+                if let Some((_, since)) = self.calls.remove(&attempt) {
+                    let outcome = match self.bag.settings().program.is_some() {
+                        true => Outcome::of_operation(finished.result, since.elapsed()),
+                        false => Outcome::of(finished.result),
+                    };
+                    self.ended(attempt, outcome)?;
                 }
             }
             Event::Leases => {
-                let leases = self.pool.leases();
-                for change in self.leases.changes(&leases) {
+                let (leases, notes) = (self.pool.leases(), self.pool.notes());
+                for change in self.leases.changes(&leases, &notes) {
                     self.tell(match change {
                         Change::Leaves(worker) => Input::WorkerLeaves(worker),
                         Change::Down(worker) => Input::WorkerDown(worker),
@@ -316,6 +346,10 @@ impl Keeper {
             }
             Event::Granted(granted) => self.granted(granted)?,
             Event::Short { needs, why } => self.short(&needs, why),
+            Event::Nowhere(why) => {
+                self.leases.nowhere();
+                self.tell(Input::Nowhere(why))?;
+            }
             Event::PoolLost(error) => {
                 return Err(error).with_context(|| {
                     format!("the bag stays as it is; `mutirao bag resume {}` goes on with it", self.place.id)
@@ -324,6 +358,7 @@ impl Keeper {
             Event::Order(asked) => self.obey(asked)?,
             Event::Said { from, bytes } => self.hear(from, &bytes)?,
             Event::NodeLost(why) => bail!("its node went away: {why}"),
+            Event::Program(said) => self.said(said)?,
             Event::Stop => return Ok(Some(Kept::Stopped)),
         }
         Ok(None)
@@ -521,7 +556,7 @@ impl Keeper {
                 }
                 Output::Start { attempt, worker, .. } => self.start(attempt, worker),
                 Output::Kill { attempt } => {
-                    if let Some(call) = self.calls.get(&attempt) {
+                    if let Some((call, _)) = self.calls.get(&attempt) {
                         call.cancel();
                     }
                 }
@@ -557,7 +592,9 @@ impl Keeper {
             // Without a keeper nobody wants to know.
             let _ = sender.send(Event::Ended { attempt, finished });
         }));
-        let limit = view.template.limit_ms.map(|ms| Duration::from_millis(ms) + LIMIT_MARGIN);
+        // A command's runner keeps the limit itself; the end of its worker is for one that does not.
+        let margin = if self.bag.settings().program.is_some() { Duration::ZERO } else { LIMIT_MARGIN };
+        let limit = view.template.limit_ms.map(|ms| Duration::from_millis(ms) + margin);
         let options =
             CallOptions { limit, deliver, only: Some(LeaseKey(worker as u32)), ..CallOptions::default() };
         let fetch = |path: &Path| match &self.log {
@@ -568,12 +605,16 @@ impl Keeper {
                 None => bail!("input {} did not come along when the bag was submitted", path.display()),
             },
         };
-        let argument = work::command(self.place.id, self.bag.settings(), &view, attempt, &fetch);
-        let outcome = match argument {
+        let call = match work::operation(&view) {
+            Some((name, argument)) => self.operation_named(name).map(|operation| (operation, argument)),
+            None => work::command(self.place.id, self.bag.settings(), &view, attempt, &fetch)
+                .map(|argument| (self.operation, argument)),
+        };
+        let outcome = match call {
             Err(error) => Outcome::not_started(format!("{error:#}")),
-            Ok(argument) => match self.pool.submit(self.operation, argument, options) {
+            Ok((operation, argument)) => match self.pool.submit(operation, argument, options) {
                 Ok(call) => {
-                    self.calls.insert(attempt, call);
+                    self.calls.insert(attempt, (call, Instant::now()));
                     return;
                 }
                 // No other lease would take it either.
@@ -709,6 +750,17 @@ impl Keeper {
             let watcher = control::Watcher::new(stream.try_clone().context("cannot tell anybody anything")?);
             self.watchers.push(watcher);
             return self.show();
+        }
+        if let (Order::Session, Back::Stream(stream)) = (&asked.order, &asked.back) {
+            let stream = stream.try_clone().context("cannot serve a program")?;
+            return self.open_session(stream, false);
+        }
+        if let Order::Add(_) = asked.order
+            && !self.sessions.is_empty()
+        {
+            // It numbers what it pushes.
+            self.say(asked.back, &Err(anyhow::anyhow!("a program has the bag open, which alone adds tasks")));
+            return Ok(());
         }
         match control::inputs(&self.bag, &asked.order) {
             Ok(inputs) => {

@@ -2,6 +2,8 @@
 
 use super::member;
 use super::place::Place;
+use super::programs;
+use crate::args::Cli;
 use crate::list::ask;
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{Options, Pool, Private, Slots};
@@ -16,6 +18,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Input files of a bag that come along to several members, together.
 const INPUT_BYTES_MAX: u64 = 256 << 20;
+/// What a bag's program consists of, that comes along to several members: the bag begins when all of it is there.
+const PROGRAM_BYTES_MAX: u64 = 32 << 20;
+
+/// Hands a bag over to this machine's node and others; nothing where none runs.
+pub fn by_node(cli: &Cli, place: &Place) -> Result<Option<Keep>> {
+    match crate::open(cli) {
+        Ok(pool) => {
+            let keep = hand_over(place, &pool)?;
+            pool.close();
+            Ok(Some(keep))
+        }
+        Err(error) if matches!(error.downcast_ref(), Some(mutirao::Error::NoneRuns { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
 
 /// Hands a bag over to nodes, which keep it over restarts until it is over, or has them go on.
 pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
@@ -74,6 +91,11 @@ fn members(place: &Place, pool: &Pool) -> Result<Vec<NodeRef>> {
     };
     let (bag, _) = place.read()?;
     let size = |path: String| std::fs::metadata(path).map_or(0, |facts| facts.len());
+    let program = programs::files(bag.settings()).map(str::to_owned);
+    if program.map(size).sum::<u64>() > PROGRAM_BYTES_MAX {
+        let most = PROGRAM_BYTES_MAX >> 20;
+        return alone(&format!("its program has more than {most} MiB with its libraries and stays here"));
+    }
     if member::inputs(&bag).into_iter().map(size).sum::<u64>() > INPUT_BYTES_MAX {
         let most = INPUT_BYTES_MAX >> 20;
         return alone(&format!("its input files have more than {most} MiB together and stay here"));

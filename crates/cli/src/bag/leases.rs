@@ -6,7 +6,7 @@ use mutirao_bag::Settings;
 use mutirao_schedule::bag::Needs;
 use mutirao_wire::NodeId;
 use mutirao_wire::limits::NODES_NAMED_MAX;
-use mutirao_wire::node::{NodeRef, Note};
+use mutirao_wire::node::{Hindrance, NodeRef, Note};
 use mutirao_wire::query::{NodeRow, NodeState};
 use mutirao_wire::wait::Wait;
 use std::collections::BTreeMap;
@@ -17,11 +17,18 @@ use std::time::Duration;
 /// A request waits in the pool's queue for so long, and then is made anew, as things are by then.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A node on which workers could not be started so often in a row is asked for no more.
+const FAILURES_MAX: u32 = 3;
+/// Reasons told of those why workers can be started nowhere.
+const REASONS_SHOWN: usize = 3;
+
 /// What is asked for.
 pub struct Ask {
     needs: Needs,
     count: u32,
     avoid: Vec<NodeId>,
+    /// Nodes on which workers cannot be started, and why.
+    unfit: BTreeMap<String, String>,
 }
 
 /// What came of it.
@@ -39,10 +46,19 @@ pub struct Leases {
     waits: Vec<(Needs, String)>,
     /// What was last asked for in vain: others have their turn first.
     in_vain: Vec<Needs>,
+    /// Nodes on which a worker could not be started, since one last was.
+    unfit: BTreeMap<NodeId, Unfit>,
 }
 
 struct Held {
     leaving: bool,
+    lender: NodeRef,
+}
+
+struct Unfit {
+    name: String,
+    failures: u32,
+    why: String,
 }
 
 /// What has become of leases.
@@ -59,8 +75,8 @@ impl Leases {
         thread::Builder::new().name("slots".into()).spawn(move || ask(&asking, &settings, &asks, &out))?;
         let (watching, out) = (pool.clone(), events.clone());
         thread::Builder::new().name("leases".into()).spawn(move || watch(&watching, &out))?;
-        let (waits, in_vain) = (Vec::new(), Vec::new());
-        Ok(Leases { held: BTreeMap::new(), asker, asking: false, waits, in_vain })
+        let (waits, in_vain, unfit) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Ok(Leases { held: BTreeMap::new(), asker, asking: false, waits, in_vain, unfit })
     }
 
     /// Asks for what is wanted most, unless a request is under way.
@@ -75,8 +91,14 @@ impl Leases {
         }
         let fresh = wanted.into_iter().filter(|(needs, _)| !self.in_vain.contains(needs));
         if let Some((needs, count)) = fresh.max_by_key(|(_, count)| *count) {
+            let given_up = self.unfit.iter().filter(|(_, unfit)| unfit.failures >= FAILURES_MAX);
+            let (mut avoid, mut unfit) = (avoid(), BTreeMap::new());
+            for (node, known) in given_up {
+                avoid.push(*node);
+                unfit.insert(known.name.clone(), known.why.clone());
+            }
             // It has room for one, and holds none while nothing is asked.
-            self.asking = self.asker.try_send(Ask { needs, count, avoid: avoid() }).is_ok();
+            self.asking = self.asker.try_send(Ask { needs, count, avoid, unfit }).is_ok();
         }
     }
 
@@ -91,7 +113,7 @@ impl Leases {
         for key in &allocation.leases {
             // One that is gone by now is of no interest.
             let Some(lease) = leases.iter().find(|lease| lease.key == *key) else { continue };
-            self.held.insert(*key, Held { leaving: false });
+            self.held.insert(*key, Held { leaving: false, lender: lease.lender.clone() });
             granted.push((u64::from(key.0), lease.lender.clone()));
         }
         granted
@@ -124,13 +146,29 @@ impl Leases {
         &self.waits
     }
 
-    /// What has changed among the leases held.
-    pub fn changes(&mut self, leases: &[Lease]) -> Vec<Change> {
+    /// Workers can be started nowhere, which was told; they are tried anew for what comes after.
+    pub fn nowhere(&mut self) {
+        self.asking = false;
+        self.unfit.clear();
+    }
+
+    /// What has changed among the leases held; `notes` say of nodes that workers cannot be started there.
+    pub fn changes(&mut self, leases: &[Lease], notes: &[Note]) -> Vec<Change> {
         let mut changes = Vec::new();
         self.held.retain(|key, held| {
             let lease = leases.iter().find(|lease| lease.key == *key);
             let leaving = lease.is_some_and(|lease| lease.state == LeaseState::Leaving);
+            if lease.is_some_and(|lease| lease.state == LeaseState::Ready) {
+                self.unfit.remove(&held.lender.id);
+            }
             if lease.is_none() {
+                if let Some(why) = notes.iter().find_map(|note| unfit_for(note, &held.lender.name)) {
+                    let (name, failures) = (held.lender.name.clone(), 0);
+                    let fresh = || Unfit { name, failures, why: String::new() };
+                    let unfit = self.unfit.entry(held.lender.id).or_insert_with(fresh);
+                    unfit.failures += 1;
+                    why.clone_into(&mut unfit.why);
+                }
                 changes.push(Change::Down(key.0.into()));
             } else if leaving && !std::mem::replace(&mut held.leaving, leaving) {
                 changes.push(Change::Leaves(key.0.into()));
@@ -141,9 +179,46 @@ impl Leases {
     }
 }
 
+/// Why workers cannot be started on the node, if the note says so.
+fn unfit_for<'a>(note: &'a Note, node: &str) -> Option<&'a str> {
+    match &note.hindrance {
+        Hindrance::Unfit(why) if note.node == node => Some(why),
+        _ => None,
+    }
+}
+
+/// Why workers can be started nowhere, if all nodes that might lend are known to be unfit.
+fn why_nowhere(
+    pool: &Pool,
+    settings: &Settings,
+    unfit: &BTreeMap<String, String>,
+    notes: &[Note],
+) -> Option<String> {
+    let why_unfit = |node: &str| {
+        let said = notes.iter().find_map(|note| unfit_for(note, node));
+        unfit.get(node).map(String::as_str).or(said)
+    };
+    if unfit.is_empty() && !notes.iter().any(|note| matches!(note.hindrance, Hindrance::Unfit(_))) {
+        return None;
+    }
+    let might_lend = |row: &NodeRow| {
+        let named = settings.nodes.is_empty() || settings.nodes.contains(&row.node.name);
+        let labelled = settings.labels.iter().all(|label| row.labels.contains(label));
+        row.state == NodeState::Up && row.slots_total > row.slots_reclaimed && named && labelled
+    };
+    let rows = pool.nodes().ok()?;
+    let reasons = rows.iter().filter(|row| might_lend(row)).map(|row| {
+        let name = &row.node.name;
+        Some(format!("on `{name}`: {}", why_unfit(name)?))
+    });
+    let reasons: Vec<String> = reasons.collect::<Option<_>>()?;
+    let shown = reasons.iter().take(REASONS_SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    (!reasons.is_empty()).then(|| format!("workers can be started nowhere; {shown}"))
+}
+
 /// Asks for slots: what is free at once, and else in the pool's queue.
 fn ask(pool: &Pool, settings: &Settings, asks: &Receiver<Ask>, out: &Sender<Event>) {
-    while let Ok(Ask { needs, count, mut avoid }) = asks.recv() {
+    while let Ok(Ask { needs, count, mut avoid, unfit }) = asks.recv() {
         let mut request = Request::slots(count).cores(needs.slots).memory_mib(needs.memory_mib);
         request.labels = settings.labels.clone();
         request.among = settings.nodes.clone();
@@ -157,6 +232,12 @@ fn ask(pool: &Pool, settings: &Settings, asks: &Receiver<Ask>, out: &Sender<Even
         if let Ok(allocation) = &result
             && allocation.leases.is_empty()
         {
+            if let Some(why) = why_nowhere(pool, settings, &unfit, &allocation.notes) {
+                if out.send(Event::Nowhere(why)).is_err() {
+                    return;
+                }
+                continue;
+            }
             let event = Event::Short { needs: needs.clone(), why: why_none(pool, &allocation.notes) };
             if out.send(event).is_err() {
                 return;

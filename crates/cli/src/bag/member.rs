@@ -5,6 +5,8 @@ use super::keeper::{self, Event, Kept};
 use super::link::Link;
 use super::outputs;
 use super::place::Place;
+use super::programs;
+use super::session;
 use super::shared::{Heard, Shared};
 use super::work::output_paths;
 use anyhow::{Context, Result, bail};
@@ -211,7 +213,9 @@ impl Follower {
             | Event::Leases
             | Event::Granted(_)
             | Event::Short { .. }
-            | Event::PoolLost(_) => {}
+            | Event::Nowhere(_)
+            | Event::PoolLost(_)
+            | Event::Program(_) => {}
         }
         Ok(None)
     }
@@ -220,6 +224,17 @@ impl Follower {
     fn pass_orders_on(&mut self) {
         if let Some(leader) = self.shared.leader() {
             for (asked, since) in std::mem::take(&mut self.waiting) {
+                if let (Order::Session, Back::Stream(stream)) = (&asked.order, &asked.back) {
+                    let (bag, keeper) = (self.place.id, self.shared.name_of(leader));
+                    session::refuse(
+                        stream,
+                        &anyhow::anyhow!(
+                            "bag {bag} is kept by `{keeper}` now, where programs cannot open it; \
+                             `mutirao bag wait {bag}` tells when it is over, and then it can be opened here"
+                        ),
+                    );
+                    continue;
+                }
                 let Ok(order) = serde_json::to_vec(&asked.order) else { continue };
                 self.next_order += 1;
                 self.shared.pass_on(leader, self.next_order, &order);
@@ -230,6 +245,10 @@ impl Follower {
         let none =
             || Err(anyhow::anyhow!("no keeper has answered; look with `mutirao bag show` and try again"));
         for (asked, _) in self.waiting.extract_if(.., |(_, since)| late(since)) {
+            if let (Order::Session, Back::Stream(stream), Err(error)) = (&asked.order, &asked.back, none()) {
+                session::refuse(stream, &error);
+                continue;
+            }
             asked.back.say(&mut self.shared, &control::answer_line(&none()));
         }
         for (_, (back, _)) in self.passed.extract_if(.., |_, (_, since)| late(since)) {
@@ -267,6 +286,7 @@ pub fn settle(
 /// Paths of all files that the tasks of a bag need and no task of it makes.
 pub fn inputs(bag: &Bag) -> BTreeSet<String> {
     let (mut needed, mut made) = (BTreeSet::new(), BTreeSet::new());
+    needed.extend(programs::files(bag.settings()).map(str::to_owned));
     let path = |name: &str| Path::new(&bag.settings().directory).join(name).to_string_lossy().into_owned();
     for task in bag.tasks() {
         needed.extend(task.template.inputs.iter().map(|file| path(&file.here.fill(&task.named))));

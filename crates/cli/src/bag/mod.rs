@@ -11,12 +11,15 @@ mod link;
 mod member;
 mod outputs;
 mod place;
+mod programs;
+mod session;
 mod shared;
 mod show;
 mod work;
 
 pub use ipar::{IparArgs, ReportArgs};
 pub use leases::why_none;
+pub use programs::{SessionArgs, session};
 pub use work::operations;
 
 use crate::args::{Cli, Output as Form};
@@ -29,6 +32,7 @@ use mutirao_wire::BagId;
 use place::Place;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// What to do with bags.
 #[derive(Debug, Subcommand)]
@@ -232,7 +236,15 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
 }
 
 /// A keeper that was started in the background.
-pub fn keeper(bag: &str, node: Option<String>, tells_ready: bool) -> Result<u8> {
+pub fn keeper(bag: &str, node: Option<String>, tells_ready: bool, session: Option<bool>) -> Result<u8> {
+    let kept = keep(bag, node, Manner { tells_ready, session, ..Manner::default() });
+    if let (Err(error), Some(_)) = (&kept, session) {
+        programs::fail(error);
+    }
+    kept
+}
+
+fn keep(bag: &str, node: Option<String>, manner: Manner) -> Result<u8> {
     let found = match (bag.parse::<BagId>(), &node) {
         (Ok(id), Some(node)) => kept::taken_up(id, node)?,
         _ => Some((Place::find(bag)?, None)),
@@ -240,10 +252,15 @@ pub fn keeper(bag: &str, node: Option<String>, tells_ready: bool) -> Result<u8> 
     // One that was removed is over.
     let Some((place, members)) = found else { return Ok(0) };
     // Another may keep it still, whose node was restarted.
-    let Some(_turn) = place.wait_turn()? else { return Ok(0) };
+    let Some(_turn) = place.wait_turn()? else {
+        if manner.session.is_some() {
+            bail!("bag {} was removed", place.id);
+        }
+        return Ok(0);
+    };
     let kept = match (members, node) {
         (Some((keep, me)), Some(node)) => member::keep(place, keep, me, &node)?,
-        (_, node) => keeper::keep(place, node, Manner { tells_ready, ..Manner::default() })?,
+        (_, node) => keeper::keep(place, node, manner)?,
     };
     Ok(match kept {
         Kept::Over(_) => 0,
@@ -263,6 +280,7 @@ fn read(args: &FileArgs) -> Result<Draft> {
         std::fs::read(directory.join(name)).map_err(|error| format!("`{name}` cannot be read: {error}"))
     };
     let mut draft = mutirao_bag::read(&text, settings, &load).with_context(|| name.to_string())?;
+    programs::check(&mut draft, &directory).with_context(|| name.to_string())?;
     if let Some((task, input)) = draft.missing_input(|path| directory.join(path).exists()) {
         eprintln!(
             "mutirao: task {task} wants `{input}`, which is not there, and no other task is to bring it"
@@ -336,35 +354,31 @@ fn submit(cli: &Cli, draft: Draft, form: Form) -> Result<u8> {
 
 /// Has a bag kept in the background: by this machine's node, or, where none runs, by a process of its own.
 fn background(cli: &Cli, place: &Place) -> Result<()> {
-    match crate::open(cli) {
-        Ok(pool) => {
-            let keep = kept::hand_over(place, &pool)?;
-            pool.close();
-            eprintln!("mutirao: {}", show::keepers_text(Some(&keep)));
-            kept::wait_for(place)
-        }
-        Err(error) if matches!(error.downcast_ref(), Some(mutirao::Error::NoneRuns { .. })) => {
-            eprintln!("mutirao: {}", show::keepers_text(None));
-            detach(place, cli.node.as_deref())
-        }
-        Err(error) => Err(error),
+    let keep = kept::by_node(cli, place)?;
+    eprintln!("mutirao: {}", show::keepers_text(keep.as_ref()));
+    match keep {
+        Some(_) => kept::wait_for(place),
+        None => detach(place, cli.node.as_deref()),
     }
 }
 
-/// Starts a keeper that outlives this process and its terminal.
-fn detach(place: &Place, node: Option<&str>) -> Result<()> {
+/// A keeper that outlives this process and its terminal, to be started.
+fn keeper_command(place: &Place, node: Option<&str>) -> Result<Command> {
     use std::os::unix::process::CommandExt;
-    use std::process::{Command, Stdio};
-    // Whoever has the node up has it up for as long as the bag runs; a private node would end with the keeper.
     let log = std::fs::OpenOptions::new().create(true).append(true).open(place.log());
     let log = log.with_context(|| format!("cannot write {}", place.log().display()))?;
     let binary = std::env::current_exe().context("this program cannot be found")?;
     let mut command = Command::new(binary);
-    command.args(node.map(|node| format!("--node={node}"))).args(["keeper", "--tells-ready"]);
-    command.arg(place.id.to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    // A session's end is no longer its end.
-    command.process_group(0);
+    command.args(node.map(|node| format!("--node={node}"))).arg("keeper").arg(place.id.to_string());
+    // The end of a session or an interrupt from the terminal is no longer its end.
+    command.stderr(log).process_group(0);
+    Ok(command)
+}
+
+/// Starts a keeper in the background, and waits until it hears orders.
+fn detach(place: &Place, node: Option<&str>) -> Result<()> {
+    let mut command = keeper_command(place, node)?;
+    command.arg("--tells-ready").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start the keeper")?;
     let mut ready = [0];
     let said = child.stdout.take().map(|mut said| said.read(&mut ready)).transpose();

@@ -63,7 +63,7 @@ impl Place {
     }
 
     /// Puts a new bag in its place: all of it, or nothing that counts.
-    pub fn submit(draft: Draft) -> Result<Place> {
+    pub fn submit(mut draft: Draft) -> Result<Place> {
         let directory = all()?;
         let failed = || format!("cannot make {}", directory.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(failed)?;
@@ -77,6 +77,9 @@ impl Place {
                 Err(error) => return Err(error).with_context(failed),
             }
         };
+        if let Some(program) = &mut draft.settings.program {
+            super::programs::keep_copies(program, &place.directory)?;
+        }
         let (mut journal, _) = Journal::open(&place.journal(), |_| Ok::<(), mutirao_store::Error>(()))?;
         for record in draft.into_records(now_ms()) {
             journal.append(&record.encode());
@@ -192,6 +195,11 @@ impl Place {
         if !unfinished && !bag.is_over() && (!self.is_shared()? || !self.read()?.0.is_over()) {
             bail!("bag {0} is not over; `mutirao bag rm {0} --unfinished` removes it all the same", self.id);
         }
+        self.remove_all()
+    }
+
+    /// Removes the bag, whatever it is doing.
+    pub fn remove_all(&self) -> Result<()> {
         let failed = || format!("cannot remove {}", self.directory.display());
         // All at once: whoever is about to begin with it finds all of it, or nothing.
         let gone = self.directory.with_file_name(format!("{}.removed", self.id));

@@ -191,6 +191,11 @@ impl Shared {
         }
     }
 
+    /// The name of a member's node.
+    pub fn name_of(&self, member: usize) -> &str {
+        &self.keep.members[member].name
+    }
+
     /// Gives the lead to the member where the bag was submitted.
     pub fn hand_to_origin(&mut self) {
         self.member.hand_to(1);

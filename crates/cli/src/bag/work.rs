@@ -102,6 +102,7 @@ pub fn command(
             words.extend([MANAGER.to_vec(), method.word().into(), id.into_bytes(), text.into()]);
             Command::words(words)
         }
+        Work::Operation { .. } => bail!("it is no command"),
     };
     let mut set = |name: &str, value: String| command.environment.push((name.into(), value.into_bytes()));
     for (name, value) in &template.environment {
@@ -135,6 +136,15 @@ pub fn command(
         });
     }
     Ok(command.encode())
+}
+
+/// The operation that a task calls, and its argument.
+pub fn operation<'a>(task: &TaskView<'a>) -> Option<(&'a str, Vec<u8>)> {
+    let Work::Operation { name, argument, as_bytes } = &task.template.work else { return None };
+    let text = argument.fill(&task.named);
+    let argument =
+        if *as_bytes { text.chars().map(|letter| letter as u8).collect() } else { text.into_bytes() };
+    Some((name, argument))
 }
 
 /// Puts the task's input files into its command.
@@ -192,12 +202,22 @@ impl Outcome {
         Outcome::bare(End::NotBegun(why))
     }
 
+    /// The result of a call of the bag's program, which took so long.
+    pub fn of_operation(result: CallResult, wall: std::time::Duration) -> Outcome {
+        let mut outcome = match result {
+            Ok(bytes) => Outcome { stdout: bytes, ..Outcome::bare(End::Done) },
+            Err(error) => Outcome::bare(end_of(error)),
+        };
+        outcome.cost.wall_ms = wall.as_millis() as u64;
+        outcome
+    }
+
     /// Reads the result of a call.
     pub fn of(result: CallResult) -> Outcome {
         match result {
             Ok(bytes) => match Ended::decode(&bytes) {
                 Ok(ended) => Outcome::ended(ended),
-                Err(error) => Outcome::bare(End::Operation(error.to_string())),
+                Err(error) => Outcome::bare(End::Operation(1, error.to_string())),
             },
             Err(error) => Outcome::bare(end_of(error)),
         }
@@ -258,7 +278,8 @@ fn end_of(error: CallError) -> End {
             End::NodeLost(cause.to_owned())
         }
         CallErrorKind::NoSlots | CallErrorKind::PoolClosed => End::NotBegun(error.text),
-        _ => End::Operation(error.text),
+        CallErrorKind::Operation(code) => End::Operation(code, error.text),
+        _ => End::Operation(1, error.text),
     }
 }
 

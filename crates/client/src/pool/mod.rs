@@ -21,10 +21,12 @@ mod tree;
 pub(crate) use inbox::Inbox;
 
 pub use call::{Call, CallError, CallErrorKind, CallOptions, CallResult, Deliver, Finished};
+pub(crate) use offer::own_library;
 pub use options::{
     Allocation, ForeignProgram, Lease, LeaseKey, LeaseState, Options, Private, Request, Slots, note_text,
 };
 pub use pipes::PipeEnd;
+pub(crate) use private::program as mutirao_program;
 
 use self::core::{Core, Dead, Pending};
 use self::drive::Shared;

@@ -67,7 +67,7 @@ impl Offer {
 
 /// The file of this library, if it is one of its own that other machines may lack; under the name by which the
 /// dynamic linker found it here, and will look for it there.
-fn own_library() -> Option<PathBuf> {
+pub(crate) fn own_library() -> Option<PathBuf> {
     let loaded = sys::own_object()?;
     let object = loaded.canonicalize().ok()?;
     let program = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());

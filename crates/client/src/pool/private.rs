@@ -41,7 +41,7 @@ pub(super) fn start(looked: &str, slots: Option<u16>) -> Result<(OwnedFd, Privat
 
 /// MUTIRAO_BIN, else beside this library or program (or in `bin` next to that directory, or one above as cargo
 /// lays out tests and examples), else in PATH.
-fn program() -> Option<PathBuf> {
+pub(crate) fn program() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("MUTIRAO_BIN").filter(|name| !name.is_empty()) {
         return Some(named.into());
     }

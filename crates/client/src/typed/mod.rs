@@ -10,6 +10,8 @@ mod registry;
 pub use function::Function;
 pub use map::{InOrder, Map};
 pub use pool::{Call, Pool};
+pub(crate) use pool::{decode as decode_result, encode as encode_argument};
+pub(crate) use registry::index_of;
 pub use registry::init;
 
 /// For the code that the attribute writes. Not an interface.

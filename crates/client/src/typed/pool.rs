@@ -183,14 +183,14 @@ impl<R: DeserializeOwned> Future for Call<R> {
 }
 
 /// Encodes the argument of function `F`.
-pub(super) fn encode<F, A: Serialize>(argument: &A) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode<F, A: Serialize>(argument: &A) -> Result<Vec<u8>, Error> {
     postcard::to_stdvec(argument).map_err(|error| Error::ArgumentEncoding {
         operation: type_name::<F>().to_owned(),
         reason: error.to_string(),
     })
 }
 
-pub(super) fn decode<R: DeserializeOwned>(result: raw::CallResult) -> Result<R, Error> {
+pub(crate) fn decode<R: DeserializeOwned>(result: raw::CallResult) -> Result<R, Error> {
     let bytes = result?;
     match postcard::take_from_bytes(&bytes) {
         Ok((value, [])) => Ok(value),

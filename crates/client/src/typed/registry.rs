@@ -61,7 +61,7 @@ fn try_init() -> Result<(), Error> {
 }
 
 /// The index of a function in the table.
-pub(super) fn index_of<F: 'static>(_: &F) -> Result<u32, Error> {
+pub(crate) fn index_of<F: 'static>(_: &F) -> Result<u32, Error> {
     let index = INDEX.get().ok_or(Error::NotInitialised)?;
     let place = index.get(&TypeId::of::<F>()).copied();
     place.ok_or_else(|| Error::UnknownOperation(type_name::<F>().to_owned()))
