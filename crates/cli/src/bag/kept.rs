@@ -161,9 +161,12 @@ fn until_begun(place: &Place, is_so: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
+/// Where a bag is, and which of its members a process is, where there are several.
+pub type TakenUp = (Place, Option<(Keep, usize)>);
+
 /// The bag that a process was started for by its node, and which of several members it is. `None` if it was removed
 /// where it was submitted.
-pub fn taken_up(id: BagId, node: &str) -> Result<Option<(Place, Option<(Keep, usize)>)>> {
+pub fn taken_up(id: BagId, node: &str) -> Result<Option<TakenUp>> {
     let (own, keep) = mutirao_node::kept_bag(crate::membership::home()?.path(), node, id)?;
     let me = keep.members.iter().position(|member| member.name == node);
     let me = me.with_context(|| format!("{} is of a bag without a member `{node}`", own.display()))?;
