@@ -21,7 +21,7 @@ test: ## every test, also those that start real daemons (some minutes)
 	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --workspace --locked
 
 model: ## the attach rule, every order of events within wider bounds (minutes, some GiB)
-	$(CARGO) test --release --locked -p mutirao-tree --lib model -- --ignored --nocapture
+	$(CARGO) test --release --locked -p mutirao-tree --lib model -- --ignored
 
 test-faults: ## some 200 faults in real pools: kills, cuts, stops; seeded (MUTIRAO_FAULTS_SEED replays one)
 	$(CARGO) build --locked -p mutirao-cli -p mutirao-test-program

@@ -165,9 +165,6 @@ fn nodes_become_one_tree_within_wider_bounds() {
         (name, Scenario { timers, breaks, crashes: (0..scenario.nodes).collect(), ..scenario })
     });
     for (name, scenario) in scenarios_of_five().into_iter().chain(wider) {
-        let explored = explore(&scenario, 1_000_000);
-        let part = if explored.complete { "all there are" } else { "the nearest" };
-        println!("{} states, {part}, {} of them at rest: {name}", explored.states, explored.settled);
-        assert!(explored.settled > 0, "`{name}` never comes to rest");
+        assert!(explore(&scenario, 1_000_000).settled > 0, "`{name}` never comes to rest");
     }
 }
