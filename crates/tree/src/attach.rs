@@ -13,7 +13,7 @@ use crate::summary::Child;
 use core::time::Duration;
 use mutirao_wire::limits::DEPTH_MAX;
 use mutirao_wire::tree::{
-    Attach, AttachRefused, Attached, Climb, Detach, Lineage, Redirect, Refusal, Verdict,
+    Attach, AttachRefused, Attached, Climb, Detach, Lineage, Redirect, Refusal, Seek, Verdict,
 };
 use mutirao_wire::{Incarnation, NodeId, NodeRef, Tick};
 use std::collections::{BTreeMap, VecDeque};
@@ -404,9 +404,14 @@ impl Core {
         // Who was told to have one parent only goes back to it as soon as it can.
         wish.moving = wish.here && !wish.configured.iter().any(|node| node.id == from);
         let old = self.place.parent.replace(parent.clone());
+        let old_root = self.place.above.lineage().ancestors.pop();
+        let root = m.lineage.ancestors.last().cloned();
         self.learn_lineage(m.lineage);
         self.upward.begin();
         if let Some(old) = old.filter(|old| old.id != from) {
+            if let Some(root) = root.filter(|root| old_root.is_some_and(|old| old.id != root.id)) {
+                self.send_tree(old.id, Seek { root }, out);
+            }
             self.send_tree(old.id, Detach {}, out);
             self.searches_lost(old.id, out);
             self.questions_lost(old.id, out);
@@ -415,6 +420,28 @@ impl Core {
         out.push(Output::Joined((*parent).clone()));
         self.climb_again(out);
         self.advance_wish(out);
+    }
+
+    /// One of this tree has gone to another. This node, if it is the root, seeks the other.
+    pub(crate) fn on_seek(&mut self, from: NodeId, m: Seek, out: &mut Vec<Output>) {
+        if !self.place.children.contains_key(&from) {
+            return self.not_my_neighbour(from, out);
+        }
+        if let Some(parent) = &self.place.parent {
+            return self.send_tree(parent.id, m, out);
+        }
+        let is_known = |id| id == self.me.id || self.place.children.contains_key(&id);
+        if self.leaving || is_known(m.root.id) {
+            return;
+        }
+        let wish = &mut self.place.wish;
+        wish.remembered.retain(|(node, _)| node.id != m.root.id);
+        wish.remembered.insert(0, (Arc::new(m.root), self.now));
+        wish.remembered.truncate(CANDIDATES_MAX);
+        self.place.lineage_touched = true;
+        if self.place.wish.asked.is_none() {
+            self.restart_wish(out);
+        }
     }
 
     pub(crate) fn on_lineage(&mut self, from: NodeId, lineage: Lineage, out: &mut Vec<Output>) {

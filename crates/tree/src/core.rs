@@ -310,6 +310,7 @@ impl Core {
             TreeMessage::Attached(m) => self.on_attached(from, m, out),
             TreeMessage::Detach(_) => self.neighbour_lost(from, out),
             TreeMessage::Shift(m) => self.on_shift(from, m, out),
+            TreeMessage::Seek(m) => self.on_seek(from, m, out),
             TreeMessage::Lineage(m) => self.on_lineage(from, m, out),
             TreeMessage::Summary(m) => self.on_summary(from, m, out),
             TreeMessage::Search(m) => self.on_search(from, m, out),

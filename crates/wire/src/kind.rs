@@ -39,6 +39,7 @@ pub enum Kind {
     Answer = 0x010e,
     Summon = 0x010f,
     Shift = 0x0110,
+    Seek = 0x0111,
 
     Present = 0x0120,
     Turned = 0x0121,

@@ -103,6 +103,14 @@ pub struct Shift {
     pub turn: u32,
 }
 
+/// Child to parent, and on to the root: a node of yours has gone below another root, which you are to seek, so that two
+/// trees become one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seek {
+    /// The other root.
+    pub root: NodeRef,
+}
+
 /// Parent to child: who is above, and who takes over should the root be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Lineage {
@@ -279,7 +287,7 @@ pub struct Answer {
 messages! {
     /// Every message of the tree.
     TreeMessage {
-        Attach, Redirect, AttachRefused, Climb, Verdict, Attached, Detach, Shift, Lineage, Summary,
+        Attach, Redirect, AttachRefused, Climb, Verdict, Attached, Detach, Shift, Seek, Lineage, Summary,
         Search, SearchReply, SearchCancel, Ask, Answer,
         Present, Turned, Withdraw, Reserve, Unreserve, Gathered,
         CharterVersion, CharterDocument,

@@ -116,6 +116,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Attached { nonce: 1, lineage: lineage.clone() },
         Detach {},
         Shift { to: node(2), levels: 2, turn: 1 },
+        Seek { root: node(2) },
         lineage,
         Summary { nodes: 2, slots_total: 8, slots_free: 300, archs: vec![Arch::X86_64],
             resources: vec![ResourceSum { name: "gpu".into(), total: 4, free: 3, largest: 2, largest_free: 1 }],
