@@ -357,3 +357,34 @@ fn whoever_waits_for_a_process_that_left_without_a_word_is_told() {
         until_nothing_is_left(&lab, 4);
     }
 }
+
+#[test]
+fn a_further_data_connection_takes_the_place_of_one_that_is_not_used() {
+    let lab = Lab::new();
+    let place = lab.home().join("nodes/n1");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("node.toml"), "max_data_connections = 1\n").unwrap();
+    lab.up_local(3, 1, &[]);
+    script(&lab, "once", "echo there");
+    script(&lab, "stay", "exec sleep 600");
+    let file = |program: &str, node: &str| {
+        let text = format!("[program.{program}]\nexecutable = \"{program}\"\nstations = [\"{node}\"]\n");
+        lab.file(&format!("{program}-{node}.toml"), text).to_str().unwrap().to_owned()
+    };
+    // Neither waits until the connection of the one before is closed for not being used.
+    for node in ["n2", "n3", "n2"] {
+        assert!(lab.run(["group", "run", &file("once", node)]).well().contains("there"));
+    }
+    let first = lab.spawn(lab.mutirao(["group", "run", "--name", "first", &file("stay", "n2")]));
+    lab.until("the first runs", || workers(&lab).iter().any(|row| row["operation"] == "group_process"));
+    let second = lab.spawn(lab.mutirao(["group", "run", &file("once", "n3")]));
+    let log = place.join("log");
+    let is_told = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("max_data_connections"));
+    lab.until("the limit is told", is_told);
+    // It is in use, and stays.
+    assert!(workers(&lab).iter().any(|row| row["node"] == "n2" && row["operation"] == "group_process"));
+    lab.run(["group", "kill", "first"]).well();
+    first.wait();
+    assert!(second.wait().well().contains("there"));
+    until_nothing_is_left(&lab, 3);
+}

@@ -105,6 +105,8 @@ pub(crate) struct Links {
     server: Arc<ServerConfig>,
     me: Me,
     max_links: usize,
+    /// Most data connections that this node dials.
+    max_data: usize,
     conns: HashMap<ConnId, LinkConn>,
     known: HashMap<NodeId, Known>,
     attempts: HashMap<u64, Attempt>,
@@ -124,6 +126,7 @@ impl Links {
         identity: Arc<Identity>,
         me: Me,
         max_links: usize,
+        max_data: usize,
     ) -> Result<Links, mutirao_trust::Refusal> {
         let server = identity.server_config(&[Role::Node], Admit::all())?;
         Ok(Links {
@@ -131,6 +134,7 @@ impl Links {
             server,
             me,
             max_links,
+            max_data,
             conns: HashMap::new(),
             known: HashMap::new(),
             attempts: HashMap::new(),
@@ -187,6 +191,36 @@ impl Links {
             return;
         }
         self.attempt(ctx, Target::Node(node.clone()), Purpose::Data, &node.addresses);
+    }
+
+    /// Whether there are as many data connections as there may be, and none to `peer`.
+    pub(crate) fn has_most_data(&self, ctx: &Context, peer: NodeId) -> bool {
+        let has_data = |peer: NodeId| ctx.peers.get(&peer).is_some_and(|peer| peer.data.is_some());
+        let is_dialled = |attempt: &&Attempt| {
+            let to_another = matches!(&attempt.target, Target::Node(node) if node.id != peer);
+            attempt.purpose == Purpose::Data && to_another
+        };
+        let open = ctx.peers.values().filter(|peer| peer.data.is_some()).count();
+        !has_data(peer) && open + self.attempts.values().filter(is_dialled).count() >= self.max_data
+    }
+
+    /// Closes the data connection that was longest not used, out of those to `unused`; whether there is one.
+    pub(crate) fn close_data(&mut self, ctx: &mut Context, unused: &[NodeId]) -> bool {
+        let data = unused.iter().filter_map(|peer| ctx.peers.get(peer)?.data);
+        let oldest = data.min_by_key(|conn| self.conns.get(conn).map(|entry| entry.heard));
+        let Some(conn) = oldest else { return false };
+        self.lost(ctx, conn, "not used, and another is needed");
+        true
+    }
+
+    /// A data connection to `node` is needed that cannot be had.
+    pub(crate) fn refuse_data(&mut self, node: &NodeRef) {
+        tracing::warn!(
+            node = node.name,
+            "no data connection: {} are in use, which is `max_data_connections` of the configuration",
+            self.max_data
+        );
+        self.events.push(LinkEvent::DataFailed(node.id));
     }
 
     /// Somebody to join may be at `place`, known under `addresses`.

@@ -174,6 +174,8 @@ pub struct Config {
     pub cache_mib: u64,
     /// Most links to other nodes at a time.
     pub max_links: usize,
+    /// Most data connections that this node dials; the one that was longest not used is closed for another.
+    pub max_data_connections: usize,
     /// The weakest confinement to lend under: `full`, `files`, `basic` or `none`. Below `files` only
     /// own plugins run in any case.
     pub confinement: Option<String>,
@@ -306,6 +308,7 @@ impl Default for Config {
             join: Vec::new(),
             cache_mib: 4096,
             max_links: 4096,
+            max_data_connections: 1024,
             confinement: None,
             worker: WorkerConfig::default(),
             files: FilesConfig::default(),

@@ -75,10 +75,21 @@ impl Daemon {
     }
 
     pub(super) fn want_data(&mut self, node: &NodeRef) {
-        match &mut self.links {
-            Some(links) => links.dial_data(&mut self.ctx, node),
-            None => self.plugins.data_down(&mut self.ctx, node.id),
+        let Some(links) = &self.links else { return self.plugins.data_down(&mut self.ctx, node.id) };
+        let must_close = links.has_most_data(&self.ctx, node.id);
+        let unused = if must_close { self.unused_data() } else { Vec::new() };
+        let Some(links) = &mut self.links else { return };
+        if must_close && !links.close_data(&mut self.ctx, &unused) {
+            links.refuse_data(node);
+        } else {
+            links.dial_data(&mut self.ctx, node);
         }
+    }
+
+    /// To whom there is a data connection that carries nothing.
+    fn unused_data(&self) -> Vec<NodeId> {
+        let open = self.ctx.peers.iter().filter(|(_, peer)| peer.data.is_some()).map(|(peer, _)| *peer);
+        open.filter(|peer| !self.uses(*peer)).collect()
     }
 
     pub(super) fn control_frame(
@@ -158,10 +169,9 @@ impl Daemon {
     pub(super) fn tidy(&mut self) {
         let Some(idle) = self.links.as_ref().map(|links| links.idle_for(self.ctx.now, IDLE)) else { return };
         let (needed, idle): (Vec<NodeId>, Vec<NodeId>) = idle.into_iter().partition(|p| self.core.needs(*p));
-        let unused = |peer: &NodeId| !self.uses(*peer) && !self.members.uses(*peer);
-        let idle: Vec<NodeId> = idle.into_iter().filter(unused).collect();
-        let open = self.ctx.peers.iter().filter(|(_, peer)| peer.data.is_some()).map(|(peer, _)| *peer);
-        let unused: HashSet<NodeId> = open.filter(|peer| !self.uses(*peer)).collect();
+        let is_idle = |peer: &NodeId| !self.uses(*peer) && !self.members.uses(*peer);
+        let idle: Vec<NodeId> = idle.into_iter().filter(is_idle).collect();
+        let unused: HashSet<NodeId> = self.unused_data().into_iter().collect();
         let Some(links) = &mut self.links else { return };
         needed.into_iter().for_each(|peer| links.needed(peer));
         idle.into_iter().for_each(|peer| links.close_link(&mut self.ctx, peer));

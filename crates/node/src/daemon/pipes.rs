@@ -178,7 +178,7 @@ impl Daemon {
             // The control link, which vouches for the connection, comes first: the machine hears of it.
             Output::Want(node) => match &mut self.links {
                 Some(links) if links.node(node.id).is_none() => links.dial(&mut self.ctx, &node),
-                Some(links) => links.dial_data(&mut self.ctx, &node),
+                Some(_) => self.want_data(&node),
                 None => self.tell_pipes(Input::DataFailed(node.id)),
             },
             Output::Bind { conn, mut bind } => {

@@ -136,7 +136,8 @@ impl Node {
                     protocol: PROTOCOL,
                     pace: Pace::default(),
                 };
-                let links = Links::new(member.identity.clone(), me, config.max_links);
+                let links =
+                    Links::new(member.identity.clone(), me, config.max_links, config.max_data_connections);
                 Some(links.map_err(|refusal| Error::Identity { name: name.as_str().into(), refusal })?)
             }
         };
