@@ -57,9 +57,11 @@ impl From<GroupError> for Error {
             | E::Encoding { .. }
             | E::NoCollectives
             | E::Collective(_) => Code::Argument,
-            E::GroupLost { .. } | E::PeerLost { .. } | E::Nonsense { .. } | E::Damaged { .. } => {
-                Code::PeerLost
-            }
+            E::GroupLost { .. }
+            | E::PeerLost { .. }
+            | E::Nonsense { .. }
+            | E::Damaged { .. }
+            | E::Unrecorded { .. } => Code::PeerLost,
             E::Mixed { .. } | E::MixedHere { .. } => Code::Mode,
             E::TooLong { .. } | E::Huge { .. } => Code::TooLarge,
             E::Ended { .. } => Code::Ended,

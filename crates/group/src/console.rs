@@ -68,6 +68,8 @@ pub enum Saying {
         /// What.
         bytes: Vec<u8>,
     },
+    /// To the master: it wrote down this of what it does with its channels.
+    Recorded(Vec<u8>),
     /// To the master: so many bytes of its input were taken; so many more may follow.
     Took(u32),
     /// To the master: it has ended, and has written nothing more.

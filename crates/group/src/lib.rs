@@ -2,7 +2,8 @@
 //!
 //! Nothing here does I/O. An [`Application`] is read from a file that says which programs run, how often, where, and
 //! what joins them; [`wiring::plan`] makes of it what each process is told ([`plan::ProcessPlan`]); [`draw`] shows it. Running, a group has
-//! a [`master::Master`], which decides what follows when a process ends, and talks to each over a [`console::Console`]; who attaches to the terminal of a process speaks to it as [`attach`] has it.
+//! a [`master::Master`], which decides what follows when a process ends, and talks to each over a [`console::Console`]; who attaches to the terminal of a process speaks to it as [`attach`] has it. What a
+//! process does can be written down as a [`record`].
 #![forbid(unsafe_code)]
 
 pub mod application;
@@ -18,6 +19,7 @@ pub mod limits;
 pub mod master;
 pub mod plan;
 mod problem;
+pub mod record;
 mod svg;
 pub mod wiring;
 

@@ -1,5 +1,6 @@
 //! What each process of a group is told: who it is, and where each of its channels leads.
 
+use crate::record::Depth;
 use mutirao_wire::frame::{FrameError, Header, put_frame};
 use mutirao_wire::kind::Kind;
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,8 @@ pub struct ProcessPlan {
     pub stored_bytes_max: u64,
     /// Whether what is stored beyond that goes to disk instead of making the sender wait.
     pub spill: bool,
-    /// Directory where what the process receives is recorded, if it is.
-    pub record: Option<String>,
+    /// Whether the process writes down what it does, over the socket that [`RECORD_ENV`] names.
+    pub record: Option<Depth>,
 }
 
 /// One channel of a process.
@@ -112,6 +113,10 @@ pub const GROUP_ENV: &str = "MUTIRAO_GROUP_FD";
 /// Variable of a process's environment: the descriptor of its machine's spin board and its seat there, parted by a
 /// colon.
 pub const SPIN_ENV: &str = "MUTIRAO_GROUP_SPIN";
+/// Variable of a process's environment: the number of a connected stream socket that takes its record.
+pub const RECORD_ENV: &str = "MUTIRAO_GROUP_RECORD_FD";
+/// Variable of a process that is to run alone: the file with the record of what it did.
+pub const REPLAY_ENV: &str = "MUTIRAO_GROUP_REPLAY";
 
 /// Largest body of a frame on that socket, bytes: a plan names every peer.
 pub const PLAN_BYTES_MAX: usize = 16 * 1024 * 1024;

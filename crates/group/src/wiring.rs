@@ -2,6 +2,7 @@
 
 use crate::application::{Application, Channel, End};
 use crate::plan::{Edge, GroupId, Peer, PortPlan, ProcessPlan, Shape, Step};
+use crate::record::Depth;
 
 /// The pipe between the master and a process, in one of its lives.
 pub fn console_pipe(rank: u32, life: u32) -> u64 {
@@ -25,7 +26,7 @@ pub fn plan(
     application: &Application,
     group: GroupId,
     name: &str,
-    record: Option<&str>,
+    record: Option<Depth>,
     turn: u32,
 ) -> (Vec<ProcessPlan>, Vec<PipePlan>) {
     let size = application.processes.len() as u32;
@@ -47,7 +48,7 @@ pub fn plan(
             collectives: Vec::new(),
             stored_bytes_max: application.settings.stored_bytes_max,
             spill: application.settings.spill,
-            record: record.map(str::to_owned),
+            record,
         })
         .collect();
     let mut pipes = Pipes { first: u64::from(turn & 0x7f_ffff) << 40, list: Vec::new() };

@@ -60,6 +60,11 @@ impl Luggage {
         Ok(())
     }
 
+    /// Where they are here, by the names under which they travel.
+    pub fn files(&self) -> &BTreeMap<String, PathBuf> {
+        &self.files
+    }
+
     /// Where they are here.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.files.values().cloned().collect()

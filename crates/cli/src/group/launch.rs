@@ -9,6 +9,7 @@ use super::pipe::Pipe;
 use super::places::{self, Terms};
 use super::print::{Begun, Printer};
 use super::process::{NOT_STARTED, Start, write_all};
+use super::record::Records;
 use super::report::Row;
 use super::signals::Signals;
 use super::stdin::Feed;
@@ -19,6 +20,7 @@ use mutirao::raw::{
 use mutirao_group::console::{Console, INPUT_BYTES_MAX, Report, Saying};
 use mutirao_group::master::{End, Input, Master, Outcome, Output};
 use mutirao_group::plan::{GroupId, ProcessPlan};
+use mutirao_group::record::Origin;
 use mutirao_group::wiring::PipePlan;
 use mutirao_group::{Application, wiring};
 use mutirao_wire::Tick;
@@ -43,6 +45,7 @@ pub struct Launch<'a> {
     terms: Terms,
     printer: Printer,
     feed: Option<Feed>,
+    records: Option<Records>,
     guests: Guests,
     signals: Signals,
     /// Index of the operation that runs a process.
@@ -122,6 +125,7 @@ impl<'a> Launch<'a> {
             terms,
             printer,
             feed,
+            records: None,
             guests: Guests::listen(pool.app())?,
             signals: Signals::listen()?,
             operation: pool.operation(super::process::NAME)?,
@@ -138,6 +142,16 @@ impl<'a> Launch<'a> {
             began: Instant::now(),
             outcome: None,
         })
+    }
+
+    /// What its processes do is written down.
+    pub fn record(&mut self, records: Records) {
+        self.records = Some(records);
+    }
+
+    /// The records, which are whole when the group has ended.
+    pub fn take_records(&mut self) -> Option<Records> {
+        self.records.take()
     }
 
     /// Runs it to its end.
@@ -209,7 +223,8 @@ impl<'a> Launch<'a> {
         }
         self.unjoined = None;
         let group = GroupId(self.pool.app().0);
-        let (plans, pipes) = wiring::plan(self.application, group, self.name, None, self.turn);
+        let depth = self.records.as_ref().map(Records::depth);
+        let (plans, pipes) = wiring::plan(self.application, group, self.name, depth, self.turn);
         self.turn += 1;
         self.plans = plans;
         for pipe in pipes {
@@ -270,6 +285,19 @@ impl<'a> Launch<'a> {
         if process.terminal && !environment.iter().any(|(name, _)| name == TERM) {
             let kind = std::env::var(TERM).unwrap_or_else(|_| TERM_DEFAULT.into());
             environment.push((TERM.into(), kind));
+        }
+        if let Some(records) = &mut self.records {
+            let origin = Origin {
+                life,
+                node: seat.node.clone(),
+                executable: process.executable.clone(),
+                hash: String::new(),
+                arguments: process.arguments.clone(),
+                environment: environment.clone(),
+                directory: process.directory.clone(),
+                files: process.files.clone(),
+            };
+            records.begin(&self.plans[rank as usize], origin);
         }
         let names = process.files.iter().map(|file| super::bring::name_of(file.as_ref()));
         let start = Start {
@@ -401,6 +429,9 @@ impl<'a> Launch<'a> {
             match saying {
                 Saying::Runs { .. } => self.tell(Input::Runs { rank, life }),
                 Saying::Wrote { stream, bytes } => self.show(rank, &name, stream, &bytes)?,
+                Saying::Recorded(bytes) => {
+                    self.records.iter_mut().for_each(|records| records.take(rank, &bytes));
+                }
                 Saying::Took(bytes) => {
                     let credit = &mut self.seats[rank as usize].credit_bytes;
                     *credit = credit.saturating_add(bytes).min(INPUT_BYTES_MAX);
@@ -460,6 +491,9 @@ impl<'a> Launch<'a> {
         let rank = feed.rank();
         let seat = &mut self.seats[rank as usize];
         if let Some(saying) = feed.next(&seat.console)? {
+            if let (Some(records), Saying::Input(bytes)) = (&mut self.records, &saying) {
+                records.input(rank, bytes);
+            }
             seat.console.say(saying);
             self.talk(rank)?;
         }

@@ -12,12 +12,15 @@ mod pipe;
 mod places;
 mod print;
 mod process;
+mod record;
+mod replay;
 mod report;
 mod row;
 mod run;
 mod signals;
 mod stdin;
 mod terminal;
+mod trace;
 
 use crate::args::Cli;
 use anyhow::Result;
@@ -54,6 +57,8 @@ pub enum GroupCommand {
     Check(check::CheckArgs),
     /// Run a group, and show what its processes write
     Run(run::RunArgs),
+    /// Run one process of a recorded group again, alone
+    Replay(replay::ReplayArgs),
     /// List the groups that run in the pool
     Ls(list::ListArgs),
     /// List the processes of a group, also of one that is over
@@ -71,6 +76,7 @@ pub fn run(cli: &Cli, command: &GroupCommand) -> Result<u8> {
     match command {
         GroupCommand::Check(args) => return check::run(args, cli.output),
         GroupCommand::Run(args) => return run::run(cli, args),
+        GroupCommand::Replay(args) => return replay::run(args),
         GroupCommand::Attach(args) => return attach::run(&crate::open(cli)?, args),
         GroupCommand::Ls(args) => list::list(&crate::open(cli)?, args, cli.output)?,
         GroupCommand::Show(args) => list::show(&crate::open(cli)?, args, cli.output)?,

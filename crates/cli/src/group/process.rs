@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use mutirao::raw::{Failure, Line, LineEvent, OperationEntry, PipeEvent, Terminal};
 use mutirao_group::console::{Console, PIECE_BYTES_MAX, Report, Saying, Stream, TEXT_BYTES_MAX};
 use mutirao_group::master::End;
-use mutirao_group::plan::{GROUP_ENV, ProcessPlan, SPIN_ENV};
+use mutirao_group::plan::{GROUP_ENV, ProcessPlan, RECORD_ENV, SPIN_ENV};
 use mutirao_runner::{Ended, How, Live};
 use mutirao_wire::frame::HEADER_BYTES;
 use mutirao_wire::kind::Kind;
@@ -82,6 +82,8 @@ struct Running {
     stdin: Option<File>,
     stdout: Option<File>,
     stderr: Option<File>,
+    /// What it writes down of what it does.
+    record: Option<File>,
     input: VecDeque<u8>,
     input_ends: bool,
     ended: Option<Ended>,
@@ -108,6 +110,12 @@ impl Running {
             fcntl_setfd(board, FdFlags::empty()).context("cannot hand the spin board on")?;
             command.env(SPIN_ENV, format!("{}:{number}", board.as_raw_fd()));
         }
+        let record = start.plan.record.map(|_| UnixStream::pair()).transpose();
+        let record = record.context("cannot make the socket of a record")?;
+        if let Some((_, its)) = &record {
+            fcntl_setfd(its, FdFlags::empty()).context("cannot hand a socket on")?;
+            command.env(RECORD_ENV, its.as_raw_fd().to_string());
+        }
         let mut early = VecDeque::new();
         let terminal = if start.terminal {
             let Terminal { driver, user } = terminal::take(&line, &mut early)?;
@@ -128,6 +136,7 @@ impl Running {
             _ => format!("`{}` cannot be executed", start.executable),
         })?;
         drop((its, seat));
+        let record = record.map(|(mine, _)| OwnedFd::from(mine));
         // With it goes this process's own use of the terminal.
         drop(command);
         let (stdin, stdout, stderr) = match &terminal {
@@ -138,10 +147,11 @@ impl Running {
                 live.stderr.take().map(OwnedFd::from),
             ),
         };
-        for stream in [&stdin, &stdout, &stderr].into_iter().flatten() {
+        for stream in [&stdin, &stdout, &stderr, &record].into_iter().flatten() {
             ioctl_fionbio(stream, true).context("cannot talk to the process")?;
         }
-        let [stdin, stdout, stderr] = [stdin, stdout, stderr].map(|stream| stream.map(File::from));
+        let [stdin, stdout, stderr, record] =
+            [stdin, stdout, stderr, record].map(|stream| stream.map(File::from));
         let mut frame = Vec::new();
         start.plan.put(&mut frame);
         let plan = LineEvent::Message { kind: Kind::ProcessPlan as u16, body: frame.split_off(HEADER_BYTES) };
@@ -160,6 +170,7 @@ impl Running {
             stdin,
             stdout,
             stderr,
+            record,
             input: VecDeque::new(),
             input_ends: false,
             ended: None,
@@ -231,7 +242,11 @@ impl Running {
                 Saying::Size(size) => {
                     self.terminal.iter().for_each(|terminal| terminal::resize(terminal, size))
                 }
-                Saying::Runs { .. } | Saying::Wrote { .. } | Saying::Took(_) | Saying::Ended(_) => {}
+                Saying::Runs { .. }
+                | Saying::Wrote { .. }
+                | Saying::Recorded(_)
+                | Saying::Took(_)
+                | Saying::Ended(_) => {}
             }
         }
     }
@@ -240,17 +255,25 @@ impl Running {
     fn carry(&mut self) -> Result<()> {
         let is_over = self.ended.is_some();
         let has_terminal = self.terminal.is_some();
+        let out = |bytes| Saying::Wrote { stream: Stream::Out, bytes };
+        let error = |bytes| Saying::Wrote { stream: Stream::Error, bytes };
         let mut quiet = true;
         if let Some(stdout) = &mut self.stdout {
-            match take(stdout, (Stream::Out, has_terminal), &mut self.console, &mut self.last_words, is_over)
-            {
+            match take(stdout, (out, has_terminal), &mut self.console, &mut self.last_words, is_over) {
                 Taken::All => self.stdout = None,
                 taken => quiet &= taken == Taken::Nothing,
             }
         }
         if let Some(stderr) = &mut self.stderr {
-            match take(stderr, (Stream::Error, true), &mut self.console, &mut self.last_words, is_over) {
+            match take(stderr, (error, true), &mut self.console, &mut self.last_words, is_over) {
                 Taken::All => self.stderr = None,
+                taken => quiet &= taken == Taken::Nothing,
+            }
+        }
+        if let Some(record) = &mut self.record {
+            let say = (Saying::Recorded as Say, false);
+            match take(record, say, &mut self.console, &mut self.last_words, is_over) {
+                Taken::All => self.record = None,
                 taken => quiet &= taken == Taken::Nothing,
             }
         }
@@ -267,7 +290,7 @@ impl Running {
                     self.carry()?;
                 }
             }
-            Some(ended) if quiet && !self.reported && self.stdout.is_none() && self.stderr.is_none() => {
+            Some(ended) if quiet && !self.reported && self.is_read() => {
                 self.reported = true;
                 self.onward = None;
                 let report = report(ended, &self.last_words);
@@ -277,6 +300,11 @@ impl Running {
             Some(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether nothing more comes of the process.
+    fn is_read(&self) -> bool {
+        self.stdout.is_none() && self.stderr.is_none() && self.record.is_none()
     }
 
     fn feed(&mut self) {
@@ -342,6 +370,7 @@ impl Running {
         if has_room {
             fds.extend(self.stdout.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
             fds.extend(self.stderr.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            fds.extend(self.record.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         }
         if !self.input.is_empty() {
             fds.extend(self.stdin.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)));
@@ -373,6 +402,9 @@ pub fn write_all(console: &mut Console, pipe: &mut Pipe) -> Result<(), super::pi
     Ok(())
 }
 
+/// Says what came over a stream.
+type Say = fn(Vec<u8>) -> Saying;
+
 /// What came of looking at a stream.
 #[derive(PartialEq, Eq)]
 enum Taken {
@@ -388,7 +420,7 @@ enum Taken {
 /// process `is_over`, what others that it started may still write is not waited for.
 fn take(
     from: &mut impl Read,
-    (stream, is_kept): (Stream, bool),
+    (say, is_kept): (Say, bool),
     console: &mut Console,
     last_words: &mut VecDeque<u8>,
     is_over: bool,
@@ -404,7 +436,7 @@ fn take(
                     last_words.extend(&bytes);
                     last_words.drain(..last_words.len().saturating_sub(TEXT_BYTES_MAX));
                 }
-                console.say(Saying::Wrote { stream, bytes });
+                console.say(say(bytes));
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock && !is_over => return Taken::Nothing,

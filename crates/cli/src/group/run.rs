@@ -5,8 +5,10 @@ use super::file::File;
 use super::launch::Launch;
 use super::places::{self, Terms};
 use super::print::Printer;
+use super::record::Records;
 use super::report::Ending;
 use super::stdin::Feed;
+use super::trace;
 use crate::args::{Cli, Output};
 use crate::queue::WaitArgs;
 use anyhow::{Context, Result, ensure};
@@ -14,7 +16,8 @@ use clap::Args;
 use mutirao::raw::{Options, Pool, Private, Slots};
 use mutirao_group::Application;
 use mutirao_wire::limits::NAME_BYTES_MAX;
-use std::path::PathBuf;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 
 /// What the names of applications begin with that are groups.
 pub const APP_PREFIX: &str = "group:";
@@ -34,6 +37,8 @@ Examples:
   mutirao group run mandel.app --stdin xmandel.0 < points
   mutirao group run lab.toml --terminal shell.0 & mutirao group attach lab shell.0
   mutirao group run mandel.toml --wait=2h        when there is room for all processes
+  mutirao group run mandel.app --record run1     for `mutirao group replay run1 --process gmandel.1`
+  mutirao group run mandel.app --trace run.json  a timeline: open it in ui.perfetto.dev or chrome://tracing
   mutirao group run sums.toml -- 1000000         further arguments for the first program")]
 pub struct RunArgs {
     /// The application file
@@ -51,6 +56,12 @@ pub struct RunArgs {
     /// Show what processes write as it comes, without saying whose it is
     #[arg(long)]
     pub no_labels: bool,
+    /// Keep what each process receives in this directory, for `group replay`
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Write a timeline of what each process does with its channels to this file, in Chrome's trace format
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Leave out the table of how each process ended
     #[arg(long, short)]
     pub quiet: bool,
@@ -80,6 +91,12 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     let feed = args.stdin.as_ref().map(|process| reader(&application, process)).transpose()?;
     let luggage = Luggage::of(&file, &application)?;
     let name = args.name.clone().or(application.settings.name.clone()).unwrap_or_else(|| file.name());
+    let records = match (&args.record, &args.trace) {
+        (Some(directory), _) => Some(Records::in_directory(directory, &luggage)?),
+        (None, Some(_)) => Some(Records::for_timeline(&luggage)?),
+        (None, None) => None,
+    };
+    let timeline = args.trace.as_deref().map(create).transpose()?;
     mutirao::raw::init(crate::operations())?;
     let pool = Pool::open(Options {
         name: Some(app_name(&name)),
@@ -94,15 +111,30 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     let leases = places::lease_all(&pool, &application, terms)?;
     let printer = Printer { labels: !args.no_labels, aside: cli.output == Output::Json };
     let mut launch = Launch::new(&pool, &application, &name, leases, terms, printer, feed)?;
+    records.into_iter().for_each(|records| launch.record(records));
     let outcome = launch.run().with_context(|| format!("the group `{name}` has ended"))?;
     let ((wall, signal), rows) = (launch.spent(), launch.rows());
     let ending = Ending { group: name.clone(), outcome, signal, wall, rows };
     launch.tell_outcome(ending.text())?;
+    let records = launch.take_records();
     drop(launch);
     // The slots are free when the outcome is told.
     pool.close();
+    if let (Some(file), Some(records)) = (timeline, records) {
+        let left_out = trace::write(records.directory(), &mut BufWriter::new(file))?;
+        if left_out > 0 {
+            eprintln!(
+                "mutirao: the timeline has no arrows for {left_out} of the messages: they are too many"
+            );
+        }
+    }
     ending.tell(cli.output, args.quiet)?;
     Ok(ending.code())
+}
+
+/// A file for the timeline: better refused now than when all has run.
+fn create(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::create(path).with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// Under which name others see a group.

@@ -135,13 +135,13 @@ fn use_mode(port: &mut InPort, mode: Option<Mode>) -> Result<(), Error> {
     }
 }
 
-/// Receives the next message; `None` if there is none in time. With a mode, only in that.
+/// Receives the next message, and its lane; `None` if there is none in time. With a mode, only in that.
 pub(super) fn receive(
     shared: &Arc<Shared>,
     index: usize,
     mode: Option<Mode>,
     timeout: Option<Duration>,
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Option<(usize, Vec<u8>)>, Error> {
     shared.drive(&[Port::In(index)], deadline(timeout), |inner, is_late| {
         use_mode(&mut inner.ins[index], mode)?;
         match look(inner, index, is_late, &mut None)? {
@@ -149,7 +149,7 @@ pub(super) fn receive(
                 let port = &mut inner.ins[index];
                 let body = std::mem::take(&mut port.bodies[lane]);
                 port.take(lane);
-                Ok(Step::Done(body))
+                Ok(Step::Done((lane, body)))
             }
             Err(Step::GiveUp) => Ok(Step::GiveUp),
             Err(_) => Ok(Step::Wait),
@@ -157,14 +157,14 @@ pub(super) fn receive(
     })
 }
 
-/// The same, into the room given; how many bytes it has. One that does not fit is an error and stays.
+/// The same, into the room given; its lane, and how many bytes it has. One that does not fit is an error and stays.
 pub(super) fn receive_into(
     shared: &Arc<Shared>,
     index: usize,
     mode: Option<Mode>,
     out: &mut [u8],
     timeout: Option<Duration>,
-) -> Result<Option<usize>, Error> {
+) -> Result<Option<(usize, usize)>, Error> {
     let room = out.len() as u64;
     let mut sink = Some(Sink { out, lane: None });
     shared.drive(&[Port::In(index)], deadline(timeout), |inner, is_late| {
@@ -185,7 +185,7 @@ pub(super) fn receive_into(
                     sink.out[..length].copy_from_slice(&port.bodies[lane]);
                 }
                 port.take(lane);
-                Ok(Step::Done(length))
+                Ok(Step::Done((lane, length)))
             }
             Ok(Err(Step::Wait)) => Ok(Step::Wait),
             Ok(Err(_)) => {

@@ -6,6 +6,7 @@
 
 use super::typed::{decode, encode};
 use super::{Error, Group, Input, Output};
+use mutirao_group::record::Collective;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -40,26 +41,30 @@ impl Group {
 
     /// Returns when all processes have come here.
     pub fn barrier(&self) -> Result<(), Error> {
-        for (_, to, from) in self.rounds()? {
-            to.post(Vec::new())?;
-            from.receive()?;
-        }
-        Ok(())
+        self.ends.collective(Collective::Barrier, || {
+            for (_, to, from) in self.rounds()? {
+                to.post(Vec::new())?;
+                from.receive()?;
+            }
+            Ok(())
+        })
     }
 
     /// Gives the bytes of the rank `root` to all; only that one's are looked at.
     pub fn broadcast_bytes(&self, root: u32, mut bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
-        let after = self.after(root)?;
-        for (distance, to, from) in self.rounds()? {
-            if after < distance {
-                if after + distance < self.size() {
-                    to.post(bytes.clone())?;
+        self.ends.collective(Collective::Broadcast, || {
+            let after = self.after(root)?;
+            for (distance, to, from) in self.rounds()? {
+                if after < distance {
+                    if after + distance < self.size() {
+                        to.post(bytes.clone())?;
+                    }
+                } else if after < 2 * distance {
+                    bytes = from.receive()?;
                 }
-            } else if after < 2 * distance {
-                bytes = from.receive()?;
             }
-        }
-        Ok(bytes)
+            Ok(bytes)
+        })
     }
 
     /// Gives the value of the rank `root` to all; only that one's is looked at.
@@ -81,47 +86,53 @@ impl Group {
 
     /// Gives each rank its block of those of the rank `root`, which has one for each.
     pub fn scatter_bytes(&self, root: u32, blocks: Vec<Vec<u8>>) -> Result<Vec<u8>, Error> {
-        let (after, size) = (self.after(root)?, self.size());
-        if after == 0 && blocks.len() != size as usize {
-            let text = format!("the root of a scatter gives {} blocks for {size} processes", blocks.len());
-            return Err(Error::Collective(text));
-        }
-        // By how far behind the root they belong.
-        let mut held: Blocks = Blocks::new();
-        if after == 0 {
-            held = (0..size).zip(blocks).map(|(rank, block)| ((rank + size - root) % size, block)).collect();
-        }
-        // The farthest first: a process holds those of the ranks up to the next power of two behind it.
-        for (distance, to, from) in self.rounds()?.into_iter().rev() {
-            let place = after % (2 * distance);
-            if place == 0 && after + distance < size {
-                let far = held.split_off(&(after + distance));
-                to.post(encode(&far, NAME)?)?;
-            } else if place == distance {
-                held = decode(&from.receive()?, NAME)?;
+        self.ends.collective(Collective::Scatter, || {
+            let (after, size) = (self.after(root)?, self.size());
+            if after == 0 && blocks.len() != size as usize {
+                let text =
+                    format!("the root of a scatter gives {} blocks for {size} processes", blocks.len());
+                return Err(Error::Collective(text));
             }
-        }
-        held.remove(&after).ok_or_else(|| Error::Collective("a block is missing".into()))
+            // By how far behind the root they belong.
+            let mut held: Blocks = Blocks::new();
+            if after == 0 {
+                held =
+                    (0..size).zip(blocks).map(|(rank, block)| ((rank + size - root) % size, block)).collect();
+            }
+            // The farthest first: a process holds those of the ranks up to the next power of two behind it.
+            for (distance, to, from) in self.rounds()?.into_iter().rev() {
+                let place = after % (2 * distance);
+                if place == 0 && after + distance < size {
+                    let far = held.split_off(&(after + distance));
+                    to.post(encode(&far, NAME)?)?;
+                } else if place == distance {
+                    held = decode(&from.receive()?, NAME)?;
+                }
+            }
+            held.remove(&after).ok_or_else(|| Error::Collective("a block is missing".into()))
+        })
     }
 
     /// Brings the bytes of all ranks to the rank `root`, in order of their ranks; elsewhere there is nothing.
     pub fn gather_bytes(&self, root: u32, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, Error> {
-        let (before, size) = (self.before(root)?, self.size());
-        let mut held = Blocks::from([(self.rank(), bytes)]);
-        for (distance, to, from) in self.rounds()? {
-            match before % (2 * distance) {
-                0 if before + distance < size => {
-                    let more: Blocks = decode(&from.receive()?, NAME)?;
-                    held.extend(more);
+        self.ends.collective(Collective::Gather, || {
+            let (before, size) = (self.before(root)?, self.size());
+            let mut held = Blocks::from([(self.rank(), bytes)]);
+            for (distance, to, from) in self.rounds()? {
+                match before % (2 * distance) {
+                    0 if before + distance < size => {
+                        let more: Blocks = decode(&from.receive()?, NAME)?;
+                        held.extend(more);
+                    }
+                    place if place == distance => to.post(encode(&held, NAME)?)?,
+                    _ => {}
                 }
-                place if place == distance => to.post(encode(&held, NAME)?)?,
-                _ => {}
+                if before % (2 * distance) == distance {
+                    return Ok(Vec::new());
+                }
             }
-            if before % (2 * distance) == distance {
-                return Ok(Vec::new());
-            }
-        }
-        self.in_order(held)
+            self.in_order(held)
+        })
     }
 
     /// How far `root` is behind this process, in the direction of the ranks.
@@ -157,9 +168,11 @@ impl Group {
         bytes: Vec<u8>,
         mut join: impl FnMut(&mut Vec<u8>, &[u8]),
     ) -> Result<Option<Vec<u8>>, Error> {
-        self.reduce_by(root, bytes, Ok, |mut bytes, came| {
-            join(&mut bytes, &came);
-            Ok(bytes)
+        self.ends.collective(Collective::Reduce, || {
+            self.reduce_by(root, bytes, Ok, |mut bytes, came| {
+                join(&mut bytes, &came);
+                Ok(bytes)
+            })
         })
     }
 
@@ -196,24 +209,26 @@ impl Group {
 
     /// Gives each rank its block of those of every rank: the block at place `r` of the result comes from rank `r`.
     pub fn all_to_all_bytes(&self, blocks: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
-        let (rank, size) = (self.rank(), self.size());
-        if blocks.len() != size as usize {
-            let text = format!("{} blocks are given for {size} processes", blocks.len());
-            return Err(Error::Collective(text));
-        }
-        // By how far they have to go, and who sent them.
-        let far = |to: u32| (to + size - rank) % size;
-        let mut held: BTreeMap<(u32, u32), Vec<u8>> =
-            (0..size).zip(blocks).map(|(to, block)| ((far(to), rank), block)).collect();
-        for (distance, to, from) in self.rounds()? {
-            let (going, staying): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                held.into_iter().partition(|((far, _), _)| far & distance != 0);
-            let nearer = going.into_iter().map(|((far, by), block)| ((far - distance, by), block));
-            to.post(encode(&nearer.collect::<BTreeMap<_, _>>(), NAME)?)?;
-            held = staying;
-            let more: BTreeMap<(u32, u32), Vec<u8>> = decode(&from.receive()?, NAME)?;
-            held.extend(more);
-        }
-        self.in_order(held.into_iter().map(|((_, by), block)| (by, block)).collect())
+        self.ends.collective(Collective::AllToAll, || {
+            let (rank, size) = (self.rank(), self.size());
+            if blocks.len() != size as usize {
+                let text = format!("{} blocks are given for {size} processes", blocks.len());
+                return Err(Error::Collective(text));
+            }
+            // By how far they have to go, and who sent them.
+            let far = |to: u32| (to + size - rank) % size;
+            let mut held: BTreeMap<(u32, u32), Vec<u8>> =
+                (0..size).zip(blocks).map(|(to, block)| ((far(to), rank), block)).collect();
+            for (distance, to, from) in self.rounds()? {
+                let (going, staying): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                    held.into_iter().partition(|((far, _), _)| far & distance != 0);
+                let nearer = going.into_iter().map(|((far, by), block)| ((far - distance, by), block));
+                to.post(encode(&nearer.collect::<BTreeMap<_, _>>(), NAME)?)?;
+                held = staying;
+                let more: BTreeMap<(u32, u32), Vec<u8>> = decode(&from.receive()?, NAME)?;
+                held.extend(more);
+            }
+            self.in_order(held.into_iter().map(|((_, by), block)| (by, block)).collect())
+        })
     }
 }

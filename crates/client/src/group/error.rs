@@ -145,6 +145,31 @@ pub enum Error {
         /// What the codec says.
         reason: String,
     },
+    /// A process that runs alone, with what it received before, has come to where its record ends.
+    #[error(
+        "the record of {process} tells nothing more of {channel}: when it was made, this call did not return, or was \
+         not made"
+    )]
+    Unrecorded {
+        /// The process.
+        process: String,
+        /// What was called.
+        channel: String,
+    },
+    /// The record with which a process is to run alone cannot be used.
+    #[error("the record `{record}` cannot be used: {reason}")]
+    Record {
+        /// Whose, or its file.
+        record: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A process that runs alone meets the error of when it was recorded.
+    #[error("as when it was recorded: {text}")]
+    Recorded {
+        /// The error then.
+        text: String,
+    },
     /// The group's file did not ask for collectives.
     #[error("this group has no collectives: set `collectives = true` in its file")]
     NoCollectives,
@@ -181,4 +206,9 @@ pub(super) fn other_word(mode: Mode) -> &'static str {
         Mode::Sync => Mode::Async,
         Mode::Async => Mode::Sync,
     })
+}
+
+/// The mode of such a word.
+pub(super) fn mode(word: &str) -> Mode {
+    if word == self::word(Mode::Sync) { Mode::Sync } else { Mode::Async }
 }

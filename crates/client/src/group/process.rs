@@ -1,11 +1,15 @@
 //! A process's place in its group, and its channels as bytes.
 
 use super::Error;
-use super::calls;
+use super::ends::Ends;
 use super::line::Line;
 use super::port::{InPort, OutPort};
+use super::recorder::Recorder;
+use super::replay::Replay;
 use super::shared::Shared;
-use mutirao_group::plan::{GROUP_ENV, Mode, Peer, PortPlan, ProcessPlan, SPIN_ENV, Shape};
+use mutirao_group::plan::{
+    GROUP_ENV, Mode, Peer, PortPlan, ProcessPlan, RECORD_ENV, REPLAY_ENV, SPIN_ENV, Shape,
+};
 use mutirao_ring::{Seat, SpinBoard, Spinner};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -32,14 +36,14 @@ use std::time::Duration;
 /// while the program does something else: a thread of the library sees to that, where it is needed.
 #[derive(Debug, Clone)]
 pub struct Group {
-    pub(super) shared: Arc<Shared>,
+    pub(super) ends: Ends,
     pub(super) plan: Arc<ProcessPlan>,
 }
 
 /// An output channel, as bytes.
 #[derive(Debug, Clone)]
 pub struct Output {
-    shared: Arc<Shared>,
+    ends: Ends,
     index: usize,
     name: String,
 }
@@ -47,7 +51,7 @@ pub struct Output {
 /// An input channel, as bytes.
 #[derive(Debug, Clone)]
 pub struct Input {
-    shared: Arc<Shared>,
+    ends: Ends,
     pub(super) index: usize,
     name: String,
 }
@@ -57,9 +61,17 @@ static IS_OPEN: AtomicBool = AtomicBool::new(false);
 impl Group {
     /// Takes this process's place in its group. Once in a process, which `mutirao group run` has started.
     pub fn open() -> Result<Group, Error> {
-        let value = std::env::var(GROUP_ENV).map_err(|_| Error::NoGroup)?;
+        let replay = std::env::var_os(REPLAY_ENV);
+        let value = match &replay {
+            Some(_) => String::new(),
+            None => std::env::var(GROUP_ENV).map_err(|_| Error::NoGroup)?,
+        };
         if IS_OPEN.swap(true, Ordering::Relaxed) {
             return Err(Error::OpenedTwice);
+        }
+        if let Some(record) = replay {
+            let (replay, plan) = Replay::open(record.as_ref())?;
+            return Ok(Group { ends: Ends::Replayed(Arc::new(replay)), plan: Arc::new(plan) });
         }
         let fd = value.parse().ok().and_then(|fd| crate::sys::inherited(fd).ok());
         let wrong = || Error::Protocol(format!("{GROUP_ENV} is {value:?}, which is no open descriptor"));
@@ -78,17 +90,16 @@ impl Group {
     fn join_seated(fd: OwnedFd, seat: Option<Seat>) -> Result<Group, Error> {
         let spinner = seat.map_or_else(Spinner::asleep, Spinner::new);
         let (line, plan) = Line::begin(fd)?;
-        let process = format!("{}.{}", plan.program, plan.instance);
-        let named = |direction: &str, number: usize| format!("{direction} channel {number} of {process}");
         let outputs = plan.outputs.iter().enumerate();
         let mut outs: Vec<OutPort> = outputs
-            .map(|(number, port)| OutPort::new(&plan, named("output", number), port, plan.stored_bytes_max))
+            .map(|(number, port)| {
+                OutPort::new(&plan, named(&plan, "output", number), port, plan.stored_bytes_max)
+            })
             .collect();
         let inputs = plan.inputs.iter().enumerate();
         let mut ins: Vec<InPort> =
-            inputs.map(|(number, port)| InPort::new(&plan, named("input", number), port)).collect();
+            inputs.map(|(number, port)| InPort::new(&plan, named(&plan, "input", number), port)).collect();
         for (power, step) in plan.collectives.iter().enumerate() {
-            let name = format!("the collectives of {process}, step {power}");
             let port = |edge: mutirao_group::plan::Edge| PortPlan {
                 mode: Some(Mode::Async),
                 one: true,
@@ -101,11 +112,13 @@ impl Group {
                     rank: edge.rank,
                 }],
             };
-            outs.push(OutPort::new(&plan, name.clone(), &port(step.to), u64::MAX));
-            ins.push(InPort::new(&plan, name, &port(step.from)));
+            let name = |direction, channels: usize| named(&plan, direction, channels + power);
+            outs.push(OutPort::new(&plan, name("output", plan.outputs.len()), &port(step.to), u64::MAX));
+            ins.push(InPort::new(&plan, name("input", plan.inputs.len()), &port(step.from)));
         }
         let shared = Shared::new(plan.name.clone(), line, outs, ins, spinner)?;
-        Ok(Group { shared, plan: Arc::new(plan) })
+        let recorder = plan.record.and_then(|depth| Some(Recorder::new(given_record()?, depth)));
+        Ok(Group { ends: Ends::Live { shared, recorder: recorder.map(Arc::new) }, plan: Arc::new(plan) })
     }
 
     /// The group's name.
@@ -156,13 +169,11 @@ impl Group {
     }
 
     pub(super) fn output_at(&self, index: usize) -> Output {
-        let name = self.shared.lock().outs[index].common.name.clone();
-        Output { shared: self.shared.clone(), index, name }
+        Output { ends: self.ends.clone(), index, name: named(&self.plan, "output", index) }
     }
 
     pub(super) fn input_at(&self, index: usize) -> Input {
-        let name = self.shared.lock().ins[index].common.name.clone();
-        Input { shared: self.shared.clone(), index, name }
+        Input { ends: self.ends.clone(), index, name: named(&self.plan, "input", index) }
     }
 
     fn check(&self, direction: &'static str, number: u32, count: usize) -> Result<(), Error> {
@@ -177,13 +188,13 @@ impl Group {
     /// a channel has several receivers, a message that was asked for meanwhile is this process's.
     pub fn select(&self, inputs: &[&Input], timeout: Option<Duration>) -> Result<Option<usize>, Error> {
         let indexes: Vec<usize> = inputs.iter().map(|input| input.index).collect();
-        calls::select(&self.shared, &indexes, timeout)
+        self.ends.select(&indexes, timeout)
     }
 
     /// For event loops: a descriptor that is readable when a channel that was [armed](Self::arm) may have something.
     /// It lives as long as the group; nobody is to read from it or close it.
     pub fn event_fd(&self) -> Result<Arc<OwnedFd>, Error> {
-        self.shared.event_fd()
+        self.ends.event_fd()
     }
 
     /// Before waiting for [`event_fd`](Self::event_fd), each time: asks that it become readable once one of these
@@ -209,14 +220,29 @@ impl Group {
     /// ```
     pub fn arm(&self, inputs: &[&Input]) -> Result<bool, Error> {
         let indexes: Vec<usize> = inputs.iter().map(|input| input.index).collect();
-        self.shared.arm(&indexes)
+        self.ends.arm(&indexes)
     }
 
     /// Leaves the group: waits until all that is stored was received, then tells the other ends that no more comes.
     /// After an error messages may be lost. Whoever does not call it may lose what was stored last.
     pub fn close(self) -> Result<(), Error> {
-        calls::close(&self.shared)
+        self.ends.close()
     }
+}
+
+/// A channel, for people. Those of the collectives are numbered after the others.
+fn named(plan: &ProcessPlan, direction: &str, index: usize) -> String {
+    let ProcessPlan { program, instance, .. } = plan;
+    let count = if direction == "output" { plan.outputs.len() } else { plan.inputs.len() };
+    match index.checked_sub(count) {
+        None => format!("{direction} channel {index} of {program}.{instance}"),
+        Some(power) => format!("the collectives of {program}.{instance}, step {power}"),
+    }
+}
+
+/// Where the record of this process goes, if somebody takes it.
+fn given_record() -> Option<OwnedFd> {
+    crate::sys::inherited(std::env::var(RECORD_ENV).ok()?.parse().ok()?).ok()
 }
 
 /// The seat on the machine's spin board that whoever started this process has given it.
@@ -230,23 +256,23 @@ fn given_seat() -> Option<Seat> {
 impl Output {
     /// Sends a message and waits until it is received.
     pub fn send(&self, message: &[u8]) -> Result<(), Error> {
-        calls::send(&self.shared, self.index, message, None).map(drop)
+        self.ends.send(self.index, &self.name, message, None).map(drop)
     }
 
     /// The same, but at most for `timeout`. After [`Error::TimedOut`] the message is on its way all the same and
     /// will be received in its turn.
     pub fn send_timeout(&self, message: &[u8], timeout: Duration) -> Result<(), Error> {
-        self.in_time(calls::send(&self.shared, self.index, message, Some(timeout))?)
+        self.in_time(self.ends.send(self.index, &self.name, message, Some(timeout))?)
     }
 
     /// Stores a message until it is received, and returns. Waits only when as much is stored as may be.
     pub fn post(&self, message: impl Into<Vec<u8>>) -> Result<(), Error> {
-        calls::post(&self.shared, self.index, &mut message.into(), None).map(drop)
+        self.ends.post(self.index, &self.name, &mut message.into(), None).map(drop)
     }
 
     /// The same without waiting: [`Error::Full`] when as much is stored as may be.
     pub fn try_post(&self, message: impl Into<Vec<u8>>) -> Result<(), Error> {
-        if calls::post(&self.shared, self.index, &mut message.into(), Some(Duration::ZERO))? {
+        if self.ends.post(self.index, &self.name, &mut message.into(), Some(Duration::ZERO))? {
             return Ok(());
         }
         let (messages, bytes) = self.stored();
@@ -261,12 +287,12 @@ impl Output {
     /// The same for a message that is still wanted if it cannot be stored: after an error it is as it was, otherwise
     /// an empty one is left. Waits without limit if there is no `timeout`.
     pub fn post_from(&self, message: &mut Vec<u8>, timeout: Option<Duration>) -> Result<(), Error> {
-        self.in_time(calls::post(&self.shared, self.index, message, timeout)?)
+        self.in_time(self.ends.post(self.index, &self.name, message, timeout)?)
     }
 
     /// Messages that were sent and not received as far as is known here, and what storing them takes, bytes.
     pub fn stored(&self) -> (usize, u64) {
-        calls::stored(&self.shared, self.index)
+        self.ends.stored(self.index, &self.name)
     }
 
     fn in_time(&self, is_done: bool) -> Result<(), Error> {
@@ -277,25 +303,25 @@ impl Output {
 impl Input {
     /// Receives the next message, waiting for it. [`Error::Ended`] when none can come any more.
     pub fn receive(&self) -> Result<Vec<u8>, Error> {
-        let received = calls::receive(&self.shared, self.index, None, None)?;
+        let received = self.ends.receive(self.index, &self.name, None, None)?;
         received.ok_or_else(|| self.timed_out())
     }
 
     /// The same, waiting at most for `timeout`.
     pub fn receive_timeout(&self, timeout: Duration) -> Result<Vec<u8>, Error> {
-        let received = calls::receive(&self.shared, self.index, None, Some(timeout))?;
+        let received = self.ends.receive(self.index, &self.name, None, Some(timeout))?;
         received.ok_or_else(|| self.timed_out())
     }
 
     /// The next message, if one is there.
     pub fn try_receive(&self) -> Result<Option<Vec<u8>>, Error> {
-        calls::receive(&self.shared, self.index, None, Some(Duration::ZERO))
+        self.ends.receive(self.index, &self.name, None, Some(Duration::ZERO))
     }
 
     /// Receives the next message into `room`; its length. [`Error::TooLong`] if it does not fit: then it stays.
     /// A message is copied once at most on this side.
     pub fn receive_into(&self, room: &mut [u8]) -> Result<usize, Error> {
-        let received = calls::receive_into(&self.shared, self.index, None, room, None)?;
+        let received = self.ends.receive_into(self.index, &self.name, None, room, None)?;
         received.ok_or_else(|| self.timed_out())
     }
 
@@ -307,7 +333,7 @@ impl Input {
         mode: Option<Mode>,
         timeout: Option<Duration>,
     ) -> Result<Option<Vec<u8>>, Error> {
-        calls::receive(&self.shared, self.index, mode, timeout)
+        self.ends.receive(self.index, &self.name, mode, timeout)
     }
 
     /// See [`receive_as`](Self::receive_as).
@@ -318,7 +344,7 @@ impl Input {
         mode: Option<Mode>,
         timeout: Option<Duration>,
     ) -> Result<Option<usize>, Error> {
-        calls::receive_into(&self.shared, self.index, mode, room, timeout)
+        self.ends.receive_into(self.index, &self.name, mode, room, timeout)
     }
 
     fn timed_out(&self) -> Error {
