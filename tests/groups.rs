@@ -388,3 +388,80 @@ fn a_further_data_connection_takes_the_place_of_one_that_is_not_used() {
     assert!(second.wait().well().contains("there"));
     until_nothing_is_left(&lab, 3);
 }
+
+/// A source sends 100 numbers, each of which it waits for; a sink fails when it meets the 10th. Both say what they did.
+const FLOW: &str = r#"
+#include <spd.h>
+#include <stdio.h>
+#include <string.h>
+
+int main(int argc, char **argv)
+{
+    const int is_source = strcmp(argv[1], "source") == 0;
+    int number = 0, first = 0, last = 0, code;
+    msg_type m = {sizeof number, (char *)&number};
+    if ((code = open_spd()) < 0) return 1;
+    if (is_source) {
+        for (number = 1; number <= 100 && code == 0; number++) code = sendc(0, &m);
+        last = number - 1;
+    }
+    while (!is_source && (code = receivec(0, &m)) == 0) {
+        if (first == 0) first = number;
+        if (number != first && number != last + 1) printf("%d after %d\n", number, last);
+        last = number;
+        if (number == 10 || number == 100) break;
+    }
+    printf("%d to %d\n", first, last);
+    fflush(stdout);
+    if (last == 10) return 3;
+    return code < 0 || close_spd() < 0;
+}
+"#;
+
+#[test]
+fn what_was_not_received_waits_for_a_process_that_starts_again() {
+    let lab = Lab::with_pool(2, 2);
+    lab.compile(lab.file("flow.c", FLOW).to_str().unwrap());
+    for (sink, strategy) in [("n1", "one-for-one"), ("n2", "one-for-one"), ("n2", "one-for-all")] {
+        let program = |name: &str, node: &str| {
+            format!(
+                "[program.{name}]\nexecutable = \"flow\"\narguments = [\"{name}\"]\nstations = [\"{node}\"]\n"
+            )
+        };
+        let text = format!("[group]\nrestart = \"{strategy}\"\nrestarts = 2\n")
+            + &program("source", "n1")
+            + &program("sink", sink)
+            + "[[channel]]\nfrom = \"source.0:0\"\nto = \"sink.0:0\"\n";
+        let said = lab.run(["group", "run", lab.file("flow.toml", text).to_str().unwrap()]);
+        let of = |process: &str| -> Vec<&str> {
+            said.out.lines().filter_map(|line| line.strip_prefix(process)).collect()
+        };
+        if strategy == "one-for-one" {
+            assert_eq!(said.code, Some(0), "{}", said.err);
+            assert_eq!(of("sink.0: "), ["1 to 10", "11 to 100"]);
+            assert_eq!(of("source.0: "), ["0 to 100"]);
+        } else {
+            // Each time with empty channels.
+            assert_eq!(said.code, Some(3), "{}", said.err);
+            assert_eq!(of("sink.0: "), ["1 to 10"; 3]);
+        }
+        until_nothing_is_left(&lab, 4);
+    }
+}
+
+#[test]
+fn a_lost_node_is_named_and_not_whoever_waits_for_its_process() {
+    let lab = Lab::with_pool(2, 1);
+    let waits = "#include <spd.h>\nint main(void) {\n  msg_type m = {0, 0};\n  \
+                 return open_spd() < 0 || receivec(0, &m) < 0;\n}\n";
+    lab.compile(lab.file("waits.c", waits).to_str().unwrap());
+    let text = "P n1\nP n2\nT waits 2 1 1\nL waits 0 . n1\nL waits 1 . n2\n\
+                C waits 0 0 = waits 1 0\nC waits 1 0 = waits 0 0\n";
+    let file = lab.file("two.app", text);
+    let launcher = lab.spawn(lab.mutirao(["group", "run", file.to_str().unwrap()]));
+    let all_run = || workers(&lab).iter().filter(|row| row["operation"] == "group_process").count() == 2;
+    lab.until("both run", all_run);
+    lab.kill("n2");
+    let said = launcher.wait();
+    assert!(said.err.contains("because of `waits.1` on node n2: lost"), "{}", said.err);
+}

@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// A pipe that failed is that of a lost process if news of the loss comes so soon after.
 const NEWS_DELAY: Duration = Duration::from_secs(2);
+/// A process with channels that fails may have failed of a loss; news of that comes so soon.
+const BLAME_DELAY: Duration = Duration::from_millis(200);
 /// Says what kind of terminal there is; and the kind, where nothing is known of those who will attach.
 const TERM: &str = "TERM";
 const TERM_DEFAULT: &str = "xterm";
@@ -60,6 +62,8 @@ pub struct Launch<'a> {
     gone: BTreeSet<u32>,
     /// Why two processes are not joined, and when that is to be believed.
     unjoined: Option<(Instant, String)>,
+    /// Ends that may follow from a loss, each with when it is to be believed.
+    doubtful: VecDeque<(Instant, Input)>,
     /// How often the processes were joined.
     turn: u32,
     master: Master,
@@ -135,6 +139,7 @@ impl<'a> Launch<'a> {
             plans: Vec::new(),
             pipes: Vec::new(),
             unjoined: None,
+            doubtful: VecDeque::new(),
             turn: 0,
             master: Master::new(size, application.settings.restart, &mut orders),
             orders,
@@ -166,13 +171,15 @@ impl<'a> Launch<'a> {
             self.sleep()?;
             self.stop_on_signal()?;
             self.hear_of_pipes()?;
+            // First what was lost: whoever waited for that may have failed of it by now.
+            self.take_ends()?;
             for rank in 0..self.seats.len() as u32 {
                 self.talk(rank)?;
             }
-            self.take_ends()?;
             self.feed()?;
             self.receive_guests()?;
             self.judge_pipes();
+            self.judge_ends();
         }
     }
 
@@ -405,6 +412,18 @@ impl<'a> Launch<'a> {
         }
     }
 
+    /// Believes that processes failed of themselves, once news of a loss would have come.
+    fn judge_ends(&mut self) {
+        while let Some((_, ended)) = self.doubtful.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            self.tell(ended);
+        }
+    }
+
+    fn has_channels(&self, rank: u32) -> bool {
+        let ProcessPlan { inputs, outputs, collectives, .. } = &self.plans[rank as usize];
+        !(inputs.is_empty() && outputs.is_empty() && collectives.is_empty())
+    }
+
     /// Whether all leases are there: else what follows is about the one that is lost.
     fn is_whole(&self) -> bool {
         let held = self.pool.leases();
@@ -447,7 +466,13 @@ impl<'a> Launch<'a> {
                         self.gone.insert(rank);
                         self.part()?;
                     }
-                    self.tell(Input::Ended { rank, life, end, lease: true });
+                    let is_doubtful = end.is_unexpected() && self.has_channels(rank);
+                    let ended = Input::Ended { rank, life, end, lease: true };
+                    if is_doubtful {
+                        self.doubtful.push_back((Instant::now() + BLAME_DELAY, ended));
+                    } else {
+                        self.tell(ended);
+                    }
                 }
                 Saying::Input(_) | Saying::InputEnds | Saying::Size(_) => {}
             }
@@ -527,7 +552,9 @@ impl<'a> Launch<'a> {
                 let wants_room = !seat.console.unwritten().is_empty();
                 fds.extend(seat.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(wants_room))));
             }
-            let left = self.unjoined.as_ref().map(|(due, _)| due.saturating_duration_since(Instant::now()));
+            let due =
+                self.unjoined.iter().map(|(due, _)| *due).chain(self.doubtful.front().map(|(due, _)| *due));
+            let left = due.min().map(|due| due.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             match poll(&mut fds, left.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
