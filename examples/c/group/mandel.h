@@ -9,7 +9,7 @@
 /* From xmandel: a frame to be computed. */
 typedef struct {
     double left, top, step;
-    uint32_t column, row, iterations;
+    uint32_t column, row, iterations, unused; /* no byte of it is left to chance */
 } mandel_task;
 
 /* From gmandel: how soon each point escapes. */

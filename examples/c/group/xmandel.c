@@ -55,7 +55,7 @@ int main(int argc, char **argv)
         if (dealt < frames && dealt - done < generators) {
             const int column = dealt % frames_a_side, row = dealt / frames_a_side;
             mandel_task task = {left + step * FRAME * column, top + step * FRAME * row, step,
-                                (uint32_t)column,             (uint32_t)row,            (uint32_t)iterations};
+                                (uint32_t)column,             (uint32_t)row,            (uint32_t)iterations, 0};
             msg_type out = {sizeof task, (char *)&task};
             if (sendc(0, &out) < 0) return fail("sendc");
             if (dealt++ == 0) began_ms = now_ms();
