@@ -6,6 +6,8 @@
  * output as PGM, which most viewers open, and how long it took, from the first frame that a generator took, to standard
  * error.
  */
+#define _POSIX_C_SOURCE 199309L /* clock_gettime */
+
 #include <spd.h>
 #include <stdio.h>
 #include <stdlib.h>
