@@ -4,7 +4,7 @@ mod lab;
 
 use lab::{Lab, Running, kill_process};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A command that works in the lab's own room.
@@ -112,6 +112,50 @@ fn a_keeper_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     let results = run(&lab, &["results", "1"]).well();
     let expected: Vec<String> = (1..=40).map(|n| n.to_string()).collect();
     assert_eq!(results.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_bag_goes_on_when_there_is_room() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let lab = Lab::new();
+    lab.file(
+        "full.toml",
+        "[task.a]\ncommand = 'head -c 100000 /dev/zero | tr \"\\\\0\" x; echo; echo {n}'\n\
+         grid = { n = { from = 1, to = 40 } }\n",
+    );
+    // A small disk of its own, which only processes below this one see.
+    let script = "mkdir -p $MUTIRAO_HOME/bags && mount -t tmpfs -o size=6m none $MUTIRAO_HOME/bags || exit 99\n\
+                  head -c 4000000 /dev/zero > $MUTIRAO_HOME/bags/.filler\n\
+                  (read go; rm $MUTIRAO_HOME/bags/.filler) <&3 &\n\
+                  $MUTIRAO_BIN bag run full.toml > out && $MUTIRAO_BIN bag check 1 && $MUTIRAO_BIN bag results 1 > results";
+    let mut command = lab.command("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &format!("exec 3<&0; {script}")]);
+    command.current_dir(lab.path("")).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut heard = Vec::new();
+    for line in said.by_ref() {
+        let is_told = line.contains("nothing is lost");
+        heard.push(line);
+        if is_told {
+            break;
+        }
+    }
+    // The filler goes.
+    drop(child.stdin.take());
+    heard.extend(said);
+    let ended = child.wait().unwrap();
+    if heard.iter().any(|line| line.starts_with("unshare:") || line.starts_with("mount:")) {
+        return eprintln!("left out: this user may not mount a file system of its own: {heard:?}");
+    }
+    assert!(heard.iter().any(|line| line.contains("no room for")), "{heard:?}");
+    assert!(ended.success(), "{heard:?}");
+    let numbers: Vec<String> =
+        lines(&lab.path("results")).into_iter().filter(|line| !line.starts_with('x')).collect();
+    let expected: Vec<String> = (1..=40).map(|n| n.to_string()).collect();
+    assert_eq!(numbers, expected, "each once");
+    assert_eq!(lines(&lab.path("out")).len(), 80, "and printed once");
 }
 
 #[test]
@@ -248,6 +292,71 @@ fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once()
     assert_eq!(all[..60], expected, "each once");
     assert_eq!(all[60..], ["71", "760", "end", "added"]);
     run(&lab, &["check", id]).well();
+}
+
+/// The directory where a node that did not submit it keeps its part of the only bag.
+fn member_directory(lab: &Lab, node: &str) -> PathBuf {
+    let mut places = vec![lab.home().to_owned()];
+    while let Some(place) = places.pop() {
+        let is_it = place.join("member.json").exists() && place.iter().any(|part| part == node);
+        if is_it {
+            return place;
+        }
+        let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
+        places.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    panic!("{node} keeps no bag");
+}
+
+fn bytes_in(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |facts| facts.len())
+}
+
+#[test]
+fn a_journal_of_three_is_cut_short_and_who_was_away_meanwhile_gets_the_whole_bag() {
+    const WRITTEN: u64 = 150_000;
+    let lab = Lab::with_pool(3, 2);
+    lab.file(
+        "m.toml",
+        format!(
+            "[task.a]\ncommand = 'head -c {WRITTEN} /dev/zero | tr \"\\\\0\" x; echo {{n}} > out'\n\
+             grid = {{ n = {{ from = 1, to = 120 }} }}\noutputs = [{{ here = 'made/{{n}}', there = 'out' }}]\n\
+             [task.b]\ncommand = 'sleep 600'\n"
+        ),
+    );
+    let said = run(&lab, &["--node", "n1", "submit", "m.toml"]);
+    assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    lab.until("some tasks are done", || done(&lab, id) >= 3);
+    let (_, keeper) = keeper_of_m(&lab, "n2").unwrap();
+    lab.kill("n1");
+    kill_process(keeper);
+    let there = member_directory(&lab, "n2");
+    lab.until("the others do all the rest", || bytes_in(&there.join("outputs")) >= 120 * WRITTEN);
+    // Of what tasks have written the latest 2 MiB at most stay in the log when it is cut, at 8 MiB.
+    lab.until("their journals are cut", || bytes_in(&there.join("shared")) < 9 << 20);
+    assert!(done(&lab, id) < 60, "where it was submitted nothing is known of that");
+
+    lab.run(["up", "--name", "n1", "--slots", "2", "--join", "n2"]).well();
+    lab.until("the first has it all again", || done(&lab, id) == 120);
+    let own = lab.home().join("bags").join(id);
+    assert!(bytes_in(&own.join("shared")) < 9 << 20, "and not by every entry");
+    for n in 1..=120 {
+        lab.until("files are in their places", || lines(&lab.path(&format!("made/{n}"))) == [n.to_string()]);
+    }
+    let results = run(&lab, &["results", id, "a"]).well();
+    assert_eq!(results.len() as u64, 120 * WRITTEN, "each once");
+
+    // With one of the two others it goes on: it counts as a member.
+    let (home, _) = keeper_of_m(&lab, "n1").unwrap();
+    lab.kill(if home == "n2" { "n3" } else { "n2" });
+    run(&lab, &["--node", "n1", "add", "--to", id, "--", "echo", "added"]).well();
+    lab.until("what was added is done", || done(&lab, id) == 121);
+    run(&lab, &["check", id]).well();
+    run(&lab, &["--node", "n1", "cancel", id, "b"]).well();
+    run(&lab, &["wait", id]);
+    assert!(run(&lab, &["results", id]).well().ends_with("added\n"));
 }
 
 #[test]

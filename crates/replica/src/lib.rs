@@ -8,18 +8,26 @@
 //! 3. when these are there, says so with [`written`](Member::written), which hands out further messages and the
 //!    entries that count now.
 //!
+//! So that the journal does not grow for ever, its owner may at any time put [`Line::Part`]s in the place of entries,
+//! which say what those have come to ([`compact`](Member::compact)). A member that lacks entries which no other has any
+//! more hears of an [`Offer`] of such parts; its owner gets them in its own way and then [takes](Member::take) it.
+//!
 //! After a restart, [`Kept::read`] puts together from the lines what the member knew. What was said to others was on
 //! the disk before, so a member that ends at any moment has promised nothing that it does not remember.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod hostile;
 mod line;
 mod member;
 mod message;
+mod sound;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use line::{Kept, Line};
-pub use member::{Entry, Member, NotLeading, Role, Timing, Work, Written};
-pub use message::{Unreadable, asks_for_votes};
+pub use line::{Kept, Line, Point};
+pub use member::{Compact, Entry, Member, NotLeading, Offer, Role, Timing, Work, Written};
+pub use message::asks_for_votes;
+pub use sound::Refused;
 pub use store::Cold;

@@ -1,10 +1,11 @@
 //! One member, as a machine.
 
-use crate::line::{Kept, Line};
-use crate::message::{self, Unreadable};
+use crate::line::{Kept, Line, Point};
+use crate::message;
+use crate::sound::{self, Refused};
 use crate::store::{Cold, Store};
-use raft::eraftpb::Message;
-use raft::{Config, RawNode, Ready, StateRole};
+use raft::eraftpb::{Message, MessageType};
+use raft::{Config, RawNode, Ready, SnapshotStatus, StateRole};
 
 /// Entries in one message, bytes; one entry alone may be longer.
 const MESSAGE_BYTES: u64 = 8 * 1024;
@@ -54,6 +55,9 @@ pub struct Entry {
 pub struct Work {
     /// Messages that may be sent at once, each with its member.
     pub send: Vec<(u64, Vec<u8>)>,
+    /// Unless it is empty: the journal is to be replaced, at once and for good, by the parts of the
+    /// [offer](Member::take) and these lines.
+    pub base: Vec<Line>,
     /// What is to be appended to the journal, in this order.
     pub lines: Vec<Line>,
     /// The lines are to be on the disk before [`Member::written`] is said.
@@ -71,18 +75,48 @@ pub struct Written {
     pub line: Option<Line>,
 }
 
+/// What entries have come to, offered by a leader to this member, which lacks some that are not kept any more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// Whose it is.
+    pub from: u64,
+    /// The last of these entries.
+    pub base: Point,
+    /// What that member's owner says of it.
+    pub data: Vec<u8>,
+    message: Message,
+}
+
+/// A journal that says the same in fewer lines: the parts that its owner makes, and then these.
+#[derive(Debug)]
+pub struct Compact {
+    base: Point,
+    before: Point,
+    /// The line behind the parts.
+    pub head: Line,
+    /// The entries that are kept.
+    pub entries: Vec<Line>,
+    /// The line behind these.
+    pub state: Line,
+}
+
 /// A member of a journal that several keep.
 pub struct Member {
     node: RawNode<Store>,
     /// Members are numbered from 1.
     me: u64,
+    members: u64,
     under_way: Option<Ready>,
+    /// Members to whom was offered what entries have come to.
+    offered: Vec<u64>,
 }
 
 impl Member {
-    /// Member `me` of `members`, who are numbered from 1, with what it knows from its disk.
-    pub fn new(me: u64, members: u64, timing: Timing, kept: Kept, cold: Cold) -> Member {
+    /// Member `me` of `members`, who are numbered from 1, with what it knows from its disk, which is
+    /// [whole](Kept::is_whole). `offer` is what is to be said of the parts there to members that lack entries.
+    pub fn new(me: u64, members: u64, timing: Timing, kept: Kept, offer: Vec<u8>, cold: Cold) -> Member {
         assert!((1..=members).contains(&me), "members are numbered from 1");
+        assert!(kept.is_whole(members), "looked at before");
         // Each waits for another span before it wants to lead, so that they do not want to at once, and the first
         // of them most often leads. So nothing here is left to chance.
         let first = timing.election + (me as usize - 1) * timing.election / 3;
@@ -97,16 +131,21 @@ impl Member {
             max_committed_size_per_ready: HANDED_BYTES,
             check_quorum: true,
             pre_vote: true,
+            applied: kept.base.index,
             ..Config::default()
         };
-        let store = Store::new(kept, (1..=members).collect(), cold);
+        let store = Store::new(kept, offer, (1..=members).collect(), cold);
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, store, &quiet).expect("the configuration is in order");
-        Member { node, me, under_way: None }
+        Member { node, me, members, under_way: None, offered: Vec::new() }
     }
 
     /// Time passes.
     pub fn tick(&mut self) {
+        // An offer counts as lost until it is taken: it is made again with the next beats.
+        for member in std::mem::take(&mut self.offered) {
+            self.node.report_snapshot(member, SnapshotStatus::Failure);
+        }
         self.node.tick();
     }
 
@@ -116,12 +155,64 @@ impl Member {
         let _ = self.node.campaign();
     }
 
-    /// Member `from` has sent this.
-    pub fn hear(&mut self, from: u64, bytes: &[u8]) -> Result<(), Unreadable> {
-        let message = message::decode(from, self.me, bytes)?;
+    /// Member `from` has sent this. Nothing follows from what is refused. With an offer nothing follows either,
+    /// until all that is offered is there and it is [taken](Member::take).
+    pub fn hear(&mut self, from: u64, bytes: &[u8]) -> Result<Option<Offer>, Refused> {
+        let message = message::decode(from, self.me, self.members, bytes)?;
+        sound::check(&self.node.raft, self.me, self.members, &message)?;
+        if let Some(offer) = self.offer(&message) {
+            return Ok(Some(offer));
+        }
         // What an earlier leader still says is refused in there, and needs no answer here.
         let _ = self.node.step(message);
-        Ok(())
+        Ok(None)
+    }
+
+    /// What is offered in a message, if it is of use here.
+    fn offer(&self, message: &Message) -> Option<Offer> {
+        let raft = &self.node.raft;
+        let metadata = message.get_snapshot().get_metadata();
+        let is_new = message.get_msg_type() == MessageType::MsgSnapshot
+            && message.term >= raft.term
+            && metadata.index > raft.raft_log.committed
+            && !raft.raft_log.match_term(metadata.index, metadata.term);
+        let base = Point { index: metadata.index, term: metadata.term };
+        let data = message.get_snapshot().data.to_vec();
+        is_new.then(|| Offer { from: message.from, base, data, message: message.clone() })
+    }
+
+    /// All that was offered is there. If it is still of use, [`Work::base`] follows; false if it is not.
+    pub fn take(&mut self, offer: Offer) -> bool {
+        let is_new = self.offer(&offer.message).is_some();
+        is_new && self.node.step(offer.message).is_ok()
+    }
+
+    /// What becomes of the journal if its owner makes parts that say what all entries handed out so far have come
+    /// to; `None` while there is something else to do first. Of these entries the last `spare_bytes` are kept, for
+    /// members that lag by no more.
+    pub fn compact(&self, spare_bytes: u64) -> Option<Compact> {
+        if self.under_way.is_some() || self.node.has_ready() {
+            return None;
+        }
+        let (log, store) = (&self.node.raft.raft_log, self.node.store());
+        let base = store.point(log.applied).filter(|base| base.index > 0)?;
+        let before = store.beginning(base.index, spare_bytes)?;
+        let entry = |index| Some(line(&store.entry(index).ok()?));
+        let entries: Option<Vec<Line>> = (before.index + 1..=store.last()).map(entry).collect();
+        let state = store.state();
+        Some(Compact {
+            base,
+            before,
+            head: Line::Base { base, before },
+            entries: entries?,
+            state: Line::State { term: state.term, vote: state.vote, commit: state.commit },
+        })
+    }
+
+    /// The journal is replaced; the entries lie at these places. `offer` is what is to be said of the parts to
+    /// members that lack entries.
+    pub fn compacted(&mut self, compact: &Compact, offer: Vec<u8>, places: &[u64]) {
+        self.node.mut_store().compact(compact.base, compact.before, offer, places);
     }
 
     /// Wants this to count, behind all that was proposed before. It is lost if the member stops leading.
@@ -163,14 +254,17 @@ impl Member {
             return None;
         }
         let mut ready = self.node.ready();
-        let mut work =
-            Work { send: encoded(ready.take_messages()), sync: ready.must_sync(), lines: Vec::new() };
-        let entry = |entry: &raft::eraftpb::Entry| Line::Entry {
-            index: entry.index,
-            term: entry.term,
-            data: entry.data.to_vec(),
-        };
-        work.lines.extend(ready.entries().iter().map(entry));
+        let send = self.encoded(ready.take_messages());
+        let mut work = Work { send, sync: ready.must_sync(), ..Work::default() };
+        if let Some(base) = base(&ready) {
+            // Its promises outlive the lines that are replaced.
+            let state = ready.hs().unwrap_or(self.node.store().state());
+            work.base = vec![
+                Line::Base { base, before: base },
+                Line::State { term: state.term, vote: state.vote, commit: state.commit.max(base.index) },
+            ];
+        }
+        work.lines.extend(ready.entries().iter().map(line));
         if let Some(state) = ready.hs() {
             work.lines.push(Line::State { term: state.term, vote: state.vote, commit: state.commit });
         }
@@ -183,17 +277,20 @@ impl Member {
         let mut written = Written::default();
         let Some(mut ready) = self.under_way.take() else { return written };
         let store = self.node.mut_store();
+        if let Some(base) = base(&ready) {
+            store.restore(base, ready.snapshot().data.to_vec());
+        }
         for (entry, at) in ready.entries().iter().zip(places) {
             store.append(entry, *at);
         }
         if let Some(state) = ready.hs() {
             store.set_state(state.clone());
         }
-        written.send = encoded(ready.take_persisted_messages());
+        written.send = self.encoded(ready.take_persisted_messages());
         let mut entries = ready.take_committed_entries();
         let mut light = self.node.advance(ready);
         entries.extend(light.take_committed_entries());
-        written.send.extend(encoded(light.take_messages()));
+        written.send.extend(self.encoded(light.take_messages()));
         if let Some(commit) = light.commit_index() {
             let store = self.node.mut_store();
             let mut state = store.state().clone();
@@ -210,8 +307,20 @@ impl Member {
         written.entries = entries.into_iter().map(entry).collect();
         written
     }
+
+    fn encoded(&mut self, messages: Vec<Message>) -> Vec<(u64, Vec<u8>)> {
+        let is_offer = |message: &&Message| message.get_msg_type() == MessageType::MsgSnapshot;
+        self.offered.extend(messages.iter().filter(is_offer).map(|message| message.to));
+        messages.iter().filter_map(|message| Some((message.to, message::encode(message)?))).collect()
+    }
 }
 
-fn encoded(messages: Vec<Message>) -> Vec<(u64, Vec<u8>)> {
-    messages.iter().filter_map(|message| Some((message.to, message::encode(message)?))).collect()
+fn line(entry: &raft::eraftpb::Entry) -> Line {
+    Line::Entry { index: entry.index, term: entry.term, data: entry.data.to_vec() }
+}
+
+/// Up to where an offer is taken.
+fn base(ready: &Ready) -> Option<Point> {
+    let metadata = ready.snapshot().get_metadata();
+    (metadata.index > 0).then_some(Point { index: metadata.index, term: metadata.term })
 }

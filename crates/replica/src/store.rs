@@ -1,6 +1,6 @@
 //! The log as the `raft` crate looks at it.
 
-use crate::line::{Kept, Known};
+use crate::line::{Kept, Known, Point};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::VecDeque;
@@ -13,25 +13,39 @@ const WARM_BYTES_MAX: usize = 16 << 20;
 pub type Cold = Box<dyn Fn(u64) -> Option<Vec<u8>> + Send>;
 
 pub(crate) struct Store {
+    /// What all entries up to it have come to is kept by the owner, who offers it to members that lack some of them.
+    base: Point,
+    offer: Vec<u8>,
+    /// The entries behind this one.
+    before: Point,
     entries: VecDeque<Known>,
     state: HardState,
     voters: Vec<u64>,
     cold: Cold,
-    /// Entries below this one are not in memory, and how many bytes of the others are.
-    warm_from: usize,
+    /// So many of the first entries are not in memory, and how many bytes of the others are.
+    cold_count: usize,
     warm_bytes: usize,
 }
 
 impl Store {
-    pub(crate) fn new(kept: Kept, voters: Vec<u64>, cold: Cold) -> Store {
+    pub(crate) fn new(kept: Kept, offer: Vec<u8>, voters: Vec<u64>, cold: Cold) -> Store {
         let state =
             HardState { term: kept.term, vote: kept.vote, commit: kept.commit(), ..HardState::default() };
-        let warm_from = kept.entries.len();
-        Store { entries: kept.entries, state, voters, cold, warm_from, warm_bytes: 0 }
+        Store {
+            base: kept.base,
+            offer,
+            before: kept.before,
+            cold_count: kept.entries.len(),
+            entries: kept.entries,
+            state,
+            voters,
+            cold,
+            warm_bytes: 0,
+        }
     }
 
     pub(crate) fn last(&self) -> u64 {
-        self.entries.len() as u64
+        self.before.index + self.entries.len() as u64
     }
 
     /// Appends an entry whose line lies there, in place of all that are there from its index on.
@@ -40,13 +54,14 @@ impl Store {
             let gone = self.entries.pop_back().and_then(|known| known.data);
             self.warm_bytes -= gone.map_or(0, |data| data.len());
         }
-        self.warm_from = self.warm_from.min(self.entries.len());
+        self.cold_count = self.cold_count.min(self.entries.len());
         self.warm_bytes += entry.data.len();
-        self.entries.push_back(Known { term: entry.term, at, data: Some(entry.data.to_vec()) });
+        let (bytes, data) = (entry.data.len() as u32, Some(entry.data.to_vec()));
+        self.entries.push_back(Known { term: entry.term, at, bytes, data });
         while self.warm_bytes > WARM_BYTES_MAX {
-            let oldest = self.entries[self.warm_from].data.take();
+            let oldest = self.entries[self.cold_count].data.take();
             self.warm_bytes -= oldest.map_or(0, |data| data.len());
-            self.warm_from += 1;
+            self.cold_count += 1;
         }
     }
 
@@ -58,8 +73,50 @@ impl Store {
         self.state = state;
     }
 
-    fn entry(&self, index: u64) -> Result<Entry, Error> {
-        let known = &self.entries[(index - 1) as usize];
+    /// Where the log may begin, with what entries up to `index` have come to kept by the owner: so that of those
+    /// behind it the ones up to there have no more than `spare` bytes.
+    pub(crate) fn beginning(&self, index: u64, spare: u64) -> Option<Point> {
+        let count = usize::try_from(index.checked_sub(self.before.index)?).ok()?;
+        let mut bytes = 0;
+        let fits = |known: &&Known| {
+            bytes += u64::from(known.bytes);
+            bytes <= spare
+        };
+        let kept = self.entries.range(..count).rev().take_while(fits).count();
+        self.point(index - kept as u64)
+    }
+
+    /// An entry, if its term is known.
+    pub(crate) fn point(&self, index: u64) -> Option<Point> {
+        let place = index.checked_sub(self.before.index)?;
+        let term = match place.checked_sub(1) {
+            None => self.before.term,
+            Some(place) => self.entries.get(place as usize)?.term,
+        };
+        Some(Point { index, term })
+    }
+
+    /// The log begins behind `before` from now on, and the lines of its entries lie at these places.
+    pub(crate) fn compact(&mut self, base: Point, before: Point, offer: Vec<u8>, places: &[u64]) {
+        let gone = (before.index - self.before.index) as usize;
+        let bytes = self.entries.drain(..gone).filter_map(|known| known.data).map(|data| data.len());
+        self.warm_bytes -= bytes.sum::<usize>();
+        self.cold_count = self.cold_count.saturating_sub(gone);
+        for (known, at) in self.entries.iter_mut().zip(places) {
+            known.at = *at;
+        }
+        (self.base, self.before, self.offer) = (base, before, offer);
+    }
+
+    /// All up to `base` is kept by the owner, and nothing follows.
+    pub(crate) fn restore(&mut self, base: Point, offer: Vec<u8>) {
+        self.entries.clear();
+        (self.cold_count, self.warm_bytes) = (0, 0);
+        (self.base, self.before, self.offer) = (base, base, offer);
+    }
+
+    pub(crate) fn entry(&self, index: u64) -> Result<Entry, Error> {
+        let known = &self.entries[(index - self.before.index - 1) as usize];
         let data = match &known.data {
             Some(data) => data.clone(),
             None => (self.cold)(known.at).ok_or(Error::Store(StorageError::Unavailable))?,
@@ -81,7 +138,10 @@ impl Storage for Store {
         max_size: impl Into<Option<u64>>,
         _: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        if low == 0 || high > self.last() + 1 {
+        if low <= self.before.index {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        if high > self.last() + 1 {
             return Err(Error::Store(StorageError::Unavailable));
         }
         let max = max_size.into().unwrap_or(u64::MAX);
@@ -98,23 +158,33 @@ impl Storage for Store {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == 0 {
-            return Ok(0);
+        if index < self.before.index {
+            return Err(Error::Store(StorageError::Compacted));
         }
-        let known = self.entries.get((index - 1) as usize);
-        known.map(|known| known.term).ok_or(Error::Store(StorageError::Unavailable))
+        self.point(index).map(|point| point.term).ok_or(Error::Store(StorageError::Unavailable))
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(1)
+        Ok(self.before.index + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        // The log is kept from its beginning: nobody needs one.
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, index: u64, _: u64) -> raft::Result<Snapshot> {
+        if self.base.index == 0 || self.base.index < index {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        Ok(snapshot(self.base, self.offer.clone(), self.voters.clone()))
     }
+}
+
+/// What entries up to `base` have come to, as the `raft` crate passes it on.
+pub(crate) fn snapshot(base: Point, offer: Vec<u8>, voters: Vec<u64>) -> Snapshot {
+    let mut snapshot = Snapshot { data: offer.into(), ..Snapshot::default() };
+    let metadata = snapshot.mut_metadata();
+    (metadata.index, metadata.term) = (base.index, base.term);
+    metadata.set_conf_state(ConfState { voters, ..ConfState::default() });
+    snapshot
 }

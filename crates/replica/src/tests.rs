@@ -1,7 +1,6 @@
 //! Members over links that lose, double and delay, which are killed at any moment and forget what was not synced.
 
-use crate::{Entry, Kept, Line, Member, Role, Timing};
-use proptest::prelude::*;
+use crate::{Entry, Kept, Line, Member, Offer, Role, Timing};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +16,7 @@ struct Disk {
 struct Node {
     member: Option<Member>,
     disk: Arc<Mutex<Disk>>,
-    /// What was handed out in this life.
+    /// What was handed out in this life, behind what the parts said.
     handed: Vec<Entry>,
     /// A kill falls so many steps of writing ahead.
     fuse: Option<u32>,
@@ -32,6 +31,21 @@ struct World {
     seed: u64,
     cut: Option<u64>,
     proposed: u64,
+    compacted: u64,
+    taken: u64,
+}
+
+fn part(entry: &Entry) -> Line {
+    Line::Part(postcard::to_stdvec(&(entry.index, entry.term, &entry.data)).unwrap())
+}
+
+/// The entries that the parts of a journal say.
+fn parts(lines: &[Line]) -> Vec<Entry> {
+    let part = |line: &Line| match line {
+        Line::Part(bytes) => Some(postcard::from_bytes(bytes).unwrap()),
+        _ => None,
+    };
+    lines.iter().map_while(part).map(|(index, term, data)| Entry { index, term, data }).collect()
 }
 
 fn draw(seed: &mut u64) -> u64 {
@@ -54,6 +68,8 @@ impl World {
             seed,
             cut: None,
             proposed: 0,
+            compacted: 0,
+            taken: 0,
         };
         (1..=3).for_each(|me| world.start(me));
         world
@@ -69,13 +85,16 @@ impl World {
         for (at, line) in node.disk.lock().unwrap().lines.iter().enumerate() {
             assert!(kept.read(line, at as u64), "{line:?} makes no sense");
         }
+        assert!(kept.is_whole(3));
+        node.handed = parts(&node.disk.lock().unwrap().lines);
+        assert_eq!(node.handed.len() as u64, kept.base());
         let disk = node.disk.clone();
         let cold = move |at: u64| match &disk.lock().unwrap().lines[at as usize] {
             Line::Entry { data, .. } => Some(data.clone()),
             _ => None,
         };
-        node.handed.clear();
-        node.member = Some(Member::new(me, 3, TIMING, kept, Box::new(cold)));
+        let offer = node.handed.len().to_le_bytes().to_vec();
+        node.member = Some(Member::new(me, 3, TIMING, kept, offer, Box::new(cold)));
         self.settle(me);
     }
 
@@ -104,6 +123,11 @@ impl World {
             let Some(work) = member.work() else { break };
             self.send(me, work.send);
             let node = &mut self.nodes[place];
+            if !work.base.is_empty() {
+                let mut disk = node.disk.lock().unwrap();
+                disk.lines = node.handed.iter().map(part).chain(work.base).collect();
+                disk.synced = disk.lines.len();
+            }
             let mut places = Vec::new();
             {
                 let mut disk = node.disk.lock().unwrap();
@@ -139,6 +163,37 @@ impl World {
         true
     }
 
+    /// Puts what entries have come to, here the entries themselves, in their place.
+    fn compact(&mut self, me: u64) {
+        let spare = self.draw(3) * 20;
+        let node = &mut self.nodes[me as usize - 1];
+        let Some(member) = &mut node.member else { return };
+        let Some(compact) = member.compact(spare) else { return };
+        let mut disk = node.disk.lock().unwrap();
+        disk.lines = node.handed.iter().map(part).chain([compact.head.clone()]).collect();
+        let places: Vec<u64> = (disk.lines.len() as u64..).take(compact.entries.len()).collect();
+        disk.lines.extend(compact.entries.iter().cloned().chain([compact.state.clone()]));
+        disk.synced = disk.lines.len();
+        drop(disk);
+        member.compacted(&compact, node.handed.len().to_le_bytes().to_vec(), &places);
+        self.compacted += 1;
+    }
+
+    /// Gets what was offered, as it is known to have come to count.
+    fn take(&mut self, me: u64, offer: Offer) {
+        let count = usize::from_le_bytes(offer.data.clone().try_into().unwrap());
+        assert_eq!(count as u64, offer.base.index);
+        let node = &mut self.nodes[me as usize - 1];
+        let Some(member) = &mut node.member else { return };
+        let before = std::mem::replace(&mut node.handed, self.counts.values().take(count).cloned().collect());
+        if member.take(offer) {
+            self.taken += 1;
+        } else {
+            node.handed = before;
+        }
+        self.settle(me);
+    }
+
     /// What counts once counts for ever, everywhere.
     fn count(&mut self, entry: Entry) {
         let known = self.counts.entry(entry.index).or_insert_with(|| entry.clone());
@@ -163,8 +218,10 @@ impl World {
             return;
         }
         if let Some(member) = &mut self.nodes[to as usize - 1].member {
-            member.hear(from, &bytes).unwrap();
-            self.settle(to);
+            match member.hear(from, &bytes).unwrap() {
+                Some(offer) => self.take(to, offer),
+                None => drop(self.settle(to)),
+            }
         }
     }
 
@@ -191,6 +248,7 @@ impl World {
             0 => self.kill(me),
             1 => self.nodes[me as usize - 1].fuse = Some(self.draw(5) as u32 + 1),
             2 => self.cut = Some(me).filter(|_| self.draw(2) == 0),
+            98 => self.compact(me),
             3..6 if self.nodes[me as usize - 1].member.is_none() => self.start(me),
             3..20 => self.tick(me),
             20..35 => (1..=3).for_each(|me| self.propose(me)),
@@ -225,7 +283,7 @@ impl World {
 #[test]
 fn whatever_is_lost_or_killed_what_counts_counts_everywhere_and_one_leads() {
     let runs = std::env::var("MUTIRAO_REPLICA_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(300);
-    let mut counted = 0;
+    let (mut counted, mut compacted, mut taken) = (0, 0, 0);
     for seed in 0..runs {
         let mut world = World::new(seed);
         for _ in 0..2000 {
@@ -233,7 +291,9 @@ fn whatever_is_lost_or_killed_what_counts_counts_everywhere_and_one_leads() {
         }
         world.come_to_rest();
         counted += world.counts.len() as u64;
+        (compacted, taken) = (compacted + world.compacted, taken + world.taken);
     }
+    assert!(compacted > runs && taken > runs / 10, "{compacted} journals cut, {taken} offers taken");
     assert!(counted > runs * 10, "only {counted} entries came to count in {runs} runs");
 }
 
@@ -266,7 +326,7 @@ fn one_alone_counts_nothing_and_two_do() {
 
 #[test]
 fn a_member_alone_counts_at_once() {
-    let mut member = Member::new(1, 1, TIMING, Kept::default(), Box::new(|_| None));
+    let mut member = Member::new(1, 1, TIMING, Kept::default(), Vec::new(), Box::new(|_| None));
     member.campaign();
     let mut entries = Vec::new();
     let mut proposed = false;
@@ -282,11 +342,4 @@ fn a_member_alone_counts_at_once() {
         proposed = true;
     }
     assert_eq!(entries.last().map(|entry| entry.data.as_slice()), Some(&b"x"[..]));
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_are_a_message_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-        let _ = crate::message::decode(2, 1, &bytes);
-    }
 }

@@ -4,6 +4,7 @@ use super::Bag;
 use super::state::{Ending, Standing, State, Task};
 use crate::limits::TASKS_A_RECORD;
 use crate::record::{NewTask, Record};
+use std::collections::BTreeSet;
 
 /// A journal with so many records beyond what would do is written anew.
 const RECORDS_SPARE: u64 = 10_000;
@@ -14,8 +15,17 @@ impl Bag {
         self.records > RECORDS_SPARE && self.records > 4 * (self.least_records() as u64)
     }
 
+    /// Attempts whose results do not count and may come to.
+    pub fn unsettled(&self) -> BTreeSet<u64> {
+        let voted = self.votes.values().flatten().map(|vote| vote.attempt);
+        self.begun.keys().copied().chain(voted).collect()
+    }
+
     fn least_records(&self) -> usize {
-        4 + self.caught.len() + self.templates.len() + 2 * self.tasks.len().div_ceil(TASKS_A_RECORD)
+        4 + self.begun.len()
+            + self.caught.len()
+            + self.templates.len()
+            + 2 * self.tasks.len().div_ceil(TASKS_A_RECORD)
     }
 
     /// Records that lead to this very bag. They count as its records once they are written.
@@ -37,6 +47,10 @@ impl Bag {
             Record::Standings { first, standings: some.iter().zip(first..).map(standing).collect() }
         });
 
+        // Their leftovers are to be found.
+        let started =
+            |(&attempt, &task): (&u64, &u32)| Record::Started { task, attempt, node: String::new() };
+        let begun = self.begun.iter().map(started);
         let complete = self.complete.then_some(Record::Complete);
         let over = self.over.then_some(Record::Over { at_ms: self.submitted_ms });
         std::iter::once(head)
@@ -45,6 +59,7 @@ impl Bag {
             .chain(caught)
             .chain(standings)
             .chain([Record::NextAttempt(self.next_attempt)])
+            .chain(begun)
             .chain(complete)
             .chain(over)
     }

@@ -112,11 +112,15 @@ struct Keeper {
     unsent: Vec<(u64, Outcome)>,
     /// Results that wait for room on the disk.
     held: VecDeque<(u64, Outcome)>,
+    /// What happened while the journal was to be written anew.
+    later: VecDeque<Event>,
     /// Records appended in this life, and of these on the disk.
     appended: u64,
     synced: u64,
     must_sync: bool,
     disk_retry: Option<Instant>,
+    /// It was said that there is no room, and there has been none since.
+    no_room_said: bool,
     over: bool,
     manner: Manner,
     bar: Option<indicatif::ProgressBar>,
@@ -240,10 +244,12 @@ impl Keeper {
             calls: BTreeMap::new(),
             unsent: Vec::new(),
             held: VecDeque::new(),
+            later: VecDeque::new(),
             appended: 0,
             synced: 0,
             must_sync: false,
             disk_retry: None,
+            no_room_said: false,
             over: false,
             manner,
             list_due: Some(Instant::now()),
@@ -293,7 +299,9 @@ impl Keeper {
             self.sessions.tell(&self.bag);
             self.leases.want(self.bag.wanted(), || self.bag.avoided());
             self.show()?;
+            let later = if self.is_held() { VecDeque::new() } else { std::mem::take(&mut self.later) };
             let first = match self.due() {
+                _ if !later.is_empty() => None,
                 None => Some(events.recv().context("all who tell the keeper something are gone")?),
                 Some(due) => match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
                     Ok(event) => Some(event),
@@ -303,7 +311,11 @@ impl Keeper {
                     }
                 },
             };
-            for event in first.into_iter().chain(events.try_iter().take(BATCH)) {
+            for event in later.into_iter().chain(first).chain(events.try_iter().take(BATCH)) {
+                if self.is_held() && !matches!(event, Event::Said { .. } | Event::NodeLost(_) | Event::Stop) {
+                    self.later.push_back(event);
+                    continue;
+                }
                 if let Some(kept) = self.take(event)? {
                     self.write()?;
                     return Ok(kept);
@@ -313,12 +325,22 @@ impl Keeper {
         }
     }
 
+    /// Whether nothing more is begun until all that was begun counts, so that the journal can be written anew: what
+    /// counts and what is known here are the same then.
+    fn is_held(&self) -> bool {
+        match &self.log {
+            Log::Alone { .. } => false,
+            Log::Shared(shared) => shared.is_long() && self.synced < self.appended,
+        }
+    }
+
     /// When something is to be done although nothing happens.
     fn due(&self) -> Option<Instant> {
         let idle = self.bag.deadline().map(|due| self.born + Duration::from_micros(due.0));
         let at_once = (!self.unsent.is_empty()).then(Instant::now);
         let tick = match &self.log {
             Log::Alone { .. } => None,
+            Log::Shared(shared) if self.is_held() => return Some(shared.next_tick()),
             Log::Shared(shared) => Some(shared.next_tick()),
         };
         [idle, self.disk_retry, at_once, self.list_due, tick].into_iter().flatten().min()
@@ -366,6 +388,12 @@ impl Keeper {
 
     fn take_time(&mut self) -> Result<()> {
         let now = Instant::now();
+        if self.is_held() {
+            if let Log::Shared(shared) = &mut self.log {
+                shared.tick(true);
+            }
+            return Ok(());
+        }
         // Each may begin another in vain: what has happened to its lease is heard before that is tried again.
         for (attempt, outcome) in std::mem::take(&mut self.unsent) {
             self.ended(attempt, outcome)?;
@@ -467,10 +495,13 @@ impl Keeper {
         let result = compares.then(|| self.content_hash(attempt, &outcome)).flatten();
         if outcome.end == End::Done && self.bag.is_wanted(attempt) && !self.bag.is_check(attempt) {
             match self.put_outputs(attempt, &outcome)? {
-                Ok(put) => spans = put,
+                Ok(put) => (spans, self.no_room_said) = (put, false),
                 Err(NotKept::Full(path)) => {
-                    if self.disk_retry.is_none() {
-                        eprintln!("mutirao: no room for {}; waiting for some", path.display());
+                    if !std::mem::replace(&mut self.no_room_said, true) {
+                        eprintln!(
+                            "mutirao: no room for {}; nothing is lost, and the bag goes on when there is room",
+                            path.display()
+                        );
                     }
                     self.disk_retry = Some(Instant::now() + DISK_RETRY);
                     self.held.push_back((attempt, outcome));
@@ -682,13 +713,19 @@ impl Keeper {
     /// Has what was appended counted by the members, and tells the bag what is, until nothing follows.
     fn write_to_all(&mut self) -> Result<()> {
         loop {
+            let is_held = self.is_held();
             let Log::Shared(shared) = &mut self.log else { return Ok(()) };
-            if std::mem::take(&mut self.must_sync) {
+            if std::mem::take(&mut self.must_sync) || is_held {
                 shared.propose();
             }
             let counted = shared.pump()?;
             self.moved = !shared.leads();
-            let Some((last, _)) = counted.last().filter(|_| !self.moved) else { return Ok(()) };
+            let Some((last, _)) = counted.last().filter(|_| !self.moved) else {
+                if !self.moved && self.synced == self.appended && shared.is_long() {
+                    shared.compact(&mut self.bag)?;
+                }
+                return Ok(());
+            };
             self.synced += counted.len() as u64;
             let last = *last;
             self.tell(Input::Journaled(self.synced))?;
@@ -716,7 +753,11 @@ impl Keeper {
         }
         let quiet = self.synced == self.appended && self.disk_retry.is_none();
         if let (true, Log::Alone { journal, .. }) = (quiet && self.bag.is_long(), &mut self.log) {
-            journal.rewrite(self.bag.shrink().map(|record| record.encode()))?;
+            match journal.rewrite(self.bag.shrink().map(|record| record.encode())) {
+                // It is as good as it was, and there may be room when it is longer.
+                Ok(()) | Err(mutirao_store::Error::DiskFull(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -740,7 +781,9 @@ impl Keeper {
         if !is_full {
             return Err(error);
         }
-        eprintln!("mutirao: {error}; nothing is lost, and the bag goes on when there is room");
+        if !std::mem::replace(&mut self.no_room_said, true) {
+            eprintln!("mutirao: {error}; nothing is lost, and the bag goes on when there is room");
+        }
         self.disk_retry = Some(Instant::now() + DISK_RETRY);
         Ok(())
     }

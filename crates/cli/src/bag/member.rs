@@ -52,11 +52,11 @@ enum Next {
 pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
     let (sender, events) = channel();
     let link = Link::open(keep.bag, node, &sender)?;
-    let shared = Shared::open(place.directory(), keep, me, link)?;
+    let (shared, bag) = Shared::open(place.directory(), keep, me, link)?;
     control::listen(&place, &sender)?;
     keeper::signals(&sender)?;
     mutirao::raw::init(crate::operations())?;
-    let mut follower = Follower::new(place, Bag::new(), shared);
+    let mut follower = Follower::new(place, bag, shared);
     follower.take_all()?;
     follower.rests = follower.bag.is_over();
     loop {
@@ -163,7 +163,26 @@ impl Follower {
                 self.shared.settled(index)?;
             }
         }
+        if self.shared.is_long() && self.bag.is_complete() {
+            self.shared.compact(&mut self.bag)?;
+        }
         Ok(())
+    }
+
+    /// Goes on with the bag as it was fetched, since the entries that made it so are no more.
+    fn install(&mut self) -> Result<()> {
+        let Some(bag) = self.shared.unpack()? else { return Ok(()) };
+        if self.shared.is_origin() {
+            let result = |view: &TaskView<'_>| view.result().map(|(attempt, ..)| attempt);
+            for (number, view) in (0..).zip(bag.tasks()) {
+                let known = self.bag.task(number).and_then(|view| result(&view));
+                if let Some(attempt) = result(&view).filter(|attempt| known != Some(*attempt)) {
+                    settle(&mut self.shared, self.place.id, &bag, &view, attempt, true)?;
+                }
+            }
+        }
+        self.bag = bag;
+        self.take_all()
     }
 
     /// The bag as it was submitted becomes the beginning of the log, with the files that it needs.
@@ -188,6 +207,7 @@ impl Follower {
         match event {
             Event::Said { from, bytes } => match self.shared.hear(from, &bytes) {
                 Heard::Request => self.rests = false,
+                Heard::Fetched => self.install()?,
                 Heard::Answer { number, line } => {
                     if let Some((back, _)) = self.passed.remove(&number) {
                         back.say(&mut self.shared, &line);
@@ -270,10 +290,8 @@ pub fn settle(
     let paths = output_paths(number, bag.settings(), task, attempt);
     shared.results_are(attempt, &paths);
     if place {
-        for (there, path, waiting) in &paths {
-            let Some(file) = shared.files_of(attempt).iter().find(|file| file.name == *there) else {
-                continue;
-            };
+        for (_, path, waiting) in &paths {
+            let Some(file) = shared.result(path) else { continue };
             let failed = || format!("cannot put {} in its place", path.display());
             let bytes = shared.read_output(file.content).with_context(failed)?;
             outputs::write(waiting, &bytes, file.executable).with_context(failed)?;

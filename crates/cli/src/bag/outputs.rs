@@ -27,9 +27,15 @@ impl Outputs {
         Ok(Outputs { file, end, dirty: false })
     }
 
-    /// What is appended next replaces what is there, from its beginning.
-    pub fn rewind(&mut self) {
-        self.end = 0;
+    /// What is appended next replaces what is there, from so many bytes on.
+    pub fn go_on_at(&mut self, end: u64) {
+        self.end = end;
+    }
+
+    /// Writes what is known to belong there; appending goes on where it was.
+    pub fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.dirty = true;
+        self.file.write_all_at(bytes, offset)
     }
 
     /// Appends; it is on the disk after [`sync`](Outputs::sync).

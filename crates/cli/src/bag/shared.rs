@@ -1,16 +1,22 @@
 //! A bag's journal on three members: the log of `mutirao-replica`, its disk, and what comes with it beside the
 //! records, which is what tasks have written and the files they need and leave.
 
+mod fetch;
+mod state;
+
 use super::link::Link;
 use super::outputs::Outputs;
 use anyhow::{Context, Result, bail};
+use fetch::{Fetch, Offered, Want};
 use mutirao_bag::{Bag, Record, Span};
-use mutirao_replica::{Kept, Line, Member, Role, Timing};
+use mutirao_replica::{Compact, Kept, Line, Member, Offer, Refused, Role, Timing};
 use mutirao_store::{Found, Journal, Records, read_journal};
 use mutirao_wire::bag::Keep;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use state::{File, Files, Piece, State};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a tick of the log is.
@@ -22,28 +28,10 @@ const TIMING: Timing = Timing { heartbeat: 3, election: 30 };
 const PIECE_BYTES: usize = 10 * 1024;
 /// Ticks that are made up for after a pause.
 const TICKS_AT_ONCE: u32 = 2;
-
-/// What an entry of the log says. Later versions append kinds; they change none.
-#[derive(Debug, Serialize, Deserialize)]
-enum Piece {
-    /// Of a record of the bag, in pieces up to the last.
-    Record { last: bool, bytes: Vec<u8> },
-    /// What a task has written: behind what was written before, in the file of outputs.
-    Output(Vec<u8>),
-    /// A file that an attempt has left, which counts if its result does.
-    File { attempt: u64, file: File },
-    /// A file of the submitter that tasks need, as it was when the bag was submitted.
-    Input(File),
-}
-
-/// A file, whose content is in the file of outputs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct File {
-    /// Of an attempt: its name in the directory of the task. Of an input: its path.
-    pub name: String,
-    pub executable: bool,
-    pub content: Span,
-}
+/// A journal is written anew when it is longer than this and what it says in short three times over.
+const JOURNAL_BYTES_SPARE: u64 = 8 << 20;
+/// Entries kept beside what they have come to, bytes: a member that lags by more gets the whole bag.
+const LAG_BYTES_MAX: u64 = 2 << 20;
 
 /// What one member says to another.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,11 +48,29 @@ enum Said {
         number: u64,
         line: String,
     },
+    /// A part of what entries up to `base` have come to, or of what tasks have written, is wanted.
+    Ask {
+        base: u64,
+        want: Want,
+    },
+    /// That part.
+    Part {
+        base: u64,
+        number: u64,
+        bytes: Vec<u8>,
+    },
+    /// What tasks have written from there on.
+    Output {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
 }
 
 /// What was heard, beside the log.
 pub enum Heard {
     Nothing,
+    /// All that this member lacks is there: it is to be [unpacked](Shared::unpack).
+    Fetched,
     /// Another wants to lead: it knows of nobody who does.
     Request,
     Order {
@@ -77,16 +83,6 @@ pub enum Heard {
         number: u64,
         line: String,
     },
-}
-
-/// What is known beside the bag itself.
-#[derive(Default)]
-struct Files {
-    /// By attempt.
-    left: HashMap<u64, Vec<File>>,
-    inputs: BTreeMap<String, File>,
-    /// By path, of results that count.
-    results: HashMap<PathBuf, File>,
 }
 
 /// This member.
@@ -111,6 +107,18 @@ pub struct Shared {
     /// Entries up to this one were settled before.
     settled: u64,
     next_tick: Instant,
+    /// Reads lines by where they lie in the present journal.
+    records: Arc<Mutex<Records>>,
+    /// Where its parts lie, which say what the entries up to this one have come to.
+    parts: Vec<u64>,
+    base: u64,
+    /// It is written anew when it is longer than this.
+    long_from: u64,
+    fetch: Option<Fetch>,
+    /// Parts that came from another member, to be the head of the journal.
+    fetched: Vec<Vec<u8>>,
+    /// Members of whom something was refused, which is said once.
+    refused: Vec<usize>,
 }
 
 /// Path of the journal of a member.
@@ -119,47 +127,67 @@ pub fn journal_path(directory: &Path) -> PathBuf {
 }
 
 impl Shared {
-    /// The member of the bag in this directory.
-    pub fn open(directory: &Path, keep: Keep, me: usize, link: Link) -> Result<Shared> {
+    /// The member of the bag in this directory, and the bag as the parts of its journal say; what its entries say
+    /// is yet to be [pumped](Shared::pump).
+    pub fn open(directory: &Path, keep: Keep, me: usize, link: Link) -> Result<(Shared, Bag)> {
         let path = journal_path(directory);
         let (mut kept, mut at, mut settled, mut good) = (Kept::default(), Records::FIRST, 0, true);
+        let (mut state, mut parts, mut head_end) = (State::default(), Vec::new(), Records::FIRST);
         let (journal, _) = Journal::open(&path, |bytes| {
             let line: Line = postcard::from_bytes(bytes).context("a line of the journal makes no sense")?;
             good &= kept.read(&line, at);
-            if let Line::Own(own) = &line {
-                settled = postcard::from_bytes(own).unwrap_or(settled);
+            match &line {
+                Line::Own(own) => settled = postcard::from_bytes(own).unwrap_or(settled),
+                Line::Part(part) => {
+                    state.take(part)?;
+                    parts.push(at);
+                }
+                Line::Base { .. } => head_end = at,
+                Line::Entry { .. } | Line::State { .. } => {}
             }
             at = Records::after(at, bytes.len());
             anyhow::Ok(())
         })?;
-        if !good {
+        if !good || !kept.is_whole(keep.members.len() as u64) {
             bail!("{} contradicts itself; the other members go on without this one", path.display());
         }
-        let records = journal.records_by_place()?;
-        let cold = move |at| match postcard::from_bytes(&records.read(at).ok()?).ok()? {
+        let records = Arc::new(Mutex::new(journal.records_by_place()?));
+        let reader = records.clone();
+        let cold = move |at| match line_at(&reader, at)? {
             Line::Entry { data, .. } => Some(data),
             _ => None,
         };
-        let member = Member::new(me as u64 + 1, keep.members.len() as u64, TIMING, kept, Box::new(cold));
+        let base = kept.base();
+        let offer = Offered { parts: parts.len() as u64, outputs: state.outputs }.encode();
+        let members = keep.members.len() as u64;
+        let member = Member::new(me as u64 + 1, members, TIMING, kept, offer, Box::new(cold));
         let mut outputs = Outputs::open(&directory.join("outputs"))?;
-        outputs.rewind();
-        Ok(Shared {
+        outputs.go_on_at(state.outputs);
+        let shared = Shared {
             member,
             journal,
             outputs,
             keep,
             me,
             link,
-            files: Files::default(),
+            files: state.files,
             partial: Vec::new(),
-            counted: 0,
-            proposed: 0,
+            counted: state.outputs,
+            proposed: state.outputs,
             waiting: VecDeque::new(),
             leads: None,
             sought: false,
             settled,
             next_tick: Instant::now() + TICK,
-        })
+            records,
+            parts,
+            base,
+            long_from: long_from(head_end),
+            fetch: None,
+            fetched: Vec::new(),
+            refused: Vec::new(),
+        };
+        Ok((shared, state.bag))
     }
 
     /// Whether the bag was submitted here, where its files are.
@@ -234,8 +262,12 @@ impl Shared {
             if counts && ticks <= TICKS_AT_ONCE {
                 self.member.tick();
                 self.propose();
+                if let Some(fetch) = &mut self.fetch {
+                    fetch.tick();
+                }
             }
         }
+        self.ask();
     }
 
     /// Takes what another member says.
@@ -245,13 +277,39 @@ impl Shared {
         };
         match postcard::from_bytes(bytes) {
             Ok(Said::Log(bytes)) => {
-                // One of another version, or nonsense: as if it had been lost.
-                let _ = self.member.hear(member as u64 + 1, &bytes);
+                match self.member.hear(member as u64 + 1, &bytes) {
+                    Ok(None) => {}
+                    Ok(Some(offer)) => return self.offered(offer),
+                    Err(refused) => self.refuse(member, refused),
+                }
                 if mutirao_replica::asks_for_votes(&bytes) { Heard::Request } else { Heard::Nothing }
             }
             Ok(Said::Order { number, last, bytes }) => Heard::Order { from: member, number, bytes, last },
             Ok(Said::Answer { number, line }) => Heard::Answer { number, line },
+            Ok(Said::Ask { base, want }) => {
+                self.give(member, base, want);
+                Heard::Nothing
+            }
+            Ok(Said::Part { base, number, bytes }) => self.got(|fetch, _| {
+                fetch.part(base, number, bytes);
+                Ok(())
+            }),
+            Ok(Said::Output { offset, bytes }) => self.got(|fetch, outputs| {
+                if fetch.output(offset, bytes.len()) {
+                    outputs.write_at(&bytes, offset)?;
+                }
+                Ok(())
+            }),
             Err(_) => Heard::Nothing,
+        }
+    }
+
+    /// What contradicts is as good as lost; it is said once of each member.
+    fn refuse(&mut self, member: usize, refused: Refused) {
+        if !self.refused.contains(&member) {
+            self.refused.push(member);
+            let name = &self.keep.members[member].name;
+            eprintln!("mutirao: what `{name}` says of the journal of this bag is not believed: {refused}");
         }
     }
 
@@ -277,11 +335,7 @@ impl Shared {
 
     /// Wants a record to count; it is proposed with the next that is urgent, or with the next tick.
     pub fn append(&mut self, record: &[u8]) {
-        let mut pieces = record.chunks(PIECE_BYTES).peekable();
-        while let Some(bytes) = pieces.next() {
-            let piece = Piece::Record { last: pieces.peek().is_none(), bytes: bytes.to_vec() };
-            self.waiting.push_back(piece);
-        }
+        self.waiting.extend(state::cut(record, PIECE_BYTES));
     }
 
     /// Keeps what a task has written, with whatever is appended next.
@@ -308,7 +362,7 @@ impl Shared {
 
     /// Whether an input is kept already.
     pub fn has_input(&self, path: &str) -> bool {
-        self.files.inputs.contains_key(path)
+        self.files.has_input(path)
     }
 
     pub fn read_output(&self, span: Span) -> std::io::Result<Vec<u8>> {
@@ -317,24 +371,18 @@ impl Shared {
 
     /// A file that a task needs: what another task has made, or what came along when the bag was submitted.
     pub fn input(&self, path: &Path) -> Option<(Vec<u8>, bool)> {
-        let came_along = || self.files.inputs.get(path.to_str()?);
-        let file = self.files.results.get(path).or_else(came_along)?;
+        let file = self.files.needed(path)?;
         Some((self.outputs.read(file.content).ok()?, file.executable))
     }
 
-    /// The files of a result that counts.
-    pub fn files_of(&self, attempt: u64) -> &[File] {
-        self.files.left.get(&attempt).map_or(&[], Vec::as_slice)
+    /// The file of a result that counts.
+    pub fn result(&self, path: &Path) -> Option<&File> {
+        self.files.result(path)
     }
 
     /// The result counts of an attempt whose output files belong there.
     pub fn results_are(&mut self, attempt: u64, paths: &[(String, PathBuf, PathBuf)]) {
-        for (there, path, _) in paths {
-            let left = self.files.left.get(&attempt).map_or(&[][..], Vec::as_slice);
-            if let Some(file) = left.iter().find(|file| file.name == *there) {
-                self.files.results.insert(path.clone(), file.clone());
-            }
-        }
+        self.files.results_are(attempt, paths);
     }
 
     /// Proposes all that waits.
@@ -355,6 +403,9 @@ impl Shared {
         let mut counted = Vec::new();
         while let Some(work) = self.member.work() {
             self.send(work.send);
+            if !work.base.is_empty() {
+                self.begin_anew(&work.base)?;
+            }
             let mut places = Vec::with_capacity(work.lines.len());
             for line in &work.lines {
                 places.push(self.journal.append(&postcard::to_stdvec(line)?));
@@ -402,13 +453,7 @@ impl Shared {
                 self.outputs.append(&bytes).context("cannot keep what a task has written")?;
                 self.counted += bytes.len() as u64;
             }
-            Piece::File { attempt, file } => {
-                // One that was lost may have had the same number.
-                let left = self.files.left.entry(attempt).or_default();
-                left.retain(|known| known.name != file.name);
-                left.push(file);
-            }
-            Piece::Input(file) => drop(self.files.inputs.insert(file.name.clone(), file)),
+            piece => self.files.take(piece),
         }
         Ok(None)
     }
@@ -422,21 +467,203 @@ impl Shared {
     pub fn settled(&mut self, index: u64) -> Result<()> {
         if self.is_origin() && index > self.settled {
             self.settled = index;
-            let own = Line::Own(postcard::to_stdvec(&index)?);
-            self.journal.append(&postcard::to_stdvec(&own)?);
+            self.journal.append(&encoded(&self.own_line()));
             self.journal.flush()?;
         }
         Ok(())
     }
+
+    fn own_line(&self) -> Line {
+        Line::Own(postcard::to_stdvec(&self.settled).unwrap_or_default())
+    }
+
+    /// Whether the journal has become much longer than what it says.
+    pub fn is_long(&self) -> bool {
+        self.journal.bytes() > self.long_from
+    }
+
+    /// Writes the journal anew, with the bag in the place of the entries that have made it what it is: all that
+    /// [`pump`](Shared::pump) has handed out, and no more. Does nothing while there is something else to do first.
+    pub fn compact(&mut self, bag: &mut Bag) -> Result<()> {
+        if !self.partial.is_empty() || !self.waiting.is_empty() {
+            return Ok(());
+        }
+        let Some(compact) = self.member.compact(LAG_BYTES_MAX) else { return Ok(()) };
+        // What tasks have written will no longer be in the entries.
+        self.outputs.sync().context("cannot keep what tasks have written")?;
+        match self.write_compact(bag, &compact) {
+            Err(mutirao_store::Error::DiskFull(_)) => {
+                // It is as good as it was, and there may be room later.
+                self.long_from = self.journal.bytes() + JOURNAL_BYTES_SPARE;
+                Ok(())
+            }
+            written => written.context("cannot write the journal anew"),
+        }
+    }
+
+    fn write_compact(&mut self, bag: &mut Bag, compact: &Compact) -> Result<(), mutirao_store::Error> {
+        self.files.keep_only(&bag.unsettled());
+        let (mut at, mut parts, mut places) = (Records::FIRST, Vec::new(), Vec::new());
+        let mut head_end = at;
+        let pieces = state::pieces(bag, &self.files, self.counted, PIECE_BYTES);
+        let part = |piece: Piece| Line::Part(postcard::to_stdvec(&piece).unwrap_or_default());
+        let tail = [compact.state.clone(), self.own_line()];
+        let lines = pieces
+            .map(part)
+            .chain([compact.head.clone()])
+            .chain(compact.entries.iter().cloned())
+            .chain(tail)
+            .map(|line| {
+                let bytes = encoded(&line);
+                match line {
+                    Line::Part(_) => parts.push(at),
+                    Line::Base { .. } => head_end = at,
+                    Line::Entry { .. } => places.push(at),
+                    Line::State { .. } | Line::Own(_) => {}
+                }
+                at = Records::after(at, bytes.len());
+                bytes
+            });
+        self.journal.rewrite(lines)?;
+        self.goes_on(parts, head_end, &compact.head)?;
+        let offer = Offered { parts: self.parts.len() as u64, outputs: self.counted }.encode();
+        self.member.compacted(compact, offer, &places);
+        Ok(())
+    }
+
+    /// The journal is another file now.
+    fn goes_on(&mut self, parts: Vec<u64>, head_end: u64, head: &Line) -> Result<(), mutirao_store::Error> {
+        let records = self.journal.records_by_place()?;
+        *self.records.lock().unwrap_or_else(PoisonError::into_inner) = records;
+        (self.parts, self.long_from) = (parts, long_from(head_end));
+        if let Line::Base { base, .. } = head {
+            self.base = base.index;
+        }
+        Ok(())
+    }
+
+    /// A leader offers what this member lacks.
+    fn offered(&mut self, offer: Offer) -> Heard {
+        let is_known = |fetch: &Fetch| (fetch.offer().from, fetch.offer().base) == (offer.from, offer.base);
+        if !self.fetch.as_ref().is_some_and(is_known) {
+            let outputs = self.fetch.as_ref().map_or(self.counted, Fetch::outputs).max(self.counted);
+            self.fetch = Fetch::new(offer, outputs);
+        }
+        self.ask();
+        Heard::Nothing
+    }
+
+    /// Asks for what is still to come.
+    fn ask(&mut self) {
+        let Some(fetch) = &mut self.fetch else { return };
+        let (from, base) = (fetch.offer().from as usize - 1, fetch.offer().base.index);
+        for want in fetch.wants() {
+            self.say(from, &Said::Ask { base, want });
+        }
+    }
+
+    /// Gives another member a piece of what it lacks; nothing if there is none.
+    fn give(&self, to: usize, base: u64, want: Want) {
+        match want {
+            Want::Part(number) if base == self.base => {
+                let at = self.parts.get(usize::try_from(number).unwrap_or(usize::MAX));
+                if let Some(Line::Part(bytes)) = at.and_then(|at| line_at(&self.records, *at)) {
+                    self.say(to, &Said::Part { base, number, bytes });
+                }
+            }
+            Want::Part(_) => {}
+            Want::Output { offset, bytes } => {
+                let is_there = bytes as usize <= PIECE_BYTES
+                    && offset.checked_add(bytes.into()).is_some_and(|end| end <= self.counted);
+                if let Some(bytes) =
+                    is_there.then(|| self.outputs.read(Span { offset, bytes }).ok()).flatten()
+                {
+                    self.say(to, &Said::Output { offset, bytes });
+                }
+            }
+        }
+    }
+
+    /// A piece of what this member lacks has come.
+    fn got(&mut self, take: impl FnOnce(&mut Fetch, &mut Outputs) -> std::io::Result<()>) -> Heard {
+        let Some(fetch) = &mut self.fetch else { return Heard::Nothing };
+        if let Err(error) = take(fetch, &mut self.outputs) {
+            eprintln!("mutirao: cannot keep what tasks have written: {error}; it is asked for again");
+            self.fetch = None;
+            return Heard::Nothing;
+        }
+        if fetch.is_whole() {
+            return Heard::Fetched;
+        }
+        self.ask();
+        Heard::Nothing
+    }
+
+    /// The bag as it was fetched. Nothing holds of it until it is [installed](Shared::install), but what it says
+    /// counts.
+    pub fn unpack(&mut self) -> Result<Option<Bag>> {
+        let Some(fetch) = self.fetch.take() else { return Ok(None) };
+        let (offer, parts) = fetch.into_parts();
+        let mut state = State::default();
+        parts.iter().try_for_each(|part| state.take(part))?;
+        if !self.member.take(offer) {
+            return Ok(None);
+        }
+        (self.files, self.counted, self.fetched) = (state.files, state.outputs, parts);
+        self.partial.clear();
+        self.outputs.go_on_at(self.counted);
+        Ok(Some(state.bag))
+    }
+
+    /// The head of the journal is what was fetched.
+    fn begin_anew(&mut self, base: &[Line]) -> Result<()> {
+        let fetched = std::mem::take(&mut self.fetched);
+        if fetched.is_empty() {
+            bail!("the log goes on where nothing was fetched");
+        }
+        self.outputs.sync().context("cannot keep what tasks have written")?;
+        let (mut at, mut parts) = (Records::FIRST, Vec::new());
+        let lines = fetched.into_iter().map(Line::Part).chain(base.iter().cloned()).chain([self.own_line()]);
+        let lines = lines.map(|line| {
+            let bytes = encoded(&line);
+            if matches!(line, Line::Part(_)) {
+                parts.push(at);
+            }
+            at = Records::after(at, bytes.len());
+            bytes
+        });
+        self.journal.rewrite(lines)?;
+        self.goes_on(parts, at, &base[0])?;
+        Ok(())
+    }
+}
+
+/// A journal is long from there on whose head ends here.
+fn long_from(head_end: u64) -> u64 {
+    JOURNAL_BYTES_SPARE + 3 * head_end
+}
+
+fn encoded(line: &Line) -> Vec<u8> {
+    postcard::to_stdvec(line).expect("a line is plain data, which can always be written")
+}
+
+/// The line that lies there.
+fn line_at(records: &Mutex<Records>, at: u64) -> Option<Line> {
+    let records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    postcard::from_bytes(&records.read(at).ok()?).ok()
 }
 
 /// The bag as what counts says, as far as the member with this journal knows. Changes nothing.
 pub fn read(path: &Path) -> Result<(Bag, Found)> {
-    let mut bag = Bag::new();
+    let mut state = State::default();
     let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let mut partial = Vec::new();
+    let (mut partial, mut said) = (Vec::new(), 0);
     let found = read_journal(path, |bytes| {
         match postcard::from_bytes(bytes).context("a line of the journal makes no sense")? {
+            Line::Part(part) => state.take(&part)?,
+            Line::Base { base, .. } => said = base.index,
+            // What it says is in the parts already.
+            Line::Entry { index, .. } if index <= said => {}
             Line::Entry { index, data, .. } => {
                 drop(waiting.split_off(&index));
                 waiting.insert(index, data);
@@ -449,7 +676,8 @@ pub fn read(path: &Path) -> Result<(Bag, Found)> {
                     } else if let Piece::Record { last, bytes } = postcard::from_bytes(&data)? {
                         partial.extend(bytes);
                         if last {
-                            bag.replay(Record::decode(&std::mem::take(&mut partial), bag.records() + 1)?)?;
+                            let record = std::mem::take(&mut partial);
+                            state.bag.replay(Record::decode(&record, state.bag.records() + 1)?)?;
                         }
                     }
                 }
@@ -458,5 +686,5 @@ pub fn read(path: &Path) -> Result<(Bag, Found)> {
         }
         anyhow::Ok(())
     })?;
-    Ok((bag, found))
+    Ok((state.bag, found))
 }
