@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 /// A keeper is up, or has said why not, within so long.
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Input files of a bag that come along to several members, together.
 const INPUT_BYTES_MAX: u64 = 256 << 20;
 /// What a bag's program consists of, that comes along to several members: the bag begins when all of it is there.
@@ -38,7 +37,10 @@ pub fn by_node(cli: &Cli, place: &Place) -> Result<Option<Keep>> {
 pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
     let node = pool.node();
     let known = place.kept()?;
-    let how = if known.is_none() { KeepHow::Begin } else { KeepHow::GoOn };
+    // Before the member here has a journal nothing can have been promised of it: whoever handed the bag over first
+    // may have ended over that.
+    let is_begun = known.is_some() && super::shared::journal_path(place.directory()).exists();
+    let how = if is_begun { KeepHow::GoOn } else { KeepHow::Begin };
     let keep = match known {
         Some(keep) => keep,
         None => Keep {
@@ -149,14 +151,27 @@ pub fn wait_for(place: &Place) -> Result<()> {
     })
 }
 
-/// Looks until the process that keeps a bag has come so far: it is started by a node, maybe another, which tells nobody.
+/// Waits until the process that keeps a bag has come so far: it is started by a node, maybe another, which tells
+/// nobody, but it shows in the bag's directory.
 fn until_begun(place: &Place, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+    let failed = || format!("cannot watch {}", place.directory().display());
+    let watched = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).with_context(failed)?;
+    let changes = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE;
+    add_watch(&watched, place.directory(), changes).with_context(failed)?;
     let begun = Instant::now();
     while !is_so()? {
-        if begun.elapsed() > PATIENCE {
+        let left = PATIENCE.saturating_sub(begun.elapsed());
+        let left = Timespec::try_from(left).context("a time to wait is too long")?;
+        let changed = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&left));
+        if changed.is_ok_and(|count| count == 0) {
             bail!("the keeper of bag {} does not begin; see the log of its node", place.id);
         }
-        std::thread::sleep(LOOK_EVERY);
+        // Looked at once for all that has changed.
+        let mut room = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut news = Reader::new(&watched, &mut room);
+        while news.next().is_ok() {}
     }
     Ok(())
 }

@@ -266,20 +266,23 @@ impl Place {
         let failed = || format!("cannot listen in {}", self.directory.display());
         // By way of the directory's descriptor: the whole path may be too long for a socket.
         let directory = File::open(&self.directory).with_context(failed)?;
-        let path = socket_below(&directory);
-        match fs::remove_file(&path) {
+        // It takes its name when it is heard, so that who waits for the name can connect.
+        let (path, waiting) = (socket_below(&directory, "keeper"), socket_below(&directory, "keeper.new"));
+        match fs::remove_file(&waiting) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(failed);
             }
             _ => {}
         }
-        UnixListener::bind(&path).with_context(failed)
+        let listener = UnixListener::bind(&waiting).with_context(failed)?;
+        fs::rename(&waiting, &path).with_context(failed)?;
+        Ok(listener)
     }
 
     /// The keeper, if one runs.
     pub fn connect(&self) -> Option<UnixStream> {
         let directory = File::open(&self.directory).ok()?;
-        UnixStream::connect(socket_below(&directory)).ok()
+        UnixStream::connect(socket_below(&directory, "keeper")).ok()
     }
 }
 
@@ -287,8 +290,8 @@ fn is_in_use(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(mutirao_store::Error::InUse(_)))
 }
 
-fn socket_below(directory: &File) -> PathBuf {
-    format!("/proc/self/fd/{}/keeper", directory.as_raw_fd()).into()
+fn socket_below(directory: &File, name: &str) -> PathBuf {
+    format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).into()
 }
 
 fn replay(bag: &mut Bag, bytes: &[u8]) -> Result<()> {
