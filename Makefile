@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 RELEASE := $(TARGET_DIR)/release
 DEBUG := $(TARGET_DIR)/debug
 
-.PHONY: help build demo test model bench install clean fuzz test-faults
+.PHONY: help build demo test model bench install clean fuzz test-faults test-bag-faults
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -26,6 +26,10 @@ model: ## the attach rule, every order of events within wider bounds (minutes, s
 test-faults: ## some 200 faults in real pools: kills, cuts, stops; seeded (MUTIRAO_FAULTS_SEED replays one)
 	$(CARGO) build --locked -p mutirao-cli -p mutirao-test-program
 	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --locked -p mutirao-cli --test faults -- --ignored --nocapture --test-threads 1
+
+test-bag-faults: ## 100 bags over which whatever keeps them is killed; seeded (MUTIRAO_BAG_FAULTS_SEED replays one)
+	$(CARGO) build --locked -p mutirao-cli
+	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --locked -p mutirao-cli --test bag_faults -- --ignored --nocapture --test-threads 1
 
 bench: build ## figures of this machine, each beside its floor
 	$(RELEASE)/mutirao bench call

@@ -9,6 +9,7 @@
 mod lab;
 
 use lab::hosts::Hosts;
+use lab::random::Random;
 use lab::{Lab, Running};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -75,23 +76,6 @@ impl Fault {
             17 | 18 => Fault::KillTwo(ms(random, 50, 2000)),
             _ => Fault::CutAndKill(ms(random, 500, 3000)),
         }
-    }
-}
-
-/// The generator "splitmix64".
-struct Random(u64);
-
-impl Random {
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.draw() % end as u64) as usize
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test binary uses a part of it.
 
 pub mod hosts;
+pub mod random;
 
 use serde_json::Value;
 use std::ffi::OsStr;
