@@ -599,8 +599,7 @@ impl Shared {
         Heard::Nothing
     }
 
-    /// The bag as it was fetched. Nothing holds of it until it is [installed](Shared::install), but what it says
-    /// counts.
+    /// The bag as it was fetched, if it is still of use: with the next [pump](Shared::pump) the journal says so, too.
     pub fn unpack(&mut self) -> Result<Option<Bag>> {
         let Some(fetch) = self.fetch.take() else { return Ok(None) };
         let (offer, parts) = fetch.into_parts();
