@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: u64 = 100;
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
-const TASKS: usize = 40;
+const TASKS: usize = 120;
 /// Faults of one round.
 const FAULTS: usize = 5;
 /// A bag that is not done so long after the last fault stands still. Generous: machines are busy.
@@ -89,9 +89,11 @@ impl Round {
         let rows = self.run(&["--output", "json", "ls"]).json();
         for row in rows.as_array().unwrap() {
             let id = row["bag"].to_string();
-            if self.run(&["resume", "--detach", &id]).code == Some(0) {
+            let resumed = self.run(&["resume", "--detach", &id]);
+            if resumed.code == Some(0) {
                 return id;
             }
+            println!("bag {id} does not go on: {}", resumed.err.trim());
             // Of what was not submitted to its end nothing has begun.
             self.run(&["rm", "--unfinished", &id]).well();
         }
@@ -105,14 +107,18 @@ impl Round {
     /// Processes of the bag's members, with the nodes that started them.
     fn members(&self, id: &str) -> Vec<(String, i32)> {
         let path = self.lab.home().join("bags").join(id).join("kept.json");
-        let kept: Value =
-            serde_json::from_slice(&std::fs::read(path).unwrap_or_default()).unwrap_or_default();
-        let Some(bag) = kept["bag"].as_str() else { return Vec::new() };
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        // Too large a number for a `Value`.
+        let digits = kept.split_once("\"bag\": ").and_then(|(_, rest)| rest.split_once(','));
+        let Some(number) = digits.and_then(|(digits, _)| digits.parse::<u128>().ok()) else {
+            return Vec::new();
+        };
+        let bag = format!("{number:032x}");
         let member = |entry: std::fs::DirEntry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
             let words: Vec<&str> = line.split('\0').collect();
-            let is_it = words.contains(&"keeper") && words.contains(&bag);
+            let is_it = words.contains(&"keeper") && words.contains(&bag.as_str());
             let node = words.iter().position(|word| *word == "--node")? + 1;
             is_it.then(|| Some((words.get(node)?.to_string(), pid)))?
         };
@@ -180,7 +186,7 @@ fn round(seed: u64) {
     lab.file(
         "f.toml",
         format!(
-            "[task.a]\ncommand = 'sleep 0.2; echo {{n}} > out; echo {{n}}'\n\
+            "[task.a]\ncommand = 'sleep 0.3; echo {{n}} > out; echo {{n}}'\n\
              grid = {{ n = {{ from = 1, to = {TASKS} }} }}\noutputs = [{{ here = 'made/{{n}}', there = 'out' }}]\n\
              [task.end]\ncommand = 'echo end'\nafter = ['a']\n"
         ),

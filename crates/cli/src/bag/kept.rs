@@ -40,6 +40,9 @@ pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
     // Before the member here has a journal nothing can have been promised of it: whoever handed the bag over first
     // may have ended over that.
     let is_begun = known.is_some() && super::shared::journal_path(place.directory()).exists();
+    if !is_begun {
+        place.check_submitted(&place.read()?.0)?;
+    }
     let how = if is_begun { KeepHow::GoOn } else { KeepHow::Begin };
     let keep = match known {
         Some(keep) => keep,

@@ -148,6 +148,12 @@ impl Place {
             }
             false => error,
         })?;
+        self.check_submitted(&bag)?;
+        Ok((bag, journal, found))
+    }
+
+    /// Refuses a bag that is not all there: who submitted it ended over that, or its journal is damaged.
+    pub fn check_submitted(&self, bag: &Bag) -> Result<()> {
         if !bag.is_complete() && self.damaged().exists() {
             bail!(
                 "the journal of bag {} is damaged where it says what the bag is; what was cut off is kept as {}; \
@@ -164,7 +170,7 @@ impl Place {
                 self.id
             );
         }
-        Ok((bag, journal, found))
+        Ok(())
     }
 
     pub fn directory(&self) -> &Path {
