@@ -168,11 +168,9 @@ impl Group {
         bytes: Vec<u8>,
         mut join: impl FnMut(&mut Vec<u8>, &[u8]),
     ) -> Result<Option<Vec<u8>>, Error> {
-        self.ends.collective(Collective::Reduce, || {
-            self.reduce_by(root, bytes, Ok, |mut bytes, came| {
-                join(&mut bytes, &came);
-                Ok(bytes)
-            })
+        self.reduce_by(root, bytes, Ok, |mut bytes, came| {
+            join(&mut bytes, &came);
+            Ok(bytes)
         })
     }
 
@@ -184,17 +182,19 @@ impl Group {
         send: impl FnOnce(T) -> Result<Vec<u8>, Error>,
         mut join: impl FnMut(T, Vec<u8>) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        let (before, size) = (self.before(root)?, self.size());
-        for (distance, to, from) in self.rounds()? {
-            if before % (2 * distance) == distance {
-                to.post(send(value)?)?;
-                return Ok(None);
+        self.ends.collective(Collective::Reduce, || {
+            let (before, size) = (self.before(root)?, self.size());
+            for (distance, to, from) in self.rounds()? {
+                if before % (2 * distance) == distance {
+                    to.post(send(value)?)?;
+                    return Ok(None);
+                }
+                if before + distance < size {
+                    value = join(value, from.receive()?)?;
+                }
             }
-            if before + distance < size {
-                value = join(value, from.receive()?)?;
-            }
-        }
-        Ok(Some(value))
+            Ok(Some(value))
+        })
     }
 
     /// Joins the values of all ranks to one, which all get. `join` as for [`reduce`](Self::reduce).
