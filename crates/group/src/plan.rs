@@ -121,7 +121,19 @@ pub const REPLAY_ENV: &str = "MUTIRAO_GROUP_REPLAY";
 /// Largest body of a frame on that socket, bytes: a plan names every peer.
 pub const PLAN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+impl Peer {
+    /// The process, as people call it.
+    pub fn process(&self) -> String {
+        format!("{}.{}", self.program, self.instance)
+    }
+}
+
 impl ProcessPlan {
+    /// The process, as people call it.
+    pub fn process(&self) -> String {
+        format!("{}.{}", self.program, self.instance)
+    }
+
     /// Variables that tell a program who it is in its group, whether or not it has channels.
     pub fn variables(&self) -> [(&'static str, String); 6] {
         [

@@ -34,6 +34,13 @@ pub struct Preamble {
     form: [u8; 8],
     /// What the process was told.
     pub plan: ProcessPlan,
+    /// Whose life it was.
+    pub origin: Origin,
+}
+
+/// Whose record it is, beside its plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
     /// Which of its lives, from 1.
     pub life: u32,
     /// The node it ran on.
@@ -49,27 +56,6 @@ pub struct Preamble {
     /// Where it ran, if not in an empty directory.
     pub directory: Option<String>,
     /// Files it found in its directory, where the group was launched.
-    pub files: Vec<String>,
-}
-
-/// Whose record it is, beside its plan: the fields of [`Preamble`].
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// See [`Preamble::life`].
-    pub life: u32,
-    /// See [`Preamble::node`].
-    pub node: String,
-    /// See [`Preamble::executable`].
-    pub executable: String,
-    /// See [`Preamble::hash`].
-    pub hash: String,
-    /// See [`Preamble::arguments`].
-    pub arguments: Vec<String>,
-    /// See [`Preamble::environment`].
-    pub environment: Vec<(String, String)>,
-    /// See [`Preamble::directory`].
-    pub directory: Option<String>,
-    /// See [`Preamble::files`].
     pub files: Vec<String>,
 }
 
@@ -228,8 +214,7 @@ pub enum Malformed {
 impl Preamble {
     /// The preamble of a record.
     pub fn new(plan: ProcessPlan, origin: Origin) -> Preamble {
-        let Origin { life, node, executable, hash, arguments, environment, directory, files } = origin;
-        Preamble { form: FORM, plan, life, node, executable, hash, arguments, environment, directory, files }
+        Preamble { form: FORM, plan, origin }
     }
 
     /// Appends it with its length.

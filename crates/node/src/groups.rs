@@ -1,5 +1,6 @@
 //! Groups of processes at home here, as their launchers tell of them: those that run, and those that ran.
 
+use crate::sys::shortened;
 use mutirao_wire::limits::{GROUP_PROCESSES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use mutirao_wire::local::{GroupNews, ProcessNews};
 use mutirao_wire::query::{GroupRow, ProcessEnd, Row};
@@ -150,11 +151,6 @@ impl Group {
             + self.outcome.as_ref().map_or(0, String::len)
             + PROCESS_BYTES
     }
-}
-
-fn shortened(mut text: String, bytes: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes));
-    text
 }
 
 #[cfg(test)]

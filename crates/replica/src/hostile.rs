@@ -1,5 +1,6 @@
 //! A member that hears whatever others may say, and reads whatever a disk may hold: nothing of it ends its process.
 
+use crate::message::Said;
 use crate::{Kept, Line, Member, Offer, Point, Refused, Role, Timing};
 use proptest::prelude::*;
 
@@ -7,27 +8,8 @@ const TIMING: Timing = Timing { heartbeat: 2, election: 10 };
 /// Kinds of messages, and one that is none.
 const KINDS: u8 = 11;
 
-/// A message as it travels, without what members of this version never say.
-#[derive(Debug, Clone)]
-struct Said {
-    kind: u8,
-    term: u64,
-    log_term: u64,
-    index: u64,
-    commit: u64,
-    reject: bool,
-    hint: u64,
-    context: Vec<u8>,
-    entries: Vec<(u64, Vec<u8>)>,
-}
-
-impl Said {
-    fn bytes(&self) -> Vec<u8> {
-        let (commit_term, priority) = (self.log_term, 0i64);
-        let places = (self.kind, self.term, self.log_term, self.index, self.commit, commit_term);
-        let rest = (self.reject, self.hint, priority, &self.context, &self.entries);
-        postcard::to_stdvec(&(places, rest)).unwrap()
-    }
+fn bytes(said: &Said) -> Vec<u8> {
+    postcard::to_stdvec(said).unwrap()
 }
 
 #[derive(Debug, Clone)]
@@ -53,7 +35,19 @@ fn said() -> impl Strategy<Value = Said> {
         prop_oneof![4 => Just(Vec::new()), 1 => Just(b"CampaignTransfer".to_vec()), 1 => Just(vec![7])];
     let rest = (0..KINDS, any::<bool>(), context, prop::collection::vec(entry, 0..4));
     (numbers, rest).prop_map(|((term, log_term, index, commit, hint), (kind, reject, context, entries))| {
-        Said { kind, term, log_term, index, commit, reject, hint, context, entries }
+        Said {
+            kind,
+            term,
+            log_term,
+            index,
+            commit,
+            commit_term: log_term,
+            reject,
+            reject_hint: hint,
+            priority: 0,
+            context,
+            entries,
+        }
     })
 }
 
@@ -113,7 +107,7 @@ impl Lone {
     fn take(&mut self, step: Step) {
         match step {
             Step::Hear(from, said) => {
-                if let Ok(Some(offer)) = self.member.hear(from, &said.bytes()) {
+                if let Ok(Some(offer)) = self.member.hear(from, &bytes(&said)) {
                     self.offer = Some(offer);
                 }
             }
@@ -186,24 +180,14 @@ proptest! {
 }
 
 fn beat(from: u64, term: u64, commit: u64) -> (u64, Said) {
-    let said = Said {
-        kind: 4,
-        term,
-        log_term: 0,
-        index: 0,
-        commit,
-        reject: false,
-        hint: 0,
-        context: Vec::new(),
-        entries: Vec::new(),
-    };
+    let said = Said { kind: 4, term, commit, ..Said::default() };
     (from, said)
 }
 
 #[test]
 fn what_contradicts_is_refused_by_name_and_changes_nothing() {
     let mut lone = Lone::new(Vec::new()).unwrap();
-    let mut hear = |(from, said): (u64, Said)| lone.member.hear(from, &said.bytes()).map(|_| ());
+    let mut hear = |(from, said): (u64, Said)| lone.member.hear(from, &bytes(&said)).map(|_| ());
     assert_eq!(hear(beat(1, 3, 9)), Err(Refused::Lacking { commit: 9, last: 0 }));
     assert_eq!(hear(beat(2, 3, 0)), Err(Refused::Stranger));
     assert_eq!(hear(beat(1, 0, 0)), Err(Refused::Numbers));
@@ -226,14 +210,14 @@ fn a_leader_believes_nobody_to_have_what_it_has_not_sent() {
         lone.settle();
         let (from, mut vote) = beat(1, 1, 0);
         vote.kind = kind;
-        lone.member.hear(from, &vote.bytes()).unwrap();
+        lone.member.hear(from, &bytes(&vote)).unwrap();
     }
     lone.settle();
     let (from, mut has) = beat(1, 1, 0);
     (has.kind, has.index) = (1, 9);
-    assert_eq!(lone.member.hear(from, &has.bytes()), Err(Refused::Ahead { index: 9, last: 1 }));
+    assert_eq!(lone.member.hear(from, &bytes(&has)), Err(Refused::Ahead { index: 9, last: 1 }));
     has.index = 1;
-    assert_eq!(lone.member.hear(from, &has.bytes()), Ok(None));
+    assert_eq!(lone.member.hear(from, &bytes(&has)), Ok(None));
     lone.settle();
     assert_eq!(lone.member.role(), Role::Leads(1));
 }

@@ -22,20 +22,21 @@ const KINDS: [MessageType; 10] = [
     MessageType::MsgSnapshot,
 ];
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Said {
-    kind: u8,
-    term: u64,
-    log_term: u64,
-    index: u64,
-    commit: u64,
-    commit_term: u64,
-    reject: bool,
-    reject_hint: u64,
-    priority: i64,
-    context: Vec<u8>,
+/// A message as it travels.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Said {
+    pub(crate) kind: u8,
+    pub(crate) term: u64,
+    pub(crate) log_term: u64,
+    pub(crate) index: u64,
+    pub(crate) commit: u64,
+    pub(crate) commit_term: u64,
+    pub(crate) reject: bool,
+    pub(crate) reject_hint: u64,
+    pub(crate) priority: i64,
+    pub(crate) context: Vec<u8>,
     /// Term and content; they follow `index`.
-    entries: Vec<(u64, Vec<u8>)>,
+    pub(crate) entries: Vec<(u64, Vec<u8>)>,
 }
 
 /// Whether a message asks for a vote: whoever sent it knows of no leader.

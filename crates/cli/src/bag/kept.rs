@@ -7,6 +7,7 @@ use crate::args::Cli;
 use crate::list::ask;
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{Options, Pool, Private, Slots};
+use mutirao_bag::Bag;
 use mutirao_wire::bag::{Keep, MEMBERS};
 use mutirao_wire::query::{KeepHow, NodeRow, NodeState, Row, Topic};
 use mutirao_wire::{BagId, NodeRef};
@@ -40,17 +41,18 @@ pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
     // Before the member here has a journal nothing can have been promised of it: whoever handed the bag over first
     // may have ended over that.
     let is_begun = known.is_some() && super::shared::journal_path(place.directory()).exists();
-    if !is_begun {
-        place.check_submitted(&place.read()?.0)?;
-    }
-    let how = if is_begun { KeepHow::GoOn } else { KeepHow::Begin };
-    let keep = match known {
-        Some(keep) => keep,
-        None => Keep {
-            bag: BagId(u128::from_le_bytes(mutirao_trust::random()?)),
-            number: place.id,
-            members: members(place, pool)?,
-        },
+    let submitted = || {
+        let (bag, _) = place.read()?;
+        place.check_submitted(&bag).map(|()| bag)
+    };
+    let (how, keep) = match known {
+        Some(keep) if is_begun => (KeepHow::GoOn, keep),
+        Some(keep) => submitted().map(|_| (KeepHow::Begin, keep))?,
+        None => {
+            let members = members(&submitted()?, pool)?;
+            let bag = BagId(u128::from_le_bytes(mutirao_trust::random()?));
+            (KeepHow::Begin, Keep { bag, number: place.id, members })
+        }
     };
     let Some(first) = keep.members.first().filter(|first| first.id == node.id) else {
         let first = keep.members.first().map_or("?", |first| first.name.as_str());
@@ -88,20 +90,19 @@ pub fn wake(place: &Place) -> Result<bool> {
 }
 
 /// The nodes that are to keep a bag: this one, and two more if there are that take it and its files are not too many.
-fn members(place: &Place, pool: &Pool) -> Result<Vec<NodeRef>> {
+fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
     let me = pool.node();
     let alone = |why: &str| {
         eprintln!("mutirao: {why}");
         Ok(vec![me.clone()])
     };
-    let (bag, _) = place.read()?;
     let size = |path: String| std::fs::metadata(path).map_or(0, |facts| facts.len());
     let program = programs::files(bag.settings()).map(str::to_owned);
     if program.map(size).sum::<u64>() > PROGRAM_BYTES_MAX {
         let most = PROGRAM_BYTES_MAX >> 20;
         return alone(&format!("its program has more than {most} MiB with its libraries and stays here"));
     }
-    if member::inputs(&bag).into_iter().map(size).sum::<u64>() > INPUT_BYTES_MAX {
+    if member::inputs(bag).into_iter().map(size).sum::<u64>() > INPUT_BYTES_MAX {
         let most = INPUT_BYTES_MAX >> 20;
         return alone(&format!("its input files have more than {most} MiB together and stay here"));
     }

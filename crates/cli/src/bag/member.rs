@@ -262,17 +262,15 @@ impl Follower {
             }
         }
         let late = |since: &Instant| since.elapsed() > ORDER_PATIENCE;
-        let none =
-            || Err(anyhow::anyhow!("no keeper has answered; look with `mutirao bag show` and try again"));
+        let none = || anyhow::anyhow!("no keeper has answered; look with `mutirao bag show` and try again");
         for (asked, _) in self.waiting.extract_if(.., |(_, since)| late(since)) {
-            if let (Order::Session, Back::Stream(stream), Err(error)) = (&asked.order, &asked.back, none()) {
-                session::refuse(stream, &error);
-                continue;
+            match (&asked.order, &asked.back) {
+                (Order::Session, Back::Stream(stream)) => session::refuse(stream, &none()),
+                _ => asked.back.say(&mut self.shared, &control::answer_line(&Err(none()))),
             }
-            asked.back.say(&mut self.shared, &control::answer_line(&none()));
         }
         for (_, (back, _)) in self.passed.extract_if(.., |_, (_, since)| late(since)) {
-            back.say(&mut self.shared, &control::answer_line(&none()));
+            back.say(&mut self.shared, &control::answer_line(&Err(none())));
         }
     }
 }

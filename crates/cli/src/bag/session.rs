@@ -48,8 +48,9 @@ struct End {
 }
 
 enum How {
+    /// What it returned lies there.
     Done(Span),
-    Failed { kind: String, code: u32, text: String, node: String },
+    Failed(TaskEnd),
 }
 
 /// The program that has a bag open: one at a time, since it numbers what it pushes.
@@ -122,7 +123,7 @@ fn end(bag: &Bag, task: u32) -> Option<End> {
             };
             let kind = evidence.map_or(verdict.word(), |evidence| evidence.end.word()).to_owned();
             let node = evidence.map(|evidence| evidence.node.clone()).unwrap_or_default();
-            How::Failed { kind, code, text, node }
+            How::Failed(TaskEnd::Failed { kind, code, text, node })
         }
     };
     Some(End { task, how })
@@ -275,7 +276,7 @@ fn tell(
         for End { task, how } in ends {
             let end = match how {
                 How::Done(span) => TaskEnd::Done(outputs.read(span)?),
-                How::Failed { kind, code, text, node } => TaskEnd::Failed { kind, code, text, node },
+                How::Failed(end) => end,
             };
             stream.write_all(&encode(&FromKeeper::Ended { task: task.into(), end }))?;
         }

@@ -8,7 +8,7 @@ use super::link::Link;
 use super::outputs::Outputs;
 use anyhow::{Context, Result, bail};
 use fetch::{Fetch, Offered, Want};
-use mutirao_bag::{Bag, Record, Span};
+use mutirao_bag::{Bag, Span};
 use mutirao_replica::{Compact, Kept, Line, Member, Offer, Refused, Role, Timing};
 use mutirao_store::{Found, Journal, Records, read_journal};
 use mutirao_wire::bag::Keep;
@@ -503,43 +503,27 @@ impl Shared {
 
     fn write_compact(&mut self, bag: &mut Bag, compact: &Compact) -> Result<(), mutirao_store::Error> {
         self.files.keep_only(&bag.unsettled());
-        let (mut at, mut parts, mut places) = (Records::FIRST, Vec::new(), Vec::new());
-        let mut head_end = at;
         let pieces = state::pieces(bag, &self.files, self.counted, PIECE_BYTES);
         let part = |piece: Piece| Line::Part(postcard::to_stdvec(&piece).unwrap_or_default());
         let tail = [compact.state.clone(), self.own_line()];
-        let lines = pieces
-            .map(part)
-            .chain([compact.head.clone()])
-            .chain(compact.entries.iter().cloned())
-            .chain(tail)
-            .map(|line| {
-                let bytes = encoded(&line);
-                match line {
-                    Line::Part(_) => parts.push(at),
-                    Line::Base { .. } => head_end = at,
-                    Line::Entry { .. } => places.push(at),
-                    Line::State { .. } | Line::Own(_) => {}
-                }
-                at = Records::after(at, bytes.len());
-                bytes
-            });
-        self.journal.rewrite(lines)?;
-        self.goes_on(parts, head_end, &compact.head)?;
+        let lines =
+            pieces.map(part).chain([compact.head.clone()]).chain(compact.entries.iter().cloned()).chain(tail);
+        let places = rewrite(&mut self.journal, lines)?;
+        let entries = self.goes_on(places, &compact.head)?;
         let offer = Offered { parts: self.parts.len() as u64, outputs: self.counted }.encode();
-        self.member.compacted(compact, offer, &places);
+        self.member.compacted(compact, offer, &entries);
         Ok(())
     }
 
-    /// The journal is another file now.
-    fn goes_on(&mut self, parts: Vec<u64>, head_end: u64, head: &Line) -> Result<(), mutirao_store::Error> {
+    /// The journal is another file now; where its entries lie.
+    fn goes_on(&mut self, places: Places, head: &Line) -> Result<Vec<u64>, mutirao_store::Error> {
         let records = self.journal.records_by_place()?;
         *self.records.lock().unwrap_or_else(PoisonError::into_inner) = records;
-        (self.parts, self.long_from) = (parts, long_from(head_end));
+        (self.parts, self.long_from) = (places.parts, long_from(places.head_end));
         if let Line::Base { base, .. } = head {
             self.base = base.index;
         }
-        Ok(())
+        Ok(places.entries)
     }
 
     /// A leader offers what this member lacks.
@@ -621,20 +605,37 @@ impl Shared {
             bail!("the log goes on where nothing was fetched");
         }
         self.outputs.sync().context("cannot keep what tasks have written")?;
-        let (mut at, mut parts) = (Records::FIRST, Vec::new());
         let lines = fetched.into_iter().map(Line::Part).chain(base.iter().cloned()).chain([self.own_line()]);
-        let lines = lines.map(|line| {
-            let bytes = encoded(&line);
-            if matches!(line, Line::Part(_)) {
-                parts.push(at);
-            }
-            at = Records::after(at, bytes.len());
-            bytes
-        });
-        self.journal.rewrite(lines)?;
-        self.goes_on(parts, at, &base[0])?;
+        let places = rewrite(&mut self.journal, lines)?;
+        self.goes_on(places, &base[0])?;
         Ok(())
     }
+}
+
+/// Where the lines of a journal lie.
+struct Places {
+    parts: Vec<u64>,
+    /// Behind the parts.
+    head_end: u64,
+    entries: Vec<u64>,
+}
+
+/// Replaces all that is in the journal by these lines.
+fn rewrite(journal: &mut Journal, lines: impl Iterator<Item = Line>) -> Result<Places, mutirao_store::Error> {
+    let mut places = Places { parts: Vec::new(), head_end: Records::FIRST, entries: Vec::new() };
+    let mut at = Records::FIRST;
+    journal.rewrite(lines.map(|line| {
+        let bytes = encoded(&line);
+        match line {
+            Line::Part(_) => places.parts.push(at),
+            Line::Base { .. } => places.head_end = at,
+            Line::Entry { .. } => places.entries.push(at),
+            Line::State { .. } | Line::Own(_) => {}
+        }
+        at = Records::after(at, bytes.len());
+        bytes
+    }))?;
+    Ok(places)
 }
 
 /// A journal is long from there on whose head ends here.
@@ -656,7 +657,7 @@ fn line_at(records: &Mutex<Records>, at: u64) -> Option<Line> {
 pub fn read(path: &Path) -> Result<(Bag, Found)> {
     let mut state = State::default();
     let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let (mut partial, mut said) = (Vec::new(), 0);
+    let mut said = 0;
     let found = read_journal(path, |bytes| {
         match postcard::from_bytes(bytes).context("a line of the journal makes no sense")? {
             Line::Part(part) => state.take(&part)?,
@@ -671,13 +672,9 @@ pub fn read(path: &Path) -> Result<(Bag, Found)> {
                 while let Some(entry) = waiting.first_entry().filter(|entry| *entry.key() <= commit) {
                     let data = entry.remove();
                     if data.is_empty() {
-                        partial.clear();
-                    } else if let Piece::Record { last, bytes } = postcard::from_bytes(&data)? {
-                        partial.extend(bytes);
-                        if last {
-                            let record = std::mem::take(&mut partial);
-                            state.bag.replay(Record::decode(&record, state.bag.records() + 1)?)?;
-                        }
+                        state.leave_off();
+                    } else {
+                        state.take(&data)?;
                     }
                 }
             }

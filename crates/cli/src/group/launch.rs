@@ -108,19 +108,22 @@ impl<'a> Launch<'a> {
     ) -> Result<Launch<'a>> {
         let mut orders = Vec::new();
         let size = application.processes.len() as u32;
-        let seat = |lease| Seat {
-            lease,
-            node: place_of(pool, lease).0,
-            serial: place_of(pool, lease).1,
-            call: None,
-            next_life: None,
-            life: 0,
-            console: Console::default(),
-            pipe: None,
-            begun: Begun::default(),
-            report: None,
-            last_shown: VecDeque::new(),
-            credit_bytes: 0,
+        let seat = |lease| {
+            let (node, serial) = place_of(pool, lease);
+            Seat {
+                lease,
+                node,
+                serial,
+                call: None,
+                next_life: None,
+                life: 0,
+                console: Console::default(),
+                pipe: None,
+                begun: Begun::default(),
+                report: None,
+                last_shown: VecDeque::new(),
+                credit_bytes: 0,
+            }
         };
         Ok(Launch {
             pool,

@@ -79,27 +79,24 @@ impl Records {
             directory.display()
         );
         let directory = fs::canonicalize(directory).with_context(failed)?;
-        Ok(Records {
-            directory,
-            depth: Depth::Messages,
-            files: HashMap::new(),
-            places: luggage.files().clone(),
-            hashes: HashMap::new(),
-            _temporary: None,
-        })
+        Ok(Records::new(directory, Depth::Messages, luggage, None))
     }
 
     /// Without messages, for as long as this is there.
     pub fn for_timeline(luggage: &Luggage) -> Result<Records> {
         let temporary = TempDir::new().context("cannot make a directory for the timeline")?;
-        Ok(Records {
-            directory: temporary.path().to_owned(),
-            depth: Depth::Times,
+        Ok(Records::new(temporary.path().to_owned(), Depth::Times, luggage, Some(temporary)))
+    }
+
+    fn new(directory: PathBuf, depth: Depth, luggage: &Luggage, temporary: Option<TempDir>) -> Records {
+        Records {
+            directory,
+            depth,
             files: HashMap::new(),
             places: luggage.files().clone(),
             hashes: HashMap::new(),
-            _temporary: Some(temporary),
-        })
+            _temporary: temporary,
+        }
     }
 
     /// How much is written down.
@@ -114,7 +111,7 @@ impl Records {
 
     /// A process begins one of its lives.
     pub fn begin(&mut self, plan: &ProcessPlan, mut origin: Origin) {
-        let process = format!("{}.{}", plan.program, plan.instance);
+        let process = plan.process();
         for file in std::iter::once(&mut origin.executable).chain(&mut origin.files) {
             if let Some(place) = self.places.get(&name_of(file.as_ref())) {
                 *file = place.to_string_lossy().into_owned();

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use mutirao::group::RecordReader;
 use mutirao_group::plan::REPLAY_ENV;
+use mutirao_group::record::Preamble;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
@@ -57,29 +58,27 @@ pub fn run(args: &ReplayArgs) -> Result<u8> {
             if names.is_empty() { "none".into() } else { names.join(", ") }
         );
     }
-    let preamble = RecordReader::open(&record)?.1;
-    let executable = Path::new(&preamble.executable);
+    let Preamble { plan, origin, .. } = RecordReader::open(&record)?.1;
+    let executable = Path::new(&origin.executable);
     match hash_of(executable) {
-        Ok(hash) if hash != preamble.hash => {
+        Ok(hash) if hash != origin.hash => {
             eprintln!("mutirao: `{}` is not as it was when it was recorded", executable.display());
         }
         Ok(_) => {}
         Err(error) => bail!("cannot run `{}`: {error}", executable.display()),
     }
     let place = directory.join(format!("{}.dir", stem(process, *life)));
-    settle(&place, &preamble.files)?;
-    let mut words = debugger.iter().map(String::as_str).chain([preamble.executable.as_str()]);
+    settle(&place, &origin.files)?;
+    let mut words = debugger.iter().map(String::as_str).chain([origin.executable.as_str()]);
     let program = words.next().unwrap_or_default();
     let mut command = Command::new(program);
     command
         .args(words)
-        .args(&preamble.arguments)
-        .envs(preamble.environment.iter().map(|(name, value)| (name, value)))
-        .envs(preamble.plan.variables())
+        .args(&origin.arguments)
+        .envs(origin.environment.iter().map(|(name, value)| (name, value)))
+        .envs(plan.variables())
         .env(REPLAY_ENV, &record)
-        .current_dir(
-            preamble.directory.as_ref().map(Path::new).filter(|path| path.is_dir()).unwrap_or(&place),
-        );
+        .current_dir(origin.directory.as_ref().map(Path::new).filter(|path| path.is_dir()).unwrap_or(&place));
     if debugger.is_empty() {
         command.stdin(match File::open(directory.join(input_name(process, *life))) {
             Ok(input) => Stdio::from(input),

@@ -77,8 +77,8 @@ pub fn write(directory: &Path, out: &mut impl Write) -> Result<usize> {
 impl<W: Write> Timeline<'_, W> {
     /// The row of a process, and a slice for each of its calls. What it sends is kept.
     fn slices(&mut self, path: &Path) -> Result<()> {
-        let (mut reader, Preamble { plan, node, .. }) = RecordReader::open(path)?;
-        let row = json!({ "name": format!("{}.{} on {node}", plan.program, plan.instance) });
+        let (mut reader, Preamble { plan, origin, .. }) = RecordReader::open(path)?;
+        let row = json!({ "name": format!("{} on {}", plan.process(), origin.node) });
         self.put(&json!({ "ph": "M", "pid": plan.rank, "tid": 0, "name": "process_name", "args": row }))?;
         let order = json!({ "sort_index": plan.rank });
         self.put(
@@ -196,15 +196,18 @@ fn channel(count: usize, port: u32) -> String {
 
 /// Who is at the other end.
 fn peers(plan: &ProcessPlan, entry: &Entry) -> Vec<String> {
-    let name = |peer: &Peer| format!("{}.{}", peer.program, peer.instance);
     match (entry.call, &entry.outcome) {
         (Call::Receive(port), Outcome::Received(lane)) => {
             let input = plan.inputs.get(port as usize);
-            input.and_then(|input| input.peers.get(*lane as usize)).map(name).into_iter().collect()
+            input.and_then(|input| input.peers.get(*lane as usize)).map(Peer::process).into_iter().collect()
         }
-        (Call::Send(port) | Call::Post(port), _) => {
-            plan.outputs.get(port as usize).into_iter().flat_map(|output| &output.peers).map(name).collect()
-        }
+        (Call::Send(port) | Call::Post(port), _) => plan
+            .outputs
+            .get(port as usize)
+            .into_iter()
+            .flat_map(|output| &output.peers)
+            .map(Peer::process)
+            .collect(),
         _ => Vec::new(),
     }
 }

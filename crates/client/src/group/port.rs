@@ -133,7 +133,7 @@ impl Common {
     fn new(name: String, peers: &[Peer]) -> Common {
         Common {
             name,
-            peers: peers.iter().map(|peer| format!("{}.{}", peer.program, peer.instance)).collect(),
+            peers: peers.iter().map(Peer::process).collect(),
             pipes: peers.iter().map(|peer| peer.pipe).collect(),
             is_busy: false,
             damaged: None,

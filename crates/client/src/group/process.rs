@@ -180,7 +180,7 @@ impl Group {
         if (number as usize) < count {
             return Ok(());
         }
-        let process = format!("{}.{}", self.plan.program, self.plan.instance);
+        let process = self.plan.process();
         Err(Error::NoChannel { process, direction, number, count })
     }
 
@@ -232,11 +232,11 @@ impl Group {
 
 /// A channel, for people. Those of the collectives are numbered after the others.
 fn named(plan: &ProcessPlan, direction: &str, index: usize) -> String {
-    let ProcessPlan { program, instance, .. } = plan;
+    let process = plan.process();
     let count = if direction == "output" { plan.outputs.len() } else { plan.inputs.len() };
     match index.checked_sub(count) {
-        None => format!("{direction} channel {index} of {program}.{instance}"),
-        Some(power) => format!("the collectives of {program}.{instance}, step {power}"),
+        None => format!("{direction} channel {index} of {process}"),
+        Some(power) => format!("the collectives of {process}, step {power}"),
     }
 }
 

@@ -62,7 +62,7 @@ impl Replay {
         // It stays readable: whoever is told to wait looks again at once.
         let events = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(Error::system("make a descriptor for events"))?;
-        let process = format!("{}.{}", plan.program, plan.instance);
+        let process = plan.process();
         let (script, events) = (Mutex::new(script), Arc::new(events));
         Ok((Replay { process, group: plan.name.clone(), file, script, events }, plan))
     }

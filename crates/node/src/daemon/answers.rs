@@ -177,9 +177,10 @@ impl Daemon {
         if let Err(text) = self.may_order_app(id, question, conn) {
             return self.failed(text);
         }
-        crate::clients::refuse(&mut self.ctx, conn, format!("ended by {}", question.user));
+        let why = format!("ended by {}", question.user);
+        crate::clients::refuse(&mut self.ctx, conn, why.clone());
         self.ctx.conns.flush(&self.ctx.registry);
-        self.program_gone(conn, &format!("ended by {}", question.user));
+        self.program_gone(conn, &why);
         self.done(format!("application {name} ended"))
     }
 

@@ -4,7 +4,7 @@ use mutirao_replica::Offer;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of what tasks have written, in one piece.
-const OUTPUT_BYTES: u64 = 10 * 1024;
+const OUTPUT_BYTES: u64 = super::PIECE_BYTES as u64;
 /// Pieces that are asked for ahead.
 const AHEAD: u64 = 16;
 

@@ -101,6 +101,11 @@ pub struct State {
 }
 
 impl State {
+    /// What follows is by another, who does not go on with a record that has begun.
+    pub fn leave_off(&mut self) {
+        self.partial.clear();
+    }
+
     /// Takes the next part.
     pub fn take(&mut self, part: &[u8]) -> Result<()> {
         match postcard::from_bytes(part).context("a part of the journal makes no sense")? {
