@@ -1,5 +1,5 @@
 //! Bags kept by three nodes, of which whatever there is to be killed is killed at moments drawn from a seed: the
-//! keeper, a member, a node with all that it runs, the command that submits.
+//! keeper, a member, a node with all that it runs, one that only lends, the command that submits, all at once.
 //!
 //! `make test-bag-faults` runs 100 rounds; MUTIRAO_BAG_FAULTS_SEED=n replays the round of that seed, and
 //! MUTIRAO_BAG_FAULTS_ROUNDS=n runs so many from there on.
@@ -15,8 +15,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const ROUNDS: u64 = 100;
+/// The nodes that keep the bag, and one that only lends.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
-const TASKS: usize = 120;
+const LENDER: &str = "n4";
+const TASKS: usize = 160;
 /// Faults of one round.
 const FAULTS: usize = 5;
 /// A bag that is not done so long after the last fault stands still. Generous: machines are busy.
@@ -32,15 +34,21 @@ enum Fault {
     Node(u64),
     /// A daemon and a member elsewhere at once.
     NodeAndMember(u64),
+    /// The daemon of the node that only lends, for so many ms.
+    Lender(u64),
+    /// All daemons and all members, as when the power fails.
+    All,
 }
 
 impl Fault {
     fn draw(random: &mut Random) -> Fault {
         let ms = 50 + random.below(4000) as u64;
-        match random.below(10) {
+        match random.below(12) {
             0..4 => Fault::Keeper,
             4 | 5 => Fault::Member,
             6..9 => Fault::Node(ms),
+            9 => Fault::Lender(ms),
+            10 => Fault::All,
             _ => Fault::NodeAndMember(ms),
         }
     }
@@ -162,9 +170,27 @@ impl Round {
                     self.kill_member(id, node);
                 }
                 std::thread::sleep(Duration::from_millis(ms));
-                self.lab.run(["up", "--name", node, "--slots", "2", "--join", other]).well();
+                self.up(node, other);
+            }
+            Fault::Lender(ms) => {
+                self.lab.kill(LENDER);
+                self.count("lender");
+                std::thread::sleep(Duration::from_millis(ms));
+                self.up(LENDER, "n1");
+            }
+            Fault::All => {
+                let members = self.members(id);
+                NODES.iter().chain([&LENDER]).for_each(|node| self.lab.kill(node));
+                members.into_iter().for_each(|(_, process)| kill(process));
+                self.count("all");
+                self.lab.run(["up", "--name", "n1", "--slots", "2"]).well();
+                NODES[1..].iter().chain([&LENDER]).for_each(|node| self.up(node, "n1"));
             }
         }
+    }
+
+    fn up(&self, node: &str, other: &str) {
+        self.lab.run(["up", "--name", node, "--slots", "2", "--join", other]).well();
     }
 
     fn done(&self, id: &str) -> u64 {
@@ -182,7 +208,7 @@ fn kill(pid: i32) {
 fn round(seed: u64) {
     let _replay = Replay(seed);
     let begun = Instant::now();
-    let lab = Lab::with_pool(3, 2);
+    let lab = Lab::with_pool(4, 2);
     lab.file(
         "f.toml",
         format!(

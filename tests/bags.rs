@@ -7,15 +7,8 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A command that works in the lab's own room.
-fn bag(lab: &Lab, args: &[&str]) -> Command {
-    let mut command = lab.mutirao(["bag"].iter().chain(args));
-    command.env_remove("MUTIRAO_NODE").current_dir(lab.path(""));
-    command
-}
-
 fn run(lab: &Lab, args: &[&str]) -> lab::Said {
-    lab.spawn(bag(lab, args)).wait()
+    lab.spawn(lab.bag(args)).wait()
 }
 
 fn show(lab: &Lab, id: &str) -> Value {
@@ -96,10 +89,10 @@ fn a_keeper_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing() {
         "[task.a]\ncommand = 'sleep 0.05; echo {n} > out; echo {n}'\ngrid = { n = { from = 1, to = 40 } }\n\
          outputs = [{ here = 'many/{n}', there = 'out' }]\n",
     );
-    let keeper = lab.spawn(bag(&lab, &["run", "many.toml"]));
+    let keeper = lab.spawn(lab.bag(&["run", "many.toml"]));
     kill_at(&lab, keeper, "1", 5);
     for tasks in [12, 20] {
-        let keeper = lab.spawn(bag(&lab, &["resume", "1"]));
+        let keeper = lab.spawn(lab.bag(&["resume", "1"]));
         kill_at(&lab, keeper, "1", tasks);
     }
     run(&lab, &["check", "1"]).well();
@@ -292,6 +285,137 @@ fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once()
     assert_eq!(all[..60], expected, "each once");
     assert_eq!(all[60..], ["71", "760", "end", "added"]);
     run(&lab, &["check", id]).well();
+}
+
+/// The processes that sleep for so many seconds.
+fn sleepers(seconds: &str) -> Vec<i32> {
+    let sleeps = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line == format!("sleep\0{seconds}\0").into_bytes()
+    };
+    let names = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+    let mut pids: Vec<i32> = names.filter_map(|name| name.to_str()?.parse().ok()).filter(sleeps).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// However busy this machine is, another keeper is there before leases lapse.
+fn outlast_elections(lab: &Lab) {
+    let charter = lab.run(["charter", "show"]).well().replace("lapse_ms = 10000", "lapse_ms = 120000");
+    let draft = lab.file("charter.toml", charter);
+    lab.run(["charter", "edit", draft.to_str().unwrap()]).well();
+}
+
+/// Three tasks run on three nodes when the keeper is lost, with its node or alone. They end when the test says so.
+fn tasks_outlive_their_keeper(with_its_node: bool) {
+    let lab = Lab::with_pool(4, 1);
+    outlast_elections(&lab);
+    let seconds = format!("{}{}", 1_000_000 + std::process::id(), u8::from(with_its_node));
+    lab.file(
+        "m.toml",
+        format!(
+            "nodes = ['n2', 'n3', 'n4']\nscheduler = 'workqueue'\n\
+             [task.a]\ncommand = 'echo $MUTIRAO_ATTEMPT; sleep {seconds}; echo end > out'\nrepeat = 3\n\
+             outputs = [{{ here = 'made/{{repeat}}', there = 'out' }}]\n\
+             [task.b]\ncommand = 'true'\nrepeat = 2\nafter = ['a']\n"
+        ),
+    );
+    let id = run(&lab, &["--node", "n1", "submit", "m.toml"]).well();
+    let id = id.trim();
+    lab.until("all three run", || sleepers(&seconds).len() == 3);
+    let began = sleepers(&seconds);
+    // What counts comes after all that was said before: the next keeper knows what runs.
+    run(&lab, &["cancel", id, "b.0"]).well();
+    let (home, keeper) = keeper_of_m(&lab, "n2").unwrap();
+    assert_eq!(home, "n1", "it was submitted there");
+    if with_its_node {
+        lab.kill("n1");
+    }
+    kill_process(keeper);
+    lab.until("there is another keeper", || {
+        keeper_of_m(&lab, "n2").is_some_and(|(_, process)| process != keeper)
+    });
+    if with_its_node {
+        lab.run(["up", "--name", "n1", "--slots", "1", "--join", "n2"]).well();
+    }
+    assert_eq!(sleepers(&seconds), began, "nothing was ended, and nothing begun again");
+    began.into_iter().for_each(kill_process);
+    lab.until("all is done", || done(&lab, id) == 4);
+    assert!(sleepers(&seconds).is_empty());
+    let results = run(&lab, &["results", id, "a"]).well();
+    let mut attempts: Vec<&str> = results.lines().collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, ["1", "2", "3"], "each ran once");
+    for n in 1..=3 {
+        lab.until("files are in their places", || lines(&lab.path(&format!("made/{n}"))) == ["end"]);
+    }
+    lab.until("the slots are free again", || lab.free_slots() == 4);
+}
+
+#[test]
+fn tasks_that_run_go_on_when_the_node_of_their_keeper_is_lost_and_report_to_the_next() {
+    tasks_outlive_their_keeper(true);
+}
+
+#[test]
+fn tasks_that_run_go_on_when_their_keeper_is_killed_and_report_to_the_next() {
+    tasks_outlive_their_keeper(false);
+}
+
+/// The processes of a bag's members on the second and third node.
+fn other_members(lab: &Lab, id: &str) -> Vec<i32> {
+    let kept = std::fs::read_to_string(lab.home().join("bags").join(id).join("kept.json")).unwrap();
+    // Too large a number for a `Value`.
+    let (_, rest) = kept.split_once("\"bag\": ").unwrap();
+    let bag = format!("{:032x}", rest.split_once(',').unwrap().0.parse::<u128>().unwrap());
+    let member = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let words: Vec<&str> = line.split('\0').collect();
+        let is_it = words.contains(&"keeper") && words.contains(&&*bag) && !words.contains(&"n1");
+        is_it.then_some(pid)
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(member).collect()
+}
+
+#[test]
+fn a_result_that_came_and_did_not_count_waits_at_its_lender_for_the_next_keeper() {
+    let lab = Lab::with_pool(4, 1);
+    outlast_elections(&lab);
+    let seconds = format!("{}7", 1_000_000 + std::process::id());
+    let next = format!("{}8", 1_000_000 + std::process::id());
+    lab.file(
+        "m.toml",
+        format!(
+            "nodes = ['n4']\n[task.a]\ncommand = 'echo $MUTIRAO_ATTEMPT; sleep {seconds}; true'\n\
+             [task.b]\ncommand = 'true'\nafter = ['a']\n\
+             [task.c]\ncommand = 'sleep {next}; true'\nafter = ['a']\n"
+        ),
+    );
+    let said = run(&lab, &["--node", "n1", "submit", "m.toml"]);
+    assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    lab.until("it runs", || sleepers(&seconds).len() == 1);
+    run(&lab, &["cancel", id, "b"]).well();
+    let (_, keeper) = keeper_of_m(&lab, "n2").unwrap();
+    // Without these two nothing counts, and they never hear of the result from the keeper.
+    let others = other_members(&lab, id);
+    assert_eq!(others.len(), 2);
+    lab.kill("n2");
+    lab.kill("n3");
+    others.into_iter().for_each(kill_process);
+    sleepers(&seconds).into_iter().for_each(kill_process);
+    lab.until("it is over", || lab::busy(&lab.rows(["ps"]), "n4") == 0);
+    lab.kill("n1");
+    kill_process(keeper);
+    lab.run(["up", "--name", "n2", "--slots", "1", "--join", "n4"]).well();
+    lab.run(["up", "--name", "n3", "--slots", "1", "--join", "n2"]).well();
+    lab.until("its result counts, and what waits for it runs", || sleepers(&next).len() == 1);
+    lab.run(["up", "--name", "n1", "--slots", "1", "--join", "n2"]).well();
+    sleepers(&next).into_iter().for_each(kill_process);
+    lab.until("all is done", || done(&lab, id) == 2);
+    assert_eq!(run(&lab, &["results", id, "a"]).well(), "1\n", "it ran once");
 }
 
 /// The directory where a node that did not submit it keeps its part of the only bag.

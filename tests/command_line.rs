@@ -3,6 +3,7 @@
 mod lab;
 
 use lab::Lab;
+use std::process::Stdio;
 
 #[test]
 fn a_pool_is_made_used_and_taken_down() {
@@ -217,15 +218,21 @@ fn channels_are_measured_beside_their_floors() {
     let names: Vec<_> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
     let expected = [
         "ping 8 B, same node",
+        "stored ping 8 B, same node",
         "stream 8 B, same node",
         "ping 8 B, trusted link",
+        "stored ping 8 B, trusted link",
         "stream 8 B, trusted link",
         "ping 8 B, two nodes, trusted",
+        "stored ping 8 B, two nodes, trusted",
         "stream 8 B, two nodes, trusted",
         "ping 8 B, two nodes, encrypted",
+        "stored ping 8 B, two nodes, encrypted",
         "stream 8 B, two nodes, encrypted",
         "ping 8 B, 8 processes of a node",
         "ping 8 B, 64 processes of a node",
+        "ping 8 B, one node, recorded",
+        "stream 8 B, one node, recorded",
     ];
     assert_eq!(names, expected);
     for (case, name) in cases.iter().zip(expected) {
@@ -240,10 +247,51 @@ fn channels_are_measured_beside_their_floors() {
         for rate in ["per_s", "floor_per_s", "ratio"] {
             assert!(case[rate].as_f64().unwrap() > 0.0, "{rate}: {case}");
         }
-        let is_ping = case["name"].as_str().unwrap().starts_with("ping");
+        let is_ping = case["name"].as_str().unwrap().contains("ping");
         assert_eq!(case["p50_us"].is_number(), is_ping, "{case}");
         assert_eq!(case["mib_per_s"].is_number(), !is_ping, "{case}");
     }
     let complaint = lab.run(["bench", "channel", "--only", "carrier pigeon"]).complaint();
     assert!(complaint.contains("carrier pigeon"), "{complaint}");
+}
+
+#[test]
+fn an_option_of_gnu_parallel_that_map_has_not_is_answered_by_what_there_is_instead() {
+    let lab = Lab::new();
+    let complaint = lab.run(["map", "-X", "echo", ":::", "a"]).complaint();
+    assert!(
+        complaint.contains("unexpected argument '-X'") && complaint.contains("`-n N` gives"),
+        "{complaint}"
+    );
+    let complaint = lab.run(["nodes", "-X"]).complaint();
+    assert!(!complaint.contains("`-n N` gives"), "{complaint}");
+}
+
+#[test]
+fn whoever_stops_reading_is_no_failure() {
+    let lab = Lab::new();
+    let file = lab.file("talk.toml", "[task.a]\ncommand = 'echo out; echo err >&2; exit 3'\nretries = 0\n");
+    let unread = |args: &[&str], both: bool| {
+        let mut command = lab.mutirao(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        if both {
+            drop(child.stderr.take());
+        }
+        let said = child.wait_with_output().unwrap();
+        (said.status.code(), String::from_utf8(said.stderr).unwrap())
+    };
+    let whole = lab.run(["bag", "run", file.to_str().unwrap()]).code;
+    assert_eq!(
+        unread(&["bag", "run", file.to_str().unwrap()], true).0,
+        whole,
+        "the bag is done all the same"
+    );
+    for args in [&["sim", "--nodes", "20"][..], &["nodes", "--help"], &["map", "echo", ":::", "1", "2"]] {
+        let (code, err) = unread(args, false);
+        assert_ne!(code, Some(101), "{args:?}: {err}");
+        assert!(!err.contains("panicked"), "{args:?}: {err}");
+        unread(args, true);
+    }
 }

@@ -188,7 +188,7 @@ fn processes_start_again_when_the_file_asks_for_it() {
 fn nothing_is_left_when_the_launcher_is_killed_or_told_to_end() {
     use rustix::process::{Pid, Signal, kill_process};
     let lab = Lab::with_pool(2, 2);
-    script(&lab, "stay", "sleep 600 & sleep 601 & echo here; wait");
+    script(&lab, "stay", "sleep 600 & sleep 601 & echo a note >&2; wait");
     let file = plain(&lab, "stay.toml", "", &[("stay", 4)]);
     let run = || lab.spawn(lab.mutirao(["group", "run", &file]));
     let running =
@@ -197,13 +197,16 @@ fn nothing_is_left_when_the_launcher_is_killed_or_told_to_end() {
     lab.until("all run", || running(4));
     launcher.kill();
     until_nothing_is_left(&lab, 4);
-    let launcher = run();
-    lab.until("all run", || running(4));
+    let launcher = lab.spawn(lab.mutirao(["group", "run", &file, "--name", "again"]));
+    let notes = (0..4).map(|i| format!("stay.{i}: a note\n")).collect::<String>();
+    let logs = || lab.run(["group", "logs", "again"]).out;
+    lab.until("all have written", || logs() == notes);
     kill_process(Pid::from_raw(launcher.pid()).unwrap(), Signal::TERM).unwrap();
     let said = launcher.wait();
     assert_eq!(said.code, Some(143), "{}", said.err);
     assert!(said.err.contains("was ended: signal 15 came"), "{}", said.err);
     until_nothing_is_left(&lab, 4);
+    assert_eq!(logs(), notes, "those that were ended have written something, too");
 }
 
 #[test]
@@ -217,7 +220,8 @@ fn the_loss_of_a_node_ends_the_group_and_is_named() {
     lab.kill("n2");
     let said = launcher.wait();
     assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(said.err.contains("because of `stay.1` on node n2: lost"), "{}", said.err);
+    assert!(said.err.contains("because of `stay.1` on node n2: lost: "), "{}", said.err);
+    assert!(!said.err.contains("not known"), "a process that is lost has not gone on: {}", said.err);
     lab.until("nothing is left", || workers(&lab).is_empty());
 }
 
@@ -267,6 +271,41 @@ fn groups_are_listed_and_ended_by_name_from_any_node() {
     assert!(from_n2(&["group", "show", "lake"]).well().contains("exit code 0"));
     assert_eq!(from_n2(&["group", "logs", "lake", "go.0"]).well(), "go.0: went\n");
     assert!(from_n2(&["group", "kill", "lake"]).complaint().contains("no group `lake` runs"));
+}
+
+#[test]
+fn what_a_process_uses_is_shown_while_it_runs() {
+    let lab = Lab::with_pool(2, 1);
+    script(&lab, "work", "x=$(head -c 20000000 /dev/zero | tr '\\0' x); while :; do :; done");
+    let text = "[group]\nname = \"lake\"\n[program.work]\nexecutable = \"work\"\ninstances = 2\nstations = [\"n1\", \"n2\"]\n";
+    // Launched below one of its stations: what is nearer does not count.
+    let file = lab.file("work.toml", text);
+    let launcher = lab.spawn(lab.mutirao(["--node", "n2", "group", "run", file.to_str().unwrap()]));
+    let shown = || {
+        let said = lab.run(["--output", "json", "group", "show", "lake"]);
+        (said.code == Some(0)).then(|| said.json()["processes"].as_array().unwrap().clone())
+    };
+    let works = |row: &serde_json::Value| {
+        row["cpu_s"].as_f64() > Some(0.1) && row["peak_kib"].as_u64() > Some(20_000) && row["code"].is_null()
+    };
+    lab.until("both are seen to work", || {
+        shown().is_some_and(|rows| rows.len() == 2 && rows.iter().all(works))
+    });
+    let before = shown().unwrap();
+    let grows = |row: &serde_json::Value, before: &serde_json::Value| {
+        let more = |what| row[what].as_f64() > before[what].as_f64();
+        more("cpu_s") && more("wall_s")
+    };
+    lab.until("they go on working", || {
+        shown().unwrap().iter().zip(&before).all(|(row, before)| grows(row, before))
+    });
+    let used = |row: &serde_json::Value| {
+        row["cpu_s"].as_f64() > Some(0.1) && row["resident_kib"].as_u64() > Some(20_000)
+    };
+    assert!(workers(&lab).iter().all(used), "{:?}", workers(&lab));
+    lab.run(["group", "kill", "lake"]).well();
+    launcher.wait();
+    until_nothing_is_left(&lab, 2);
 }
 
 #[test]

@@ -306,6 +306,7 @@ fn hello(app: u128) -> ClientHello {
         app: AppId(app),
         name: "rogue".into(),
         epoch: Epoch(0),
+        homes: Vec::new(),
         leases: Vec::new(),
         plugin: None,
         as_user: false,

@@ -3,9 +3,11 @@
 mod lab;
 
 use lab::hosts::Hosts;
+use lab::screen::{ASK, Screen};
 use lab::{Lab, busy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 /// A lease whose home is out of reach lapses after so long.
@@ -281,4 +283,87 @@ fn a_bag_whose_keeper_is_cut_off_again_and_again_counts_each_result_once() {
     let results = bag(&hosts, 1, &["results", id]).well();
     let expected: Vec<String> = (1..=100).map(|n| n.to_string()).collect();
     assert_eq!(results.lines().collect::<Vec<_>>(), expected, "each once");
+}
+
+#[test]
+fn state_that_a_task_saves_comes_whole_and_in_order_however_often_its_link_is_cut() {
+    let Some(hosts) = Hosts::new(2) else { return };
+    hosts.up_all(&[1, 1]);
+    let file = "nodes = ['n2']\nreplicas = 1\n[task.a]\ncheckpoint = 'state'\nretries = 20\ncrash_limit = 20\ncommand = '''\n\
+        touch state\nn=$(wc -l < state)\nwhile [ $n -lt 60 ]; do\nn=$((n+1))\ncp state s\necho $n >> s\n\
+        $MUTIRAO bag checkpoint s || exit 9\nsleep 0.1\ndone\ncat state\n'''\n";
+    std::fs::write(hosts.path("cut.toml"), file).unwrap();
+    let mut command = hosts.command(1, Lab::binary());
+    command.args(["bag", "run", "cut.toml"]).current_dir(hosts.path(""));
+    let keeper = hosts.spawn(command);
+    let task = || {
+        let said = bag(&hosts, 1, &["show", "1", "--output", "json"]);
+        // Before the bag is submitted there is nothing to be shown.
+        let shown: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        shown["task"][0].clone()
+    };
+    let bytes = || task()["saved"]["bytes"].as_u64().unwrap_or(0);
+    for cut in 0..3 {
+        let before = bytes();
+        hosts.until("more is saved", || bytes() > before || task()["state"] == "done");
+        hosts.cut(2);
+        let others = || hosts.nodes(1).len();
+        hosts.until(&format!("cut {cut} is noticed"), || others() == 1);
+        hosts.heal(2);
+        hosts.until("it is healed", || others() == 2);
+    }
+    let said = keeper.wait();
+    let expected: Vec<String> = (1..=60).map(|n| n.to_string()).collect();
+    assert_eq!(said.out.lines().collect::<Vec<_>>(), expected, "{}", said.err);
+}
+
+#[test]
+fn a_terminal_hears_later_what_was_typed_while_its_machine_was_cut_off_and_who_was_cut_off_comes_again() {
+    let Some(hosts) = Hosts::new(3) else { return };
+    hosts.up_all(&[1, 1, 1]);
+    let ask = hosts.path("ask");
+    std::fs::write(&ask, ASK).unwrap();
+    std::fs::set_permissions(&ask, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let file =
+        "[group]\nname = 'lake'\n[program.ask]\nexecutable = 'ask'\nterminal = true\nstations = ['n2']\n";
+    std::fs::write(hosts.path("lake.toml"), file).unwrap();
+    let mut command = hosts.command(1, Lab::binary());
+    command.args(["group", "run", "lake.toml"]).current_dir(hosts.path(""));
+    let launcher = hosts.spawn(command);
+    hosts.until("it runs", || busy(&hosts.rows(1, "ps"), "n2") == 1);
+    let attach = || {
+        let mut command = hosts.command(3, "setsid");
+        command.arg("-c").arg(Lab::binary()).args(["group", "attach", "lake", "ask.0"]);
+        Screen::of(command)
+    };
+    let mut screen = attach();
+    screen.shows("a terminal");
+    let others = || hosts.nodes(1).len();
+    let cut_and_heal = |machine| {
+        hosts.cut(machine);
+        hosts.until(&format!("the cut of {machine} is noticed"), || others() == 2);
+        hosts.heal(machine);
+        hosts.until("it is healed", || others() == 3);
+    };
+    // The process is cut off, and hears then what was typed meanwhile, once.
+    hosts.cut(2);
+    screen.type_in("hello\r");
+    cut_and_heal(2);
+    screen.shows("got hello");
+    // Who is attached is cut off, and comes again.
+    cut_and_heal(3);
+    screen.shows("the way to `ask.0` of the group `lake` broke");
+    assert_eq!(screen.count("got hello"), 1);
+    assert_eq!(screen.ends(), Some(1));
+    let mut again = attach();
+    hosts.until("another can attach", || {
+        if again.has_shown("attached already") {
+            again = attach();
+        }
+        again.is_raw()
+    });
+    again.type_in("end\r");
+    again.shows("`ask.0` of the group `lake` has ended: exit code 3");
+    assert_eq!(again.ends(), Some(3));
+    assert_eq!(launcher.wait().code, Some(3));
 }

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mutirao_group::record::{ENTRY_BYTES_MAX, Entry, LENGTH_BYTES, Preamble, length};
+use mutirao_group::record::{ENTRY_BYTES_MAX, Entry, Preamble};
+use mutirao_wire::prefixed::{LENGTH_BYTES, length};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Preamble::read(bytes);

@@ -59,6 +59,7 @@ fuzz_target!(|input: (Vec<Vec<u8>>, Vec<(u8, Vec<u8>)>)| {
                     member.compacted(&compact, vec![1], &places);
                 }
             }
+            10 => member.mend(bytes.len() as u64),
             _ => continue,
         }
         settle(&mut member, &mut lines);

@@ -3,6 +3,7 @@
 
 pub mod hosts;
 pub mod random;
+pub mod screen;
 
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -191,6 +192,13 @@ impl Lab {
             command.env("MUTIRAO_NODE", "n1");
         }
         command.args(args);
+        command
+    }
+
+    /// `mutirao bag`, in the lab's own room.
+    pub fn bag(&self, args: &[&str]) -> Command {
+        let mut command = self.mutirao(["bag"].iter().chain(args));
+        command.env_remove("MUTIRAO_NODE").current_dir(self.path(""));
         command
     }
 

@@ -20,6 +20,8 @@ pub enum Method {
 
 /// The template of the tasks that the application itself lists.
 pub const TASKS: u32 = 1;
+/// The name of the file with the state that a run saves.
+const STATE: &str = "state";
 
 impl Method {
     /// As the program finds it in its arguments.
@@ -33,11 +35,19 @@ impl Method {
 }
 
 /// The bag that runs an application: one task for `inicia`, those that it lists, one for `finaliza`.
-/// `files` are brought along to where it cannot reach them.
-pub fn bag(settings: Settings, program: Vec<String>, files: Vec<String>, retries: u32) -> Draft {
+/// `files` are brought along to where it cannot reach them. With `saves_state`, what a run saves is there for its next
+/// attempt.
+pub fn bag(
+    settings: Settings,
+    program: Vec<String>,
+    files: Vec<String>,
+    retries: u32,
+    saves_state: bool,
+) -> Draft {
+    let checkpoint = saves_state.then(|| STATE.to_owned());
     let template = |method: Method| {
         let work = Work::Ipar { program: program.clone(), files: files.clone(), method };
-        Template { retries, ..Template::new(method.word(), work) }
+        Template { retries, checkpoint: checkpoint.clone(), ..Template::new(method.word(), work) }
     };
     let executa = Template { parameters: vec!["tarefa".into()], ..template(Method::Executa) };
     let finaliza = Template { after: vec![0, TASKS], ..template(Method::Finaliza) };

@@ -22,13 +22,15 @@ pub mod report;
 mod template;
 mod words;
 
-pub use bag::{Bag, Closed, Counts, Draft, Input, NodeStanding, Output, Standing, TaskView, Trust, Verdict};
+pub use bag::{
+    Bag, Closed, Counts, Draft, Input, Left, NodeStanding, Output, Standing, Taking, TaskView, Trust, Verdict,
+};
 pub use checks::{Accept, Checks, content_hash, millionths};
 pub use end::{Class, Cost, End, Evidence};
 pub use error::Error;
-pub use file::read;
+pub use file::{check_members, read};
 pub use limits::{REPORT_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX};
-pub use record::{NewTask, Record, Span};
+pub use record::{Lent, NewTask, Record, Saved, Span};
 pub use report::{Added, AddedCommand, Report};
 pub use template::{FileName, Known, Program, Settings, Template, Work};
 pub use words::{Named, Words};

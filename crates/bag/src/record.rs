@@ -4,7 +4,9 @@ use crate::bag::{Closed, Standing};
 use crate::end::{Cost, Evidence};
 use crate::error::Error;
 use crate::template::{Settings, Template};
-use mutirao_wire::{BlobHash, NodeId};
+use mutirao_schedule::bag::Needs;
+use mutirao_wire::node::{NodeRef, Resource};
+use mutirao_wire::{BlobHash, LeaseId, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a file that grows only.
@@ -44,6 +46,41 @@ pub struct Vote {
     pub result: BlobHash,
     /// What it has said, as it was written.
     pub said: Box<str>,
+}
+
+/// State that an attempt has saved for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The attempt.
+    pub attempt: u64,
+    /// What it has saved, in the bag's file of outputs.
+    pub content: Span,
+    /// When, ms since 1970.
+    pub at_ms: u64,
+    /// How long the task had run for it, ms: in that attempt, and in those whose state that one began with.
+    pub worked_ms: u64,
+}
+
+/// A lease, as another keeper can go on with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lent {
+    /// Its name in the pool.
+    pub lease: LeaseId,
+    /// The node that lends.
+    pub lender: NodeRef,
+    /// Slots it holds.
+    pub slots: u16,
+    /// Memory set aside for it, MiB.
+    pub memory_mib: u32,
+    /// Named resources it holds.
+    pub resources: Vec<Resource>,
+}
+
+impl Lent {
+    /// What there is for tasks.
+    pub fn offers(&self) -> Needs {
+        Needs { slots: self.slots, memory_mib: self.memory_mib, resources: self.resources.clone() }
+    }
 }
 
 /// One record. Later versions append kinds; they change none.
@@ -158,12 +195,57 @@ pub enum Record {
         /// Which.
         task: u32,
     },
+    /// An attempt saved state with which the next begins.
+    Saved {
+        /// Of this task.
+        task: u32,
+        /// What it saved.
+        saved: Saved,
+    },
+    /// A lease serves as this worker, as long as the keeper lives.
+    Lent {
+        /// The keeper's number for it.
+        worker: u64,
+        /// What another keeper has to know of it.
+        lent: Lent,
+    },
+    /// It does no longer.
+    Returned {
+        /// The worker.
+        worker: u64,
+    },
+    /// An attempt went to its worker.
+    Sent {
+        /// Its number.
+        attempt: u64,
+        /// The worker.
+        worker: u64,
+        /// The number of its call there.
+        call: u64,
+    },
+    /// The next attempt begins anew, whatever was saved.
+    Afresh {
+        /// Of this task.
+        task: u32,
+    },
 }
 
 impl Record {
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("a record is plain data, which can always be written")
+    }
+
+    /// Whether it is to outlive a loss of power: that an attempt began need not.
+    pub fn is_to_be_synced(&self) -> bool {
+        !matches!(
+            self,
+            Record::Started { .. }
+                | Record::Life { .. }
+                | Record::Lent { .. }
+                | Record::Returned { .. }
+                | Record::Sent { .. }
+        )
     }
 
     /// The task whose result counts with this record, and the attempt that brought it.

@@ -23,6 +23,8 @@ pub struct Settings {
     pub nodes: Vec<String>,
     /// Labels that every node must have.
     pub labels: Vec<String>,
+    /// The nodes that are to keep it where it is submitted, by name: one or three; chosen then, if there is none.
+    pub members: Vec<String>,
     /// Where it was submitted: what names of files are relative to.
     pub directory: String,
     /// Environment in which commands find themselves, where they run as the user who submitted them.
@@ -48,13 +50,15 @@ pub struct Program {
     pub retries: u32,
     /// Longest run of an attempt of a task that is pushed, ms.
     pub limit_ms: Option<u64>,
+    /// Tasks that are pushed may save state for their next attempt.
+    pub saves_state: bool,
 }
 
 impl Program {
     /// A program of which no more than its file is known.
     pub fn new(path: impl Into<String>) -> Program {
         let (operations, libraries) = (Vec::new(), Vec::new());
-        Program { path: path.into(), operations, libraries, retries: 0, limit_ms: None }
+        Program { path: path.into(), operations, libraries, retries: 0, limit_ms: None, saves_state: false }
     }
 }
 
@@ -67,6 +71,7 @@ impl Default for Settings {
             slots_max: 1024,
             nodes: Vec::new(),
             labels: Vec::new(),
+            members: Vec::new(),
             directory: ".".into(),
             environment: Vec::new(),
             list: None,
@@ -158,6 +163,11 @@ pub struct Template {
     pub after_each: Vec<u32>,
     /// Values for which the result is known.
     pub known: Vec<Known>,
+    /// The file in the directory of the task in which it saves state for its next attempt, if it does. Of an operation,
+    /// which has none, an empty name.
+    pub checkpoint: Option<String>,
+    /// Its directory is made beside the files of the bag where a node sees these: they do not travel.
+    pub in_place: bool,
 }
 
 impl Template {
@@ -181,6 +191,8 @@ impl Template {
             after: Vec::new(),
             after_each: Vec::new(),
             known: Vec::new(),
+            checkpoint: None,
+            in_place: false,
         }
     }
 
@@ -191,8 +203,14 @@ impl Template {
     }
 
     /// Whether its tasks have a directory of their own, into which files are brought and out of which they are
-    /// taken, instead of running where the bag was submitted.
+    /// taken, instead of running where the bag was submitted. An ipar application runs beside its own files, and has
+    /// its state elsewhere.
     pub fn has_playpen(&self) -> bool {
+        self.brings_files() || (self.checkpoint.is_some() && !matches!(self.work, Work::Ipar { .. }))
+    }
+
+    /// Whether files are brought to its tasks or taken from them.
+    pub fn brings_files(&self) -> bool {
         !self.inputs.is_empty() || !self.outputs.is_empty()
     }
 

@@ -84,7 +84,8 @@ typedef enum mutirao_code {
     MUTIRAO_E_MODE = 21,              /* one end of a channel is synchronous, the other is not   */
     MUTIRAO_E_ENDED = 22,             /* every process at the other end of a channel has left    */
     MUTIRAO_E_PEER_LOST = 23,         /* a process at the other end, or the group, is lost       */
-    MUTIRAO_E_BAG = 24                /* a bag cannot be made, or its keeper has ended           */
+    MUTIRAO_E_BAG = 24,               /* a bag cannot be made, or its keeper has ended           */
+    MUTIRAO_E_CHECKPOINT = 25         /* the state of a task is not kept; the task may go on     */
 } mutirao_code;
 
 typedef struct mutirao_error mutirao_error;
@@ -451,9 +452,10 @@ typedef struct mutirao_bag_options {
     int lives_on;          /* not 0: the bag goes on when the program ends, and stays             */
     const char *const *libraries;  /* shared objects that travel with the program; NULL for none  */
     size_t library_count;
+    int saves_state;       /* not 0: tasks may save state, see mutirao_checkpoint_save()          */
 } mutirao_bag_options;
 
-#define MUTIRAO_BAG_OPTIONS_INIT {sizeof(mutirao_bag_options), NULL, 0, 0, 0, 0, NULL, 0}
+#define MUTIRAO_BAG_OPTIONS_INIT {sizeof(mutirao_bag_options), NULL, 0, 0, 0, 0, NULL, 0, 0}
 
 /* Makes a bag and starts its keeper, the program `mutirao`. `options` may be NULL. */
 mutirao_error *mutirao_bag_open(const mutirao_bag_options *options, mutirao_bag **bag);
@@ -483,6 +485,16 @@ mutirao_error *mutirao_bag_next(mutirao_bag *bag, mutirao_bag_end *end, int *mor
 mutirao_error *mutirao_bag_cancel(mutirao_bag *bag);
 /* Lets go of a bag. One that does not live on ends, and nothing is left of it. NULL is allowed. */
 void mutirao_bag_close(mutirao_bag *bag);
+
+/* In a task of a bag: a command with a `checkpoint` in the bag file, or an operation in a bag that says so.
+ *
+ * Saves state, at most 60 MiB less the small input files of the task. When this returns without an error, the state
+ * is kept: it outlives this process and its machine, and the task's next attempt begins with it, or with that
+ * of an attempt for which the task has run longer. On an error the task may go on. */
+mutirao_error *mutirao_checkpoint_save(const void *state, size_t size);
+/* What this task has saved, in an earlier attempt or in this one. `there` is 0 if nothing was, and `state`
+ * then unchanged; otherwise free it with mutirao_bytes_delete(). */
+mutirao_error *mutirao_checkpoint_saved(mutirao_bytes *state, int *there);
 
 /* ------------------------------------------------------------------------------------------------
  * Groups: processes that exchange messages over channels

@@ -26,6 +26,7 @@ pub struct BagOptions {
     pub lives_on: c_int,
     pub libraries: *const *const c_char,
     pub library_count: usize,
+    pub saves_state: c_int,
 }
 
 // SAFETY: as the trait demands.
@@ -39,6 +40,7 @@ unsafe impl Sized for BagOptions {
         lives_on: 0,
         libraries: null(),
         library_count: 0,
+        saves_state: 0,
     };
 }
 
@@ -92,6 +94,7 @@ pub unsafe extern "C" fn mutirao_bag_open(options: *const BagOptions, bag: *mut 
             lives_on: given.lives_on != 0,
             slots_max: (given.slots_max > 0).then_some(given.slots_max),
             retries: given.retries,
+            saves_state: given.saves_state != 0,
             libraries: libraries.collect::<Result<_, _>>()?,
             limit: (given.limit_ms > 0).then(|| Duration::from_millis(given.limit_ms.into())),
         };
@@ -197,4 +200,36 @@ pub unsafe extern "C" fn mutirao_bag_close(bag: *mut Bag) {
         // SAFETY: not NULL, so `hand_out` has made it of a box; the rest is the caller's promise.
         value((), || drop(unsafe { Box::from_raw(bag) }));
     }
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_checkpoint_save(state: *const c_void, size: usize) -> *mut Error {
+    outcome(|| {
+        // SAFETY: the caller's promise.
+        let state = unsafe { convert::bytes(state, size, "state") }?;
+        Ok(mutirao::checkpoint::save(state)?)
+    })
+}
+
+/// See mutirao.h.
+///
+/// # Safety
+/// The pointers are as the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mutirao_checkpoint_saved(state: *mut Bytes, there: *mut c_int) -> *mut Error {
+    outcome(|| {
+        let (state, there) = (convert::output(state, "state")?, convert::output(there, "there")?);
+        let saved = mutirao::checkpoint::saved()?;
+        // SAFETY: not NULL; the rest is the caller's promise.
+        unsafe { there.write(c_int::from(saved.is_some())) };
+        if let Some(saved) = saved {
+            // SAFETY: not NULL; the rest is the caller's promise.
+            unsafe { state.write(Bytes::hand_out(saved)) };
+        }
+        Ok(())
+    })
 }

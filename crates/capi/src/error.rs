@@ -34,6 +34,7 @@ pub enum Code {
     Ended = 22,
     PeerLost = 23,
     Bag = 24,
+    Checkpoint = 25,
 }
 
 /// `mutirao_error`.
@@ -105,6 +106,7 @@ impl From<LibraryError> for Error {
             }
             E::TimedOut { .. } => Code::Timeout,
             E::Bag(_) => Code::Bag,
+            E::Checkpoint(_) => Code::Checkpoint,
             E::System { .. } => Code::System,
             _ => Code::Internal,
         };

@@ -248,7 +248,10 @@ pub unsafe extern "C" fn mutirao_channel_post(
         // SAFETY: the caller's promise.
         let (channel, message) =
             unsafe { (reference(channel, "channel")?, convert::bytes(data, size, "data")?) };
-        Ok(channel.output()?.post_from(&mut message.to_vec(), convert::timeout(timeout_ms))?)
+        let output = channel.output()?;
+        let mut copy = output.buffer(message.len());
+        copy.extend_from_slice(message);
+        Ok(output.post_from(&mut copy, convert::timeout(timeout_ms))?)
     })
 }
 

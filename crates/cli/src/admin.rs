@@ -4,6 +4,7 @@ use crate::args::Output;
 use crate::charter;
 use crate::known::Known;
 use crate::list::ask;
+use crate::output::remark;
 use crate::output::{put, table, utc};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -89,17 +90,17 @@ fn admit(pool: &Pool, who: &[String], slots: u32, until_unix_s: Option<u64>) -> 
     for text in who {
         let who = pool.who(text)?;
         match &who {
-            Who::App(app) => eprintln!("application {}: {slots} slots", &app.to_string()[..8]),
+            Who::App(app) => remark!("application {}: {slots} slots", &app.to_string()[..8]),
             Who::User(name) | Who::Node(name) => {
-                eprintln!("user {name}: {slots} slots");
-                known.user(name).into_iter().for_each(|note| eprintln!("mutirao: {note}"));
+                remark!("user {name}: {slots} slots");
+                known.user(name).into_iter().for_each(|note| remark!("mutirao: {note}"));
             }
         }
         changes.push(CharterChange::Admit { who, slots, until_unix_s });
     }
     charter::change(pool, &changes)?;
     if Charter::parse_known(&charter::in_force(pool)?.text)?.admission == AdmissionMode::Open {
-        eprintln!(
+        remark!(
             "The pool's admission is open: whomever the owners accept may allocate. `mutirao charter edit` makes it \
              \"admin\"."
         );
@@ -161,7 +162,7 @@ fn list(pool: &Pool, output: Output) -> Result<()> {
         return put(&format!("{:#}\n", Value::Array(rows.collect())));
     }
     if charter.admission == AdmissionMode::Open {
-        eprintln!("The pool's admission is open: whomever the owners accept may allocate.");
+        remark!("The pool's admission is open: whomever the owners accept may allocate.");
     }
     let cells: Vec<[String; 6]> = rows
         .into_iter()

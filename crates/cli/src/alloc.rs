@@ -1,6 +1,7 @@
 //! `mutirao alloc`: slots held while a command runs.
 
 use crate::args::AllocArgs;
+use crate::output::remark;
 use anyhow::{Context, Result};
 use mutirao::raw::{Lease, Pool, Request, note_text};
 use mutirao_wire::node::{Bundle, Layout};
@@ -43,7 +44,7 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
         wait: args.waiting.wait(),
     };
     let allocation = pool.allocate(&request)?;
-    allocation.notes.iter().for_each(|note| eprintln!("mutirao: {}", note_text(note)));
+    allocation.notes.iter().for_each(|note| remark!("mutirao: {}", note_text(note)));
     let leases: Vec<Lease> =
         pool.leases().into_iter().filter(|lease| allocation.leases.contains(&lease.key)).collect();
     let hosts = HostFile::write(&leases)?;
@@ -61,7 +62,7 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
     match status {
         Ok(status) => Ok(exit_code(status)),
         Err(error) => {
-            eprintln!("mutirao: cannot run `{}`: {error}", program.to_string_lossy());
+            remark!("mutirao: cannot run `{}`: {error}", program.to_string_lossy());
             Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN })
         }
     }
@@ -131,7 +132,7 @@ fn wait_for(mut command: Command, limit: Option<Duration>) -> std::io::Result<Ex
 /// The slots are given back by then: so the process, too, is told to end, and then made to.
 fn end_after(process: &OwnedFd, limit: Duration) {
     std::thread::sleep(limit);
-    eprintln!("mutirao: the time of the command is over");
+    remark!("mutirao: the time of the command is over");
     for (signal, then) in [(Signal::TERM, GRACE), (Signal::KILL, Duration::ZERO)] {
         // It may just have ended, which is what the signal wants.
         let _ = pidfd_send_signal(process, signal);

@@ -162,6 +162,16 @@ Examples:
         #[arg(long)]
         owned: bool,
     },
+    /// Answer somebody who asks something of a bag from another node (started by a node)
+    #[command(hide = true)]
+    Visited {
+        /// Which bag
+        bag: String,
+        /// Names the visit
+        visit: String,
+        /// The node of who asks
+        home: String,
+    },
     /// Open a bag for a program that talks over standard input (started by the library)
     #[command(hide = true)]
     Session(crate::bag::SessionArgs),
@@ -642,12 +652,22 @@ pub enum BenchCommand {
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
         fan_out: u16,
     },
-    /// Many small tasks: commands and operations that do nothing
-    #[command(after_help = "Example: mutirao bench bag --output json")]
+    /// Bags: commands and operations that do nothing, their journal, the first task, a large bag
+    #[command(after_help = "\
+Beside commands stands a loop that only starts them and waits, and what xargs, GNU parallel and HyperQueue (`hq`) do,
+where they are installed. Bags lie in the temporary directory: TMPDIR says on which disk.
+
+Example: mutirao bench bag --output json")]
     Bag {
         /// Tasks of each kind
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
         tasks: u64,
+        /// Tasks of the bag whose keeper is looked at; 0: none is
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+        large: u64,
+        /// Only the cases with this in their names: commands, operations, first task, large bag
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
     },
     /// Growing: from asking for a slot to the first result computed on it
     #[command(after_help = "Example: mutirao bench grow --output json")]

@@ -2,6 +2,7 @@
 
 use crate::args::{CallArgs, Cli};
 use crate::output::put_bytes;
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{CallOptions, ForeignProgram, Options, Pool, note_text};
 use mutirao_wire::frame::Decoder;
@@ -44,14 +45,14 @@ pub fn run(cli: &Cli, args: &CallArgs) -> Result<u8> {
     let options = CallOptions { limit, ..CallOptions::default() };
     let mut call = pool.submit(operation as u32, argument, options)?;
     let result = call.wait();
-    pool.notes().iter().for_each(|note| eprintln!("mutirao: {}", note_text(note)));
+    pool.notes().iter().for_each(|note| remark!("mutirao: {}", note_text(note)));
     match result {
         Ok(bytes) => {
             put_bytes(&bytes)?;
             Ok(0)
         }
         Err(error) => {
-            eprintln!("mutirao: {error}");
+            remark!("mutirao: {error}");
             Ok(3)
         }
     }

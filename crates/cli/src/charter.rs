@@ -4,7 +4,9 @@ use crate::args::Output;
 use crate::diff::diff;
 use crate::known::{Known, is_id};
 use crate::list::ask;
+use crate::output::remark;
 use crate::output::{put, utc};
+use crate::sorted::sort;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use mutirao::raw::Pool;
@@ -134,7 +136,7 @@ fn versions(pool: &Pool) -> Result<Vec<(String, CharterVersion)>> {
         _ => None,
     };
     let mut versions: Vec<_> = rows.into_iter().filter_map(version).collect();
-    versions.sort();
+    sort(&mut versions, Ord::cmp);
     Ok(versions)
 }
 
@@ -160,8 +162,8 @@ fn show(pool: &Pool, output: Output) -> Result<()> {
     put(&row.text)?;
     let have = nodes.iter().filter(|(_, version)| *version == row.version).count();
     match row.version.number {
-        0 => eprintln!("This pool has no charter yet; these are the defaults."),
-        number => eprintln!(
+        0 => remark!("This pool has no charter yet; these are the defaults."),
+        number => remark!(
             "version {number}, by {}, {}; on {have} of {} nodes",
             row.by,
             utc(row.signed_unix_ms / 1000),
@@ -181,7 +183,7 @@ fn edit(pool: &Pool, args: &EditArgs) -> Result<()> {
         }
     };
     if draft.is_some() && text == before.text {
-        eprintln!("nothing was changed");
+        remark!("nothing was changed");
         return Ok(());
     }
     if text.trim().is_empty() {
@@ -271,11 +273,11 @@ fn report(pool: &Pool, version: CharterVersion) -> Result<bool> {
         let behind: Vec<&str> =
             nodes.iter().filter(|(_, has)| *has < version).map(|(node, _)| node.as_str()).collect();
         if behind.is_empty() {
-            eprintln!("version {} of the charter is in force on all {} nodes", version.number, nodes.len());
+            remark!("version {} of the charter is in force on all {} nodes", version.number, nodes.len());
             return Ok(true);
         }
         if start.elapsed() >= SPREAD {
-            eprintln!(
+            remark!(
                 "version {} of the charter is in force on {} of {} nodes; not yet on {}",
                 version.number,
                 nodes.len() - behind.len(),
@@ -312,7 +314,7 @@ fn revoke(pool: &Pool, args: &RevokeArgs) -> Result<()> {
                 )
             }),
         };
-        note.into_iter().for_each(|note| eprintln!("mutirao: {note}"));
+        note.into_iter().for_each(|note| remark!("mutirao: {note}"));
     }
     change(pool, &changes)
 }

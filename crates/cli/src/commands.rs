@@ -157,7 +157,7 @@ fn plain_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// The mask for new files of this process, which the system tells without its being changed.
-fn umask() -> Option<u32> {
+pub fn umask() -> Option<u32> {
     let facts = std::fs::read_to_string("/proc/self/status").ok()?;
     let mask = facts.lines().find_map(|line| line.strip_prefix("Umask:"))?;
     u32::from_str_radix(mask.trim(), 8).ok()

@@ -1,7 +1,9 @@
 //! Listings: what is in the pool.
 
 use crate::args::{NodesArgs, Output};
+use crate::output::remark;
 use crate::output::{bytes, put, span, table};
+use crate::sorted::sort;
 use crate::units::memory_text;
 use anyhow::Result;
 use mutirao::raw::{Answers, Pool};
@@ -17,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub fn ask(pool: &Pool, topic: Topic, to: Option<String>) -> Result<Vec<Row>> {
     let Answers { rows, missing } = pool.query(topic, to, Vec::new(), PATIENCE)?;
     if missing > 0 {
-        eprintln!("mutirao: {missing} node(s) did not answer in time");
+        remark!("mutirao: {missing} node(s) did not answer in time");
     }
     Ok(rows)
 }
@@ -33,7 +35,7 @@ fn rows_of_nodes(rows: Vec<Row>) -> Vec<NodeRow> {
         _ => None,
     };
     let mut rows: Vec<NodeRow> = rows.into_iter().filter_map(node).collect();
-    rows.sort_by_key(|row| natural(&row.node.name));
+    sort(&mut rows, |a, b| natural(&a.node.name).cmp(&natural(&b.node.name)));
     rows
 }
 
@@ -210,7 +212,7 @@ pub fn apps(pool: &Pool, output: Output) -> Result<()> {
             _ => None,
         })
         .collect();
-    rows.sort_by(|a, b| (b.up_s, a.app).cmp(&(a.up_s, b.app)));
+    sort(&mut rows, |a, b| (b.up_s, a.app).cmp(&(a.up_s, b.app)));
     if output == Output::Json {
         let rows = rows.iter().map(|row| {
             json!({
@@ -233,25 +235,27 @@ pub fn apps(pool: &Pool, output: Output) -> Result<()> {
 
 /// `mutirao ps`
 pub fn workers(pool: &Pool, output: Output) -> Result<()> {
-    let mut rows: Vec<WorkerRow> = ask(pool, Topic::Workers, None)?
+    let mut rows: Vec<WorkerRow> = ask(pool, Topic::Workers { app: None }, None)?
         .into_iter()
         .filter_map(|row| match row {
             Row::Worker(row) => Some(row),
             _ => None,
         })
         .collect();
-    rows.sort_by(|a, b| (&a.node, a.serial).cmp(&(&b.node, b.serial)));
+    sort(&mut rows, |a, b| (&a.node, a.serial).cmp(&(&b.node, b.serial)));
     if output == Output::Json {
         let rows = rows.iter().map(|row| {
             json!({
                 "node": row.node, "worker": row.serial, "app": row.app.to_string(), "name": row.app_name,
                 "user": row.user, "pid": row.pid, "slots": row.slots, "operation": row.operation,
                 "held_ms": row.held_ms, "state": row.state,
+                "cpu_s": row.used.map(|used| used.cpu_us as f64 / 1e6),
+                "resident_kib": row.used.map(|used| used.resident_kib),
             })
         });
         return print_json(rows.collect());
     }
-    let cells: Vec<[String; 8]> = rows
+    let cells: Vec<[String; 10]> = rows
         .into_iter()
         .map(|row| {
             [
@@ -263,11 +267,14 @@ pub fn workers(pool: &Pool, output: Output) -> Result<()> {
                 row.operation.unwrap_or_else(|| "-".into()),
                 row.state,
                 span(row.held_ms / 1000),
+                row.used.map_or_else(|| "-".into(), |used| format!("{:.2}", used.cpu_us as f64 / 1e6)),
+                row.used.map_or_else(|| "-".into(), |used| bytes(used.resident_kib * 1024)),
             ]
         })
         .collect();
-    let head = ["WORKER", "APPLICATION", "NAME", "USER", "PID", "OPERATION", "STATE", "HELD FOR"];
-    put(&table(head, [false, false, false, false, true, false, false, true], &cells))
+    let head =
+        ["WORKER", "APPLICATION", "NAME", "USER", "PID", "OPERATION", "STATE", "HELD FOR", "CPU s", "MEMORY"];
+    put(&table(head, [false, false, false, false, true, false, false, true, true, true], &cells))
 }
 
 /// Which plugins to list.
@@ -304,7 +311,7 @@ pub fn plugins(pool: &Pool, output: Output, which: Which<'_>) -> Result<()> {
             Which::One(name) => row.name == name || row.plugin.to_string().starts_with(name),
         })
         .collect();
-    rows.sort_by(|a, b| (&a.name, a.plugin, &a.node).cmp(&(&b.name, b.plugin, &b.node)));
+    sort(&mut rows, |a, b| (&a.name, a.plugin, &a.node).cmp(&(&b.name, b.plugin, &b.node)));
     if output == Output::Json {
         return print_json(rows.iter().map(plugin_json).collect());
     }

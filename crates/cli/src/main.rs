@@ -24,11 +24,13 @@ mod queue;
 mod service;
 mod sim;
 mod sim_bags;
+mod sorted;
 mod topology;
 mod units;
 mod up;
 mod wanting;
 
+use crate::output::remark;
 use anyhow::{Context, Result};
 use args::{BenchCommand, Cli, Command, PluginCommand};
 use clap::{CommandFactory, Parser};
@@ -42,15 +44,15 @@ fn main() -> ExitCode {
     if std::env::var_os(mutirao_wire::worker::WORKER_ENV).is_some()
         && let Err(error) = mutirao::raw::init(operations())
     {
-        eprintln!("mutirao: {error}");
+        remark!("mutirao: {error}");
         return ExitCode::from(1);
     }
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mutirao: {error:#}");
+            remark!("mutirao: {error:#}");
             ExitCode::from(1)
         }
     }
@@ -60,6 +62,18 @@ fn main() -> ExitCode {
 pub(crate) fn operations() -> Vec<mutirao::raw::OperationEntry> {
     let commands = [group::operation(), commands::operation()];
     bench::operations().into_iter().chain(commands).chain(bag::operations()).collect()
+}
+
+/// Says what is wrong with the command line, or what was asked of it, and ends.
+fn refuse(error: &clap::Error) -> ! {
+    // Without a terminal nobody reads it.
+    let _ = error.print();
+    let unknown = error.get(clap::error::ContextKind::InvalidArg).map(ToString::to_string);
+    let is_map = std::env::args_os().any(|word| word == "map");
+    if let Some(instead) = unknown.filter(|_| is_map).and_then(|option| map::instead(&option)) {
+        remark!("\nmutirao map: {instead}");
+    }
+    std::process::exit(error.exit_code())
 }
 
 /// Whoever read our output has seen enough.
@@ -128,6 +142,9 @@ fn run(cli: &Cli) -> Result<u8> {
             let session = session.then_some(*owned);
             return bag::keeper(bag, cli.node.clone(), *tells_ready, session);
         }
+        Command::Visited { bag, visit, home } => {
+            return bag::visited(bag, visit, home, cli.node.as_deref().unwrap_or_default());
+        }
         Command::Session(args) => return bag::session(cli, args),
         Command::Bench(command) => bench(cli, command)?,
         Command::Doctor => return doctor::run(output),
@@ -191,7 +208,7 @@ fn bench(cli: &Cli, command: &BenchCommand) -> Result<()> {
         BenchCommand::Alloc { nodes, rounds, fan_out, full } => {
             bench::alloc(cli.output, *nodes, *rounds, *fan_out, *full)
         }
-        BenchCommand::Bag { tasks } => bench::bag(cli.output, *tasks),
+        BenchCommand::Bag { tasks, large, only } => bench::bag(cli.output, *tasks, *large, only),
         BenchCommand::Grow { rounds } => bench::grow(cli.output, *rounds),
         BenchCommand::Idle { seconds } => bench::idle(cli.output, *seconds),
         BenchCommand::Heal { nodes, rounds, fan_out } => bench::heal(cli.output, *nodes, *rounds, *fan_out),

@@ -2,6 +2,7 @@
 
 use crate::args::{InitArgs, InviteArgs, JoinArgs};
 use crate::output::put;
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use mutirao_trust::{
     Certificate, Home, JoinRequest, Name, Pool, REQUEST_BYTES_MAX, Role, Validity, random_passphrase,
@@ -99,20 +100,20 @@ pub fn init(args: &InitArgs) -> Result<()> {
     mutirao_node::found_charter(home.path(), &node, &signer)?;
     write_owner(&home, &admin)?;
 
-    eprintln!("Pool `{pool_name}` ({}) is made in {}.", authority.pool().id().short(), home.path().display());
-    eprintln!("Its administrator is `{admin}`, this machine's node `{node}`.");
+    remark!("Pool `{pool_name}` ({}) is made in {}.", authority.pool().id().short(), home.path().display());
+    remark!("Its administrator is `{admin}`, this machine's node `{node}`.");
     if made {
-        eprintln!();
-        eprintln!("The authority's key is encrypted. Keep this passphrase, it is shown only now:");
-        eprintln!();
-        eprintln!("    {chosen}");
+        remark!();
+        remark!("The authority's key is encrypted. Keep this passphrase, it is shown only now:");
+        remark!();
+        remark!("    {chosen}");
     }
-    eprintln!();
-    eprintln!("Start the node:            mutirao up");
-    eprintln!("Another machine joins by:  there  mutirao join --request NAME.request");
-    eprintln!("                           here   mutirao invite NAME.request > NAME.answer");
-    eprintln!("                           there  mutirao join NAME.answer");
-    eprintln!(
+    remark!();
+    remark!("Start the node:            mutirao up");
+    remark!("Another machine joins by:  there  mutirao join --request NAME.request");
+    remark!("                           here   mutirao invite NAME.request > NAME.answer");
+    remark!("                           there  mutirao join NAME.answer");
+    remark!(
         "                           there  mutirao up --parent {}:PORT     (PORT: `mutirao nodes` here)",
         host_name()?
     );
@@ -131,9 +132,9 @@ pub fn join(args: &JoinArgs) -> Result<()> {
         };
         let request = home.request(&name, role)?;
         write_to(path, request.as_str())?;
-        eprintln!("The request for {role} `{name}` is written; its key stays in {}.", home.path().display());
-        eprintln!("On the machine of the authority:  mutirao invite REQUEST > ANSWER");
-        eprintln!("Then here:                        mutirao join ANSWER");
+        remark!("The request for {role} `{name}` is written; its key stays in {}.", home.path().display());
+        remark!("On the machine of the authority:  mutirao invite REQUEST > ANSWER");
+        remark!("Then here:                        mutirao join ANSWER");
         return Ok(());
     }
     let path = args.answer.as_deref().context("give --request FILE, or the answer to one")?;
@@ -144,7 +145,7 @@ pub fn join(args: &JoinArgs) -> Result<()> {
     home.join_pool(&pool)?;
     let identity = home.accept(&certificate)?;
     let me = identity.me();
-    eprintln!(
+    remark!(
         "This machine has joined pool `{}` ({}) as {} `{}`.",
         pool.name(),
         pool.id().short(),
@@ -154,11 +155,11 @@ pub fn join(args: &JoinArgs) -> Result<()> {
     if me.role == Role::Node {
         let owner = name_like(&user_name())?;
         write_owner(&home, &owner)?;
-        eprintln!(
+        remark!(
             "It runs plugins of its owner, `{owner}`; who else may is said in {}.",
             config_path(&home).display()
         );
-        eprintln!("Start it:  mutirao up --parent HOST:PORT");
+        remark!("Start it:  mutirao up --parent HOST:PORT");
     }
     Ok(())
 }
@@ -184,7 +185,7 @@ pub fn invite(args: &InviteArgs) -> Result<()> {
     let authority = home.open_authority(&needed_passphrase(args.passphrase_file.as_deref())?)?;
     let certificate = authority.issue(&request, role, request.name(), Validity::days(args.days))?;
     put(&format!("{}{}", authority.pool().to_pem(), certificate.to_pem()))?;
-    eprintln!(
+    remark!(
         "{role} `{}` ({}) may join pool `{}`.",
         request.name(),
         request.node().short(),

@@ -3,6 +3,7 @@
 use crate::args::TreeCommand;
 use crate::list::ask;
 use crate::output::put;
+use crate::output::remark;
 use anyhow::{Result, bail};
 use mutirao::raw::Pool;
 use mutirao_wire::query::{Row, Topic};
@@ -16,14 +17,14 @@ pub fn give(pool: &Pool, topic: Topic, to: Option<String>) -> Result<()> {
         match row {
             Row::Done { node, text } => {
                 done += 1;
-                eprintln!("{node}: {text}");
+                remark!("{node}: {text}");
             }
             Row::Failed { node, text } => refusals.push(format!("{node}: {text}")),
             _ => {}
         }
     }
     if done > 0 {
-        refusals.iter().for_each(|text| eprintln!("{text}"));
+        refusals.iter().for_each(|text| remark!("{text}"));
         return Ok(());
     }
     match (refusals.is_empty(), to) {
@@ -53,14 +54,14 @@ pub fn change_tree(pool: &Pool, change: &TreeCommand) -> Result<()> {
     match change {
         TreeCommand::Add { parent, child } => {
             pool.add_node(parent, child)?;
-            eprintln!("`{child}` is below `{parent}`");
+            remark!("`{child}` is below `{parent}`");
         }
         TreeCommand::Remove { member, drain, .. } => {
-            eprintln!("{member}: {}", pool.remove_node(member, *drain)?);
+            remark!("{member}: {}", pool.remove_node(member, *drain)?);
         }
         TreeCommand::Move { member, new_parent } => {
             pool.move_node(member, new_parent)?;
-            eprintln!("`{member}` is below `{new_parent}`");
+            remark!("`{member}` is below `{new_parent}`");
         }
     }
     Ok(())

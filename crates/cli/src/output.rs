@@ -3,6 +3,15 @@
 use anyhow::Result;
 use std::fmt::Write;
 
+/// A line on standard error, which may be a log on a disk that is full: then it is not written, and nothing ends of that.
+macro_rules! remark {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+pub(crate) use remark;
+
 /// Writes data to standard output. A reader that has gone is an error of kind `BrokenPipe`.
 pub fn put(text: &str) -> Result<()> {
     put_bytes(text.as_bytes())

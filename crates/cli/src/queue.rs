@@ -3,6 +3,7 @@
 use crate::args::Output;
 use crate::list::ask;
 use crate::output::{put, span, table};
+use crate::sorted::sort;
 use anyhow::{Result, bail};
 use clap::Args;
 use mutirao::raw::Pool;
@@ -66,7 +67,7 @@ fn read_span(text: &str) -> Result<Duration, String> {
 /// `mutirao queue`
 pub fn list(pool: &Pool, output: Output) -> Result<()> {
     let mut rows: Vec<WaitingRow> = waiting(ask(pool, Topic::Queue, None)?);
-    rows.sort_by(|a, b| (&a.arbiter, a.place).cmp(&(&b.arbiter, b.place)));
+    sort(&mut rows, |a, b| (&a.arbiter, a.place).cmp(&(&b.arbiter, b.place)));
     if output == Output::Json {
         return put(&format!("{:#}\n", rows.iter().map(waiting_json).collect::<Value>()));
     }
@@ -151,7 +152,7 @@ pub fn explain(pool: &Pool, request: &str, output: Output) -> Result<()> {
     }
     let reports = waiting.iter().map(|row| {
         let mut nodes: Vec<&StandRow> = stands.iter().filter(|stand| stand.request == row.request).collect();
-        nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        sort(&mut nodes, |a, b| a.node.cmp(&b.node));
         (row, nodes)
     });
     if output == Output::Json {

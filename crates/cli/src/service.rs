@@ -3,6 +3,7 @@
 use crate::args::Output;
 use crate::membership::{home, user_name};
 use crate::output::put;
+use crate::output::remark;
 use crate::up::{alive_nodes, own_name};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -93,13 +94,13 @@ fn install(args: &InstallArgs) -> Result<()> {
     systemd.run(&["enable", UNIT])?;
     // Also one that runs already gets what may have changed.
     systemd.run(&["restart", UNIT])?;
-    eprintln!(
+    remark!(
         "{} is written, enabled and started; its log: {}",
         path.display(),
         log_command(args.which.system)
     );
     if !args.which.system && !Path::new("/var/lib/systemd/linger").join(user_name()).exists() {
-        eprintln!("It runs while you are logged in; for always, also from boot on: loginctl enable-linger");
+        remark!("It runs while you are logged in; for always, also from boot on: loginctl enable-linger");
     }
     Ok(())
 }
@@ -113,7 +114,7 @@ fn uninstall(which: &WhichArgs) -> Result<()> {
     systemd.run(&["disable", "--now", UNIT])?;
     std::fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
     systemd.run(&["daemon-reload"])?;
-    eprintln!("{UNIT} is stopped and deleted; the node's identity stays");
+    remark!("{UNIT} is stopped and deleted; the node's identity stays");
     Ok(())
 }
 
@@ -137,7 +138,7 @@ fn status(which: &WhichArgs, output: Output) -> Result<u8> {
     } else if of("LoadState") == "loaded" {
         let (state, boot, restarts) = (of("SubState"), of("UnitFileState"), of("NRestarts"));
         put(&format!("{UNIT}: {state}, process {}, at boot {boot}, restarts {restarts}\n", of("MainPID")))?;
-        eprintln!("its log: {}", log_command(which.system));
+        remark!("its log: {}", log_command(which.system));
     } else {
         put(&format!("{UNIT}: not installed\n"))?;
     }

@@ -1,6 +1,7 @@
 //! `mutirao sim`: tries a pool and a load in a simulation, before machines are asked.
 
 use crate::args::{Cli, Output};
+use crate::output::{put, remark};
 use crate::sim_bags::{self, BagsArgs};
 use crate::up::read_topology;
 use anyhow::{Result, anyhow, ensure};
@@ -135,7 +136,7 @@ fn trial(args: &SimArgs) -> Result<Trial> {
 fn allocations(output: Output, args: &SimArgs, trial: &Trial) -> Result<()> {
     let count = trial.parents.len();
     let fan_out = args.topology.is_none().then_some(args.fan_out);
-    eprintln!("forming a pool of {count} nodes...");
+    remark!("forming a pool of {count} nodes...");
     let start = Instant::now();
     let (mut world, formed) = trial.form().map_err(|why| anyhow!(why))?;
     let formation = json!({
@@ -163,7 +164,7 @@ fn allocations(output: Output, args: &SimArgs, trial: &Trial) -> Result<()> {
             "bytes",
             "wall s"
         )
-    });
+    })?;
     let all = count as u32 * u32::from(args.slots);
     let mut random = Random::new(args.seed);
     for &size in &args.alloc {
@@ -191,7 +192,7 @@ fn allocations(output: Output, args: &SimArgs, trial: &Trial) -> Result<()> {
                 us(median.time),
                 us(p99.time)
             )
-        });
+        })?;
     }
     Ok(())
 }
@@ -208,7 +209,7 @@ fn loads(output: Output, args: &SimArgs, trial: &Trial) -> Result<()> {
         "{:>5}  {:<26} {:>8} {:>10} {:>10} {:>10}",
         "load", "served by", "success", "median ms", "p99 ms", "messages"
     );
-    print(output, &Value::Null, || title);
+    print(output, &Value::Null, || title)?;
     for &load_percent in &args.load {
         let traffic = Traffic {
             load_percent,
@@ -235,7 +236,7 @@ fn loads(output: Output, args: &SimArgs, trial: &Trial) -> Result<()> {
                     shown(at(0.99)),
                     served.messages
                 )
-            });
+            })?;
         }
     }
     Ok(())
@@ -249,7 +250,7 @@ fn faults(output: Output, args: &SimArgs, nodes: usize) -> Result<()> {
         let why = match ran {
             Ok(Ok(messages)) => {
                 let row = json!({ "name": "faults", "seed": seed, "holds": true, "messages": messages });
-                print(output, &row, || format!("seed {seed}: {messages} messages; all that must hold held"));
+                print(output, &row, || format!("seed {seed}: {messages} messages; all that must hold held"))?;
                 continue;
             }
             Ok(Err(why)) => why,
@@ -257,18 +258,18 @@ fn faults(output: Output, args: &SimArgs, nodes: usize) -> Result<()> {
         };
         failed += 1;
         let row = json!({ "name": "faults", "seed": seed, "holds": false, "why": why });
-        print(output, &row, || format!("seed {seed}: {why}"));
+        print(output, &row, || format!("seed {seed}: {why}"))?;
     }
     ensure!(failed == 0, "{failed} of {} runs failed; please report the seeds", args.faults);
     Ok(())
 }
 
 /// One row: an object a line, or text.
-pub(crate) fn print(output: Output, row: &Value, text: impl FnOnce() -> String) {
+pub(crate) fn print(output: Output, row: &Value, text: impl FnOnce() -> String) -> Result<()> {
     match output {
-        Output::Json if row.is_null() => {}
-        Output::Json => println!("{row}"),
-        Output::Text => println!("{}", text()),
+        Output::Json if row.is_null() => Ok(()),
+        Output::Json => put(&format!("{row}\n")),
+        Output::Text => put(&format!("{}\n", text())),
     }
 }
 

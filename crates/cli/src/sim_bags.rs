@@ -2,6 +2,7 @@
 
 use crate::args::Output;
 use crate::sim::print;
+use crate::sorted::sort;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use mutirao_sim::bags::{Contender, Ran, Scenario, Study};
@@ -25,7 +26,8 @@ pub struct BagsArgs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub scenarios: u64,
     /// Who runs them: names as in a bag file, with the attempts of a task at once after a colon; and
-    /// fpltf, sufferage, xsufferage, which are told the future
+    /// fpltf, sufferage, xsufferage, which are told all sizes, speeds and load: the future too, or with
+    /// ":now" only how it is
     #[arg(long, value_name = "NAME,NAME..", value_delimiter = ',')]
     pub schedulers: Vec<Contender>,
     /// Show results apart by this
@@ -108,6 +110,7 @@ struct Sum {
     against_best: f64,
     wasted_work: f64,
     wasted_work_most: f64,
+    wasted_time: f64,
     wasted_bytes: f64,
     brought_mb: f64,
 }
@@ -119,6 +122,7 @@ impl Sum {
         self.against_best += ran.makespan_s / best_s;
         self.wasted_work += ran.wasted_work;
         self.wasted_work_most = self.wasted_work_most.max(ran.wasted_work);
+        self.wasted_time += ran.wasted_time;
         self.wasted_bytes += ran.wasted_bytes;
         self.brought_mb += ran.brought_bytes as f64 / 1e6;
     }
@@ -127,10 +131,11 @@ impl Sum {
 /// Runs `mutirao sim bags`.
 pub fn run(output: Output, args: &BagsArgs) -> Result<()> {
     let (study, usual): (_, &[&str]) = match args.study {
-        Tasks::Compute => (Study::Compute, &["workqueue", "wqr:2", "wqr:3", "wqr:4", "fpltf", "sufferage"]),
-        Tasks::Data => {
-            (Study::Data, &["workqueue", "wqr:2", "storage-affinity:2", "storage-affinity:4", "xsufferage"])
-        }
+        Tasks::Compute => (Study::Compute, &["workqueue", "wqr:2", "wqr:4", "fpltf:now", "fpltf"]),
+        Tasks::Data => (
+            Study::Data,
+            &["wqr:2", "storage-affinity:2", "storage-affinity:4", "xsufferage:now", "xsufferage"],
+        ),
     };
     let usual = || usual.iter().map(|name| name.parse().expect("these names are known"));
     let contenders: Vec<Contender> =
@@ -150,24 +155,25 @@ pub fn run(output: Output, args: &BagsArgs) -> Result<()> {
             sum.add(ran, best_s);
         }
     }
-    groups.sort_by(|a, b| a.0.total_cmp(&b.0));
+    sort(&mut groups, |a, b| a.0.total_cmp(&b.0));
     print(output, &Value::Null, || {
         format!(
-            "{:<14} {:<20} {:>9} {:>11} {:>9} {:>11} {:>11} {:>12} {:>11}",
+            "{:<14} {:<20} {:>9} {:>11} {:>9} {:>11} {:>11} {:>11} {:>12} {:>11}",
             args.by.map_or("", By::name),
             "scheduler",
             "scenarios",
             "makespan s",
             "to best",
-            "wasted CPU",
+            "wasted work",
             "at most",
+            "wasted time",
             "wasted bytes",
             "brought MB"
         )
-    });
+    })?;
     for (group, sums) in &groups {
         for (contender, sum) in contenders.iter().zip(sums) {
-            show(output, args, *group, contender, sum);
+            show(output, args, *group, contender, sum)?;
         }
     }
     Ok(())
@@ -185,11 +191,11 @@ fn draw(args: &BagsArgs, study: Study, seed: u64) -> Scenario {
     }
 }
 
-fn show(output: Output, args: &BagsArgs, group: f64, contender: &Contender, sum: &Sum) {
+fn show(output: Output, args: &BagsArgs, group: f64, contender: &Contender, sum: &Sum) -> Result<()> {
     let n = f64::from(sum.scenarios);
     let (makespan_s, against_best) = (sum.makespan_s / n, sum.against_best / n);
-    let (wasted_work, wasted_bytes, brought_mb) =
-        (sum.wasted_work / n, sum.wasted_bytes / n, sum.brought_mb / n);
+    let (wasted_work, wasted_time) = (sum.wasted_work / n, sum.wasted_time / n);
+    let (wasted_bytes, brought_mb) = (sum.wasted_bytes / n, sum.brought_mb / n);
     let study = match args.study {
         Tasks::Compute => "compute",
         Tasks::Data => "data",
@@ -198,17 +204,19 @@ fn show(output: Output, args: &BagsArgs, group: f64, contender: &Contender, sum:
         "name": "bags", "study": study, "by": args.by.map(By::name), "group": args.by.map(|_| group),
         "scheduler": contender.to_string(), "scenarios": sum.scenarios, "makespan_s": makespan_s,
         "to_best": against_best, "wasted_work": wasted_work, "wasted_work_max": sum.wasted_work_most,
+        "wasted_time": wasted_time,
         "wasted_bytes": wasted_bytes, "brought_mb": brought_mb,
     });
     print(output, &row, || {
         let group = args.by.map(|_| group.to_string()).unwrap_or_default();
         format!(
-            "{group:<14} {:<20} {:>9} {makespan_s:>11.0} {against_best:>9.2} {:>10.1}% {:>10.1}% {:>11.1}% {brought_mb:>11.0}",
+            "{group:<14} {:<20} {:>9} {makespan_s:>11.0} {against_best:>9.2} {:>10.1}% {:>10.1}% {:>10.1}% {:>11.1}% {brought_mb:>11.0}",
             contender.to_string(),
             sum.scenarios,
             wasted_work * 100.0,
             sum.wasted_work_most * 100.0,
+            wasted_time * 100.0,
             wasted_bytes * 100.0,
         )
-    });
+    })
 }

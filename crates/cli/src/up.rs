@@ -3,6 +3,7 @@
 use crate::args::{DownArgs, Output, UpArgs};
 use crate::membership::{self, home};
 use crate::output::put;
+use crate::output::remark;
 use crate::wanting::LendArgs;
 use anyhow::{Context, Result, bail};
 use mutirao_node::{JoinTarget, LocalNode, Node, Options, Ready};
@@ -177,7 +178,7 @@ fn report(ready: &[Value], output: Output) -> Result<()> {
             (None, Some(true)) => "has not found whom to join yet and goes on trying; see its log".into(),
             (None, _) => "root of its tree".into(),
         };
-        eprintln!("node `{}` is up, listens on {listens}, {place}", word("name"));
+        remark!("node `{}` is up, listens on {listens}, {place}", word("name"));
     }
     Ok(())
 }
@@ -292,10 +293,10 @@ fn up_local(args: &UpArgs, count: u16, output: Output) -> Result<()> {
     let (there, missing): (Vec<Plan>, Vec<Plan>) =
         plans.into_iter().partition(|plan| running.iter().any(|node| node.name == plan.name.as_str()));
     for plan in &there {
-        eprintln!("node `{}` runs already, as it was started", plan.name);
+        remark!("node `{}` runs already, as it was started", plan.name);
     }
     if !there.is_empty() {
-        eprintln!("To start all of them anew: `mutirao down --all` first.");
+        remark!("To start all of them anew: `mutirao down --all` first.");
     }
     report(&start_all(&home, &runtime(), &missing)?, output)
 }
@@ -339,7 +340,7 @@ pub fn ensure_identities(home: &Home, names: &[Name], passphrase_file: Option<&P
         if let Some(first) = names.first() {
             mutirao_node::found_charter(home.path(), first, &admin)?;
         }
-        eprintln!("A pool for this machine alone is made in {}.", home.path().display());
+        remark!("A pool for this machine alone is made in {}.", home.path().display());
         (Some(authority), Vec::new())
     } else {
         (None, home.nodes()?)
@@ -406,7 +407,7 @@ pub fn down(args: &DownArgs, name: Option<&str>) -> Result<()> {
     nodes.reverse();
     stop(&nodes)?;
     for node in &nodes {
-        eprintln!("node `{}` is down", node.name);
+        remark!("node `{}` is down", node.name);
     }
     Ok(())
 }

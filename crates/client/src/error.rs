@@ -20,6 +20,9 @@ pub enum Error {
     /// A bag cannot be made, or its keeper has ended; the text says why.
     #[error("the bag: {0}")]
     Bag(String),
+    /// State that a task was to save is not kept; the text says why. The task may go on.
+    #[error("the state is not kept: {0}")]
+    Checkpoint(String),
     /// No node runs here, and a private one was not to take its place.
     #[error("no node of this machine is running ({looked}); start one by `mutirao up`")]
     NoneRuns {
@@ -81,6 +84,9 @@ pub enum Error {
     /// The node does not take this program as a plugin. The pool was not opened.
     #[error("the node does not accept this program as a plugin: {0}")]
     PluginRefused(String),
+    /// A file that was offered to workers is not taken; the text says why.
+    #[error("the node does not take it: {0}")]
+    BlobRefused(String),
     /// A file of the plugin cannot be read.
     #[error("cannot read {} to offer it as part of the plugin: {source}", .path.display())]
     PluginFile {
@@ -254,7 +260,9 @@ impl Error {
             Error::Setting { .. } => 232,
             Error::PipeNumber(_) => 240,
             Error::NoSuchLease => 241,
+            Error::BlobRefused(_) => 242,
             Error::Bag(_) => 250,
+            Error::Checkpoint(_) => 251,
             Error::Call(error) => error.kind.code(),
         }
     }

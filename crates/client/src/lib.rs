@@ -38,12 +38,15 @@
 extern crate self as mutirao;
 
 pub mod bag;
+pub mod checkpoint;
 mod error;
 pub mod group;
 mod operation;
 mod pipe;
+mod pipe_stream;
 mod pool;
 pub mod raw;
+mod saving;
 mod socket;
 #[cfg(test)]
 mod socket_tests;

@@ -3,10 +3,12 @@
 use crate::Error;
 use crate::socket::{Received, Socket};
 use mutirao_ring::{Bell, CallerEnd, Consumer, Producer, Ringer, WorkerEnd};
-use mutirao_wire::frame::{Header, put_frame};
+use mutirao_wire::BlobHash;
+use mutirao_wire::frame::{HEADER_BYTES, Header, put_frame};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::pipe::{PipeBroken, PipeFailed, PipeMessage, PipeOpened, PipeWay, RingSide};
-use mutirao_wire::worker::{LineMessage, TerminalMade};
+use mutirao_wire::plugin::Ticket;
+use mutirao_wire::worker::{BlobHere, BlobKept, KeepBlob, LineMessage, NeedBlob, TerminalMade};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -179,11 +181,29 @@ impl PipeEvent {
     }
 }
 
+/// What a worker has had its node keep; its program [fetches](crate::raw::Pool::fetch_blob) it with that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptBlob {
+    /// The content.
+    pub hash: BlobHash,
+    /// Its length, and the right to it.
+    pub ticket: Ticket,
+}
+
 /// What comes over a line.
 #[derive(Debug)]
 pub enum LineEvent {
     /// News of a pipe.
     Pipe(PipeEvent),
+    /// A blob that was [asked for](Line::ask_blob), opened for reading, or why it is not to be had.
+    Blob {
+        /// Which.
+        hash: BlobHash,
+        /// The file.
+        file: Result<OwnedFd, String>,
+    },
+    /// The file that was [to be kept](Line::keep_blob) is, or why not.
+    Kept(Result<KeptBlob, String>),
     /// The terminal that was [asked for](Line::ask_terminal), or why there is none.
     Terminal(Result<Terminal, String>),
     /// A frame that is about none of these; nodes send none.
@@ -253,15 +273,27 @@ impl Line {
         self.pass_on(LineEvent::Message { kind: Kind::NeedTerminal as u16, body: Vec::new() })
     }
 
+    /// In a worker: asks its node for a blob that the application has offered. [`LineEvent::Blob`] answers. At most
+    /// [`LINE_BLOBS_MAX`](mutirao_wire::worker::LINE_BLOBS_MAX) may be awaited at a time.
+    pub fn ask_blob(&self, hash: BlobHash) -> Result<(), Error> {
+        let mut frame = Vec::new();
+        LineMessage::from(NeedBlob { hash }).put(&mut frame);
+        let body = frame.split_off(HEADER_BYTES);
+        self.pass_on(LineEvent::Message { kind: Kind::NeedBlob as u16, body })
+    }
+
+    /// In a worker: has its node keep a copy of a regular file until the program has fetched it. [`LineEvent::Kept`]
+    /// answers; one at a time.
+    pub fn keep_blob(&self, file: OwnedFd) -> Result<(), Error> {
+        self.say(|socket| {
+            socket.attach(vec![file]);
+            LineMessage::from(KeepBlob { number: 0 }).put(socket.out());
+        })
+    }
+
     /// Says something to the other side of a line, descriptors included; waits while it does not read.
     pub fn pass_on(&self, event: LineEvent) -> Result<(), Error> {
-        let mut writer = lock(&self.inner.writer);
-        if writer.is_none() {
-            let failed = |source| Error::System { what: "duplicate a descriptor", source };
-            *writer = Some(Socket::new(self.inner.fd.as_fd().try_clone_to_owned().map_err(failed)?));
-        }
-        let Some(socket) = writer.as_mut() else { return Err(Error::Closed) };
-        match event {
+        self.say(|socket| match event {
             LineEvent::Pipe(event) => event.put(socket),
             LineEvent::Terminal(made) => {
                 let (refused, fds) = match made {
@@ -271,13 +303,35 @@ impl Line {
                 socket.attach(fds);
                 LineMessage::from(TerminalMade { refused }).put(socket.out());
             }
+            LineEvent::Blob { hash, file } => {
+                let (refused, fds) = match file {
+                    Ok(file) => (None, vec![file]),
+                    Err(why) => (Some(why), Vec::new()),
+                };
+                socket.attach(fds);
+                LineMessage::from(BlobHere { hash, refused }).put(socket.out());
+            }
+            LineEvent::Kept(kept) => {
+                let blob = kept.map(|kept| (kept.hash, kept.ticket));
+                LineMessage::from(BlobKept { number: 0, blob }).put(socket.out());
+            }
             LineEvent::Message { kind, body } => {
                 let mut header = Header::default();
                 header.kind.set(kind);
                 header.length.set(body.len() as u32);
                 put_frame(socket.out(), header, &body);
             }
+        })
+    }
+
+    fn say(&self, put: impl FnOnce(&mut Socket)) -> Result<(), Error> {
+        let mut writer = lock(&self.inner.writer);
+        if writer.is_none() {
+            let failed = |source| Error::System { what: "duplicate a descriptor", source };
+            *writer = Some(Socket::new(self.inner.fd.as_fd().try_clone_to_owned().map_err(failed)?));
         }
+        let Some(socket) = writer.as_mut() else { return Err(Error::Closed) };
+        put(socket);
         let began = Instant::now();
         loop {
             match socket.flush() {
@@ -320,6 +374,25 @@ fn take(socket: &mut Socket) -> Result<Option<LineEvent>, Error> {
             }
         };
         return Ok(Some(LineEvent::Terminal(made)));
+    }
+    if kind == Kind::BlobKept as u16 {
+        let message = LineMessage::read(&header, body).map_err(|error| nonsense(error.to_string()))?;
+        if let LineMessage::BlobKept(BlobKept { blob, .. }) = message {
+            return Ok(Some(LineEvent::Kept(blob.map(|(hash, ticket)| KeptBlob { hash, ticket }))));
+        }
+    }
+    if kind == Kind::BlobHere as u16 {
+        let message = LineMessage::read(&header, body).map_err(|error| nonsense(error.to_string()))?;
+        if let LineMessage::BlobHere(BlobHere { hash, refused }) = message {
+            let file = match refused {
+                Some(why) => Err(why),
+                None => {
+                    let file = socket.take_fds(1).and_then(|mut files| files.pop());
+                    Ok(file.ok_or_else(|| nonsense("a blob came without its descriptor".into()))?)
+                }
+            };
+            return Ok(Some(LineEvent::Blob { hash, file }));
+        }
     }
     if !PipeMessage::has_kind(kind) {
         return Ok(Some(LineEvent::Message { kind, body: body.to_vec() }));

@@ -76,10 +76,11 @@ impl Lane {
         self.writer.flush()
     }
 
-    /// Asks for the bell when there is room for what is next; whether there is already.
+    /// Asks for the bell when half of it has room, and so for what is next; whether it has already. Less would have
+    /// program and node take turns for each part, where they share a processor.
     fn arm(&mut self) -> Result<bool, RingError> {
         let needed = self.waiting.front().map_or(0, |first| first.rest.len());
-        self.writer.arm_for_room(needed)
+        self.writer.arm_for_room(needed.max(self.writer.capacity() / 2))
     }
 }
 

@@ -52,6 +52,12 @@ pub(crate) fn collect(pid: u32) -> Result<Option<Ended>, Errno> {
     }
 }
 
+/// Has this called when the process ends by `exit` or by returning from `main`; whether it will be.
+pub(crate) fn at_exit(call: extern "C" fn()) -> bool {
+    // SAFETY: no preconditions; the function is there as long as the library.
+    unsafe { libc::atexit(call) == 0 }
+}
+
 /// Ends this process at once, without running what the program wants run at its end: a worker is a copy of a
 /// program that never got past its first statement.
 pub(crate) fn exit_now(code: i32) -> ! {

@@ -2,12 +2,15 @@
 //!
 //! A frame is its length in four bytes, lowest first, and a body in postcard.
 
-use crate::console::{PIECE_BYTES_MAX, Size, encoded};
+use crate::console::{PIECE_BYTES_MAX, Size};
+use mutirao_wire::prefixed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Bytes that are typed in one [`Ask`], at most.
 pub const TYPED_BYTES_MAX: usize = 4 * 1024;
+/// The longest text that says who attaches.
+pub const FROM_BYTES_MAX: usize = 256;
 /// The longest body: a piece of output, and what is around it.
 const BODY_BYTES_MAX: usize = PIECE_BYTES_MAX + 64;
 
@@ -20,11 +23,15 @@ pub enum Ask {
         process: String,
         /// The size of the terminal here.
         size: Size,
+        /// Who attaches, for whoever wants to as well: of [`FROM_BYTES_MAX`] bytes at most.
+        from: String,
     },
     /// The terminal has another size now.
     Resize(Size),
     /// This was typed.
     Typed(Vec<u8>),
+    /// Last: whoever is attached leaves, and waits for [`Answer::Left`], so that what was typed before has come.
+    Leave,
 }
 
 /// From the launcher.
@@ -36,6 +43,8 @@ pub enum Answer {
     Refused(String),
     /// The process wrote this.
     Shown(Vec<u8>),
+    /// All that was typed before [`Ask::Leave`] has come. Nothing follows.
+    Left,
     /// The process has ended. Nothing follows.
     Ended {
         /// How, for people.
@@ -50,10 +59,7 @@ pub enum Answer {
 #[error("what came makes no sense; are both sides of the same version?")]
 pub struct Nonsense;
 
-/// One frame, to be written.
-pub fn frame<T: Serialize>(message: &T) -> Vec<u8> {
-    encoded(message)
-}
+pub use prefixed::encode as frame;
 
 /// Makes messages of bytes as they come.
 #[derive(Debug, Default)]
@@ -65,18 +71,13 @@ impl Reader {
     /// Takes what came, and appends the messages that are whole to `heard`.
     pub fn hear<T: DeserializeOwned>(&mut self, bytes: &[u8], heard: &mut Vec<T>) -> Result<(), Nonsense> {
         self.partial.extend_from_slice(bytes);
-        let mut at = 0;
-        while let Some(head) = self.partial.get(at..at + 4) {
-            let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-            if length > BODY_BYTES_MAX {
-                return Err(Nonsense);
-            }
-            let Some(body) = self.partial.get(at + 4..at + 4 + length) else { break };
-            let Ok((message, [])) = postcard::take_from_bytes(body) else { return Err(Nonsense) };
+        let mut rest = &self.partial[..];
+        while let Some((message, behind)) = prefixed::take(rest, BODY_BYTES_MAX).map_err(|_| Nonsense)? {
             heard.push(message);
-            at += 4 + length;
+            rest = behind;
         }
-        self.partial.drain(..at);
+        let taken = self.partial.len() - rest.len();
+        self.partial.drain(..taken);
         Ok(())
     }
 }
@@ -93,7 +94,8 @@ mod tests {
             cut in 1_usize..500,
         ) {
             let size = Size { rows: 24, columns: 80 };
-            let mut asks = vec![Ask::Attach { process: "a.0".into(), size }, Ask::Resize(size)];
+            let from = "process 7 of node n1".into();
+            let mut asks = vec![Ask::Attach { process: "a.0".into(), size, from }, Ask::Resize(size)];
             asks.extend(typed.into_iter().map(Ask::Typed));
             let bytes: Vec<u8> = asks.iter().flat_map(frame).collect();
             let (mut reader, mut heard) = (Reader::default(), Vec::<Ask>::new());

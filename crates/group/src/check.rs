@@ -3,7 +3,8 @@
 use crate::application::{Application, Channel, End, Process};
 use crate::draft::{self, Draft, Named, Place, Program, Wire};
 use crate::limits::{ENDS_MAX, PROCESSES_MAX};
-use crate::problem::{At, Mistake, Problem, Side, alike, shown};
+use crate::problem::{At, Mistake, Problem, Side, shown};
+use mutirao_text::alike;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Makes an application of a draft, or says what is in the way, in the order of the file.

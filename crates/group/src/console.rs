@@ -6,6 +6,7 @@
 //! A frame is its length in four bytes, lowest first, and a body in postcard.
 
 use crate::master::End;
+use mutirao_wire::prefixed;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -96,6 +97,15 @@ enum Frame {
 #[error("what came over the console of a process makes no sense: {0}")]
 pub struct Nonsense(&'static str);
 
+impl From<prefixed::Malformed> for Nonsense {
+    fn from(malformed: prefixed::Malformed) -> Nonsense {
+        Nonsense(match malformed {
+            prefixed::Malformed::TooLong => "a frame is too long",
+            prefixed::Malformed::Unreadable => "a frame cannot be read",
+        })
+    }
+}
+
 /// One end of a console.
 #[derive(Debug, Default)]
 pub struct Console {
@@ -118,7 +128,7 @@ impl Console {
         self.is_open = true;
         self.partial.clear();
         self.unwritten.clear();
-        let hello = encoded(&Frame::Hello(self.heard));
+        let hello = prefixed::encode(&Frame::Hello(self.heard));
         self.unwritten.extend(hello);
         for (_, frame) in &self.kept {
             self.unwritten.extend(frame);
@@ -135,7 +145,7 @@ impl Console {
     /// Says something to the other side. Bytes come in pieces of [`PIECE_BYTES_MAX`].
     pub fn say(&mut self, saying: Saying) {
         self.said += 1;
-        let frame = encoded(&Frame::Say(self.said, saying));
+        let frame = prefixed::encode(&Frame::Say(self.said, saying));
         if self.is_open {
             self.unwritten.extend(&frame);
         }
@@ -147,17 +157,9 @@ impl Console {
     pub fn hear(&mut self, bytes: &[u8], heard: &mut Vec<Saying>) -> Result<(), Nonsense> {
         self.partial.extend_from_slice(bytes);
         let before = self.heard;
-        let mut at = 0;
-        while let Some(head) = self.partial.get(at..at + 4) {
-            let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-            if length > BODY_BYTES_MAX {
-                return Err(Nonsense("a frame is too long"));
-            }
-            let Some(body) = self.partial.get(at + 4..at + 4 + length) else { break };
-            let Ok((frame, [])) = postcard::take_from_bytes(body) else {
-                return Err(Nonsense("a frame cannot be read"));
-            };
-            at += 4 + length;
+        let mut rest = &self.partial[..];
+        while let Some((frame, behind)) = prefixed::take(rest, BODY_BYTES_MAX)? {
+            rest = behind;
             match frame {
                 Frame::Hello(number) | Frame::Have(number) => {
                     if number > self.said {
@@ -178,9 +180,10 @@ impl Console {
                 },
             }
         }
-        self.partial.drain(..at);
+        let taken = self.partial.len() - rest.len();
+        self.partial.drain(..taken);
         if self.heard != before {
-            self.unwritten.extend(encoded(&Frame::Have(self.heard)));
+            self.unwritten.extend(prefixed::encode(&Frame::Have(self.heard)));
         }
         Ok(())
     }
@@ -206,15 +209,6 @@ impl Console {
     }
 }
 
-/// A frame of its length and a body.
-pub(crate) fn encoded<T: Serialize>(frame: &T) -> Vec<u8> {
-    // Serialising into a growing vector fails only for types postcard cannot express, and frames have none.
-    let body = postcard::to_allocvec(frame).expect("a frame is expressible in postcard");
-    let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
-    bytes.extend(body);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,10 +227,10 @@ mod tests {
         console.opened();
         assert_eq!(console.hear(&[255; 8], &mut Vec::new()), Err(Nonsense("a frame is too long")));
         let mut console = Console::default();
-        let gap = encoded(&Frame::Say(2, Saying::InputEnds));
+        let gap = prefixed::encode(&Frame::Say(2, Saying::InputEnds));
         assert_eq!(console.hear(&gap, &mut Vec::new()), Err(Nonsense("something is missing")));
         let mut console = Console::default();
-        let early = encoded(&Frame::Have(1));
+        let early = prefixed::encode(&Frame::Have(1));
         assert_eq!(
             console.hear(&early, &mut Vec::new()),
             Err(Nonsense("something came that was never said"))

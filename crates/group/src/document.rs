@@ -29,6 +29,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error, ValueDeserializer};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,8 +139,10 @@ pub(crate) fn read(text: &str) -> Draft {
     let document: Document = match toml::from_str(text) {
         Ok(document) => document,
         Err(error) => {
-            let at = At::of(text, error.span().map_or(0, |span| span.start));
-            draft.wrong(at, Mistake::Document { reason: mutirao_text::in_words(error.message()) });
+            for error in errors(text, error) {
+                let at = At::of(text, error.span().map_or(0, |span| span.start));
+                draft.wrong(at, Mistake::Document { reason: mutirao_text::in_words(error.message()) });
+            }
             return draft;
         }
     };
@@ -157,6 +160,35 @@ pub(crate) fn read(text: &str) -> Draft {
         reader.program(name, table);
     }
     reader.draft
+}
+
+/// What keeps a text from being a document, of which `first` is known: of each table what is wrong there first.
+fn errors(text: &str, first: Error) -> Vec<Error> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return errors;
+    }
+    let mut errors = Vec::new();
+    for (key, value) in document.into_inner() {
+        let tables: Vec<Spanned<DeValue<'_>>> = match (key.get_ref().as_ref(), value.get_ref()) {
+            ("program", DeValue::Table(programs)) => programs.values().cloned().collect(),
+            ("channel", DeValue::Array(channels)) => channels.iter().cloned().collect(),
+            _ => vec![value],
+        };
+        for table in tables.into_iter().map(ValueDeserializer::from) {
+            errors.extend(match key.get_ref().as_ref() {
+                "group" => Group::deserialize(table).err(),
+                "program" => ProgramTable::deserialize(table).err(),
+                "channel" => ChannelTable::deserialize(table).err(),
+                _ => None,
+            });
+        }
+    }
+    // What is wrong with the whole is none of theirs.
+    if errors.iter().all(|error| error.span() != first.span()) {
+        errors.push(first);
+    }
+    errors
 }
 
 impl ProgramTable {

@@ -31,6 +31,8 @@ pub struct Process {
     pub life: u32,
     /// How far it is.
     pub state: State,
+    /// Whether its lease is there, as far as is known: one that has ended may lose it, too.
+    pub lease: bool,
 }
 
 /// How far a process is.
@@ -169,7 +171,7 @@ enum Phase {
 impl Master {
     /// The master of so many processes, all of which have leases. Appends what starts them.
     pub fn new(size: u32, restart: Restart, out: &mut Vec<Output>) -> Master {
-        let process = Process { life: 0, state: State::Starting };
+        let process = Process { life: 0, state: State::Starting, lease: true };
         let processes = vec![process; size as usize];
         let mut master = Master { processes, restart, restarts: VecDeque::new(), phase: Phase::Runs };
         master.start_all(out);
@@ -185,6 +187,7 @@ impl Master {
                 }
             }
             Input::Ended { rank, life, end, lease } => {
+                self.note_lease(rank, life, lease, out);
                 let Some(process) = self.alive(rank, life) else { return };
                 let ordered = process.state == State::Ending;
                 // What it had ended of before the order came is what it ended of.
@@ -194,11 +197,12 @@ impl Master {
                     self.lease(rank, out);
                 }
                 if end.is_unexpected() {
-                    self.unexpected(now, rank, end, lease, out);
+                    self.unexpected(now, rank, end, out);
                 }
             }
             Input::Leased { rank } => {
                 if let Some(process) = self.homeless(rank) {
+                    process.lease = true;
                     process.state = State::Ended(End::Ordered);
                 }
             }
@@ -225,6 +229,18 @@ impl Master {
         (lives && process.life == life).then_some(process)
     }
 
+    /// A process may have ended before its lease did.
+    fn note_lease(&mut self, rank: u32, life: u32, lease: bool, out: &mut Vec<Output>) {
+        let Some(process) = self.processes.get_mut(rank as usize).filter(|process| process.life == life)
+        else {
+            return;
+        };
+        process.lease &= lease;
+        if !lease && self.phase == Phase::Turns && matches!(process.state, State::Ended(_)) {
+            self.lease(rank, out);
+        }
+    }
+
     fn homeless(&mut self, rank: u32) -> Option<&mut Process> {
         self.processes.get_mut(rank as usize).filter(|process| process.state == State::Homeless)
     }
@@ -246,7 +262,7 @@ impl Master {
         out.push(Output::Lease { rank });
     }
 
-    fn unexpected(&mut self, now: Tick, rank: u32, end: End, lease: bool, out: &mut Vec<Output>) {
+    fn unexpected(&mut self, now: Tick, rank: u32, end: End, out: &mut Vec<Output>) {
         if self.phase != Phase::Runs {
             return;
         }
@@ -254,13 +270,15 @@ impl Master {
             return self.end_all(Outcome::Failed { rank, end }, out);
         }
         out.push(Output::Restarts { rank, end });
-        if lease && self.restart.strategy == Strategy::OneForOne {
+        if self.processes[rank as usize].lease && self.restart.strategy == Strategy::OneForOne {
             return self.start(rank, out);
         }
         self.phase = Phase::Turns;
         self.end_living(out);
-        if !lease {
-            self.lease(rank, out);
+        let lacks = |process: &Process| !process.lease && matches!(process.state, State::Ended(_));
+        for rank in (0..self.processes.len()).filter(|rank| lacks(&self.processes[*rank])).collect::<Vec<_>>()
+        {
+            self.lease(rank as u32, out);
         }
     }
 
@@ -472,6 +490,27 @@ mod tests {
         assert_eq!(world.ended(0, End::Signal(9)), []);
         let start = |rank| Output::Start { rank, life: 2 };
         assert_eq!(world.tell(Input::Leased { rank: 1 }), [Output::Join, start(0), start(1), start(2)]);
+    }
+
+    /// One that has ended well may lose its slot before all start again.
+    #[test]
+    fn nothing_starts_where_no_lease_is() {
+        let lost = |rank| Input::Ended { rank, life: 1, end: End::Lost("n2".into()), lease: false };
+        for is_lost_before in [true, false] {
+            let mut world = World::new(3, restart(Strategy::OneForAll, 1));
+            world.ended(2, End::Code(0));
+            if is_lost_before {
+                assert_eq!(world.tell(lost(2)), []);
+            }
+            let said = world.ended(1, End::Code(3));
+            assert_eq!(said.contains(&Output::Lease { rank: 2 }), is_lost_before, "{said:?}");
+            if !is_lost_before {
+                assert_eq!(world.tell(lost(2)), [Output::Lease { rank: 2 }]);
+            }
+            assert_eq!(world.ended(0, End::Signal(9)), []);
+            let start = |rank| Output::Start { rank, life: 2 };
+            assert_eq!(world.tell(Input::Leased { rank: 2 }), [Output::Join, start(0), start(1), start(2)]);
+        }
     }
 
     #[test]

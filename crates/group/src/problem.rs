@@ -241,37 +241,3 @@ fn instances(count: u32) -> String {
 pub(crate) fn shown(word: &str) -> String {
     word.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
-
-/// The one of `known` that is closest to `word`, if it is close.
-pub(crate) fn alike<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let near = known.map(|name| (distance(word, name), name)).min()?;
-    (near.0 <= 1 + word.chars().count() / 4).then(|| near.1.to_owned())
-}
-
-/// Letters to be changed, added or left out to make one word of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, one) in a.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in b.iter().enumerate() {
-            let change = corner + usize::from(one != *other);
-            corner = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_looks_alike_is_suggested() {
-        assert_eq!(distance("rubi", "ruby"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(alike("ruby", ["topazio", "rubi"].into_iter()), Some("rubi".into()));
-        assert_eq!(alike("x", ["topazio", "rubi"].into_iter()), None);
-    }
-}

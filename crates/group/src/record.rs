@@ -5,11 +5,9 @@
 //! of the message that was received, as many as it says. A record may end anywhere: with its process.
 
 use crate::plan::{Mode, ProcessPlan};
-use serde::de::DeserializeOwned;
+use mutirao_wire::prefixed::{self, put, read};
 use serde::{Deserialize, Serialize};
 
-/// The bytes of a length.
-pub const LENGTH_BYTES: usize = 4;
 /// The longest body of an entry.
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024;
 /// The longest body of a preamble: a plan names every peer.
@@ -200,12 +198,9 @@ pub struct Message {
 /// Bytes that are no part of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// A length beyond any that there is.
-    #[error("a part of it is too long")]
-    TooLong,
-    /// It cannot be read.
-    #[error("a part of it cannot be read")]
-    Unreadable,
+    /// A part of it.
+    #[error(transparent)]
+    Part(#[from] prefixed::Malformed),
     /// It begins otherwise.
     #[error("it does not begin as a record of this version does")]
     NoRecord,
@@ -227,7 +222,7 @@ impl Preamble {
         if !body.starts_with(&FORM) {
             return Err(Malformed::NoRecord);
         }
-        read(body)
+        Ok(read(body)?)
     }
 }
 
@@ -247,7 +242,7 @@ impl Entry {
     pub fn read(body: &[u8]) -> Result<Entry, Malformed> {
         let entry: Entry = read(body)?;
         let length = entry.message.map_or(0, |message| message.length);
-        if entry.body_bytes > length { Err(Malformed::Unreadable) } else { Ok(entry) }
+        if entry.body_bytes > length { Err(prefixed::Malformed::Unreadable.into()) } else { Ok(entry) }
     }
 }
 
@@ -276,23 +271,6 @@ impl Failure {
     }
 }
 
-/// The length of the body that follows, of at most so many bytes.
-pub fn length(bytes: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize, Malformed> {
-    let length = u32::from_le_bytes(bytes) as usize;
-    if length > bytes_max { Err(Malformed::TooLong) } else { Ok(length) }
-}
-
-fn put<T: Serialize>(part: &T, out: &mut Vec<u8>) {
-    out.extend(crate::console::encoded(part));
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
-    match postcard::take_from_bytes(body) {
-        Ok((part, [])) => Ok(part),
-        _ => Err(Malformed::Unreadable),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,7 +283,7 @@ mod tests {
 
     fn body(bytes: &[u8], bytes_max: usize) -> &[u8] {
         let (head, body) = bytes.split_first_chunk().unwrap();
-        assert_eq!(length(*head, bytes_max), Ok(body.len()));
+        assert_eq!(prefixed::length(*head, bytes_max), Ok(body.len()));
         body
     }
 
@@ -321,11 +299,10 @@ mod tests {
         let read = Entry::read(body(&bytes, ENTRY_BYTES_MAX)).unwrap();
         let Outcome::Failed(Failure::PeerLost { text, .. }) = read.outcome else { panic!("{read:?}") };
         assert_eq!(text.len(), TEXT_BYTES_MAX);
-        assert_eq!(length([255; 4], ENTRY_BYTES_MAX), Err(Malformed::TooLong));
         let more = Entry { body_bytes: 10, ..entry(Outcome::Received(1)) };
         bytes.clear();
         more.put(&mut bytes);
-        assert_eq!(Entry::read(body(&bytes, ENTRY_BYTES_MAX)), Err(Malformed::Unreadable));
+        assert_eq!(Entry::read(body(&bytes, ENTRY_BYTES_MAX)), Err(prefixed::Malformed::Unreadable.into()));
     }
 
     proptest! {
@@ -336,7 +313,7 @@ mod tests {
             if let Ok(entry) = Entry::read(&bytes) {
                 let mut again = Vec::new();
                 entry.put(&mut again);
-                prop_assert_eq!(Entry::read(&again[LENGTH_BYTES..]), Ok(entry));
+                prop_assert_eq!(Entry::read(&again[prefixed::LENGTH_BYTES..]), Ok(entry));
             }
         }
     }

@@ -215,6 +215,17 @@ fn the_toml_form_tells_places_too() {
         &["line 2, column 14: a text in quotes is expected here, not `1`"],
     );
     begins("[group]\nwrong = 1\n", &["line 2, column 1: there is no setting `wrong` here; there is "]);
+    // Of each table what is wrong there.
+    begins(
+        "[group]\nwrong = 1\n[program.a]\n[[channel]]\nfrom = 7\nto = \"a.0:0\"\n[[channel]]\nfrom = \"a.0:0\"\n[more]\n",
+        &[
+            "line 2, column 1: there is no setting `wrong` here",
+            "line 3, column 1: `executable` is missing",
+            "line 5, column 8: ",
+            "line 7, column 1: `to` is missing",
+        ],
+    );
+    begins("[group]\nname = \"a\"\n[more]\n", &["line 3, column 2: there is no setting `more` here"]);
     begins(
         &format!("{program}instances = 3\nstations = [\"x\", \"y\"]\n"),
         &["line 4, column 12: 2 stations for 3 instances of `a`"],

@@ -4,9 +4,10 @@ use crate::application::{Application, Channel, End};
 use crate::plan::{Edge, GroupId, Peer, PortPlan, ProcessPlan, Shape, Step};
 use crate::record::Depth;
 
-/// The pipe between the master and a process, in one of its lives.
+/// The pipe between the master and a process, in one of its lives. Numbers stay below those that homes give
+/// (`mutirao_wire::pipe::GUEST_PIPES`).
 pub fn console_pipe(rank: u32, life: u32) -> u64 {
-    1 << 63 | u64::from(life & 0x7fff_ffff) << 32 | u64::from(rank)
+    1 << 62 | u64::from(life & 0x3fff_ffff) << 32 | u64::from(rank)
 }
 
 /// A pipe between two processes.
@@ -51,7 +52,7 @@ pub fn plan(
             record,
         })
         .collect();
-    let mut pipes = Pipes { first: u64::from(turn & 0x7f_ffff) << 40, list: Vec::new() };
+    let mut pipes = Pipes { first: u64::from(turn & 0x3f_ffff) << 40, list: Vec::new() };
     for channel in &application.channels {
         join(channel, &mut plans, &mut pipes);
     }

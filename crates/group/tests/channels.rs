@@ -461,6 +461,33 @@ fn a_synchronous_message_is_taken_only_when_the_program_takes_it() {
 }
 
 #[test]
+fn the_memory_of_messages_that_were_taken_is_kept_for_others_within_what_may_be_stored() {
+    let mut pair = Pair::new(false);
+    pair.outlet.use_mode(Mode::Async).unwrap();
+    let pass = |pair: &mut Pair, length: usize| {
+        pair.outlet.send(vec![5; length]);
+        pair.settle().unwrap();
+        assert_eq!(pair.inlet.front(), Ok(Some(0)));
+        pair.inlet.take(0);
+        pair.settle().unwrap();
+        assert!(pair.outlet.is_settled());
+    };
+    // Of no use to anybody who does not ask.
+    pass(&mut pair, 100);
+    assert_eq!(pair.outlet.spare(1), None);
+    pass(&mut pair, 100);
+    pass(&mut pair, 300);
+    assert_eq!(pair.outlet.spare(301), None);
+    assert_eq!(pair.outlet.spare(200).map(|spare| spare.len()), Some(300));
+    assert_eq!(pair.outlet.spare(200), None);
+    // 1000 bytes may be stored: 100 can be spare beside 500, not beside 900.
+    pass(&mut pair, 500);
+    assert_eq!(pair.outlet.spare(1).map(|spare| spare.len()), Some(500));
+    pair.outlet.send(vec![6; 900]);
+    assert_eq!(pair.outlet.spare(1), None);
+}
+
+#[test]
 fn mixed_modes_are_refused_at_the_first_crossing_on_both_sides() {
     let mut pair = Pair::new(false);
     pair.inlet.use_mode(Mode::Sync).unwrap();

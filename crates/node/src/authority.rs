@@ -127,6 +127,20 @@ impl Rights {
         }
     }
 
+    /// Who sends `question`, asked at `origin`, as far as that is proven: a user of the pool, or one of this machine
+    /// who was heard here; and whether an administrator.
+    pub(crate) fn sender(&self, question: &Question, origin: NodeId) -> Result<(String, bool), String> {
+        if let Some(pool) = self.pool.as_ref().filter(|_| !question.order.is_empty()) {
+            let (name, role) = verify_order(pool, &self.denied, question)?;
+            return Ok((name.as_str().to_owned(), role == Role::Admin));
+        }
+        match self.denied.user(None, &question.user) {
+            Some(why) => Err(why),
+            None if origin == self.me => Ok((question.user.clone(), false)),
+            None => Err(format!("`{}` is no user of the pool who has signed this", question.user)),
+        }
+    }
+
     /// Whether the sender of `question`, asked at `origin`, may do what only the owner of this node,
     /// an administrator, or one of `users` may. A user's bare word counts only where it was heard
     /// from the user: at this very node.
@@ -153,6 +167,33 @@ impl Rights {
             }
         }
     }
+
+    /// Whether the sender of `question`, asked at `origin`, is one of `users`; neither the owner nor an
+    /// administrator is enough.
+    pub(crate) fn check_users(
+        &self,
+        question: &Question,
+        origin: NodeId,
+        users: &[String],
+    ) -> Result<(), String> {
+        let refused =
+            |who: &str| Err(format!("user `{who}` may not do this: it takes `{}`", users.join("` or `")));
+        if question.order.is_empty() {
+            return match self.denied.user(None, &question.user) {
+                Some(why) => Err(why),
+                None if origin == self.me && users.contains(&question.user) => Ok(()),
+                None => refused(&question.user),
+            };
+        }
+        let Some(pool) = &self.pool else { return refused(&question.user) };
+        let (name, _) = verify_order(pool, &self.denied, question)?;
+        let is_here = origin == self.me && users.contains(&question.user);
+        if is_here || users.iter().any(|user| user == name.as_str()) {
+            Ok(())
+        } else {
+            refused(name.as_str())
+        }
+    }
 }
 
 /// The pool-wide identity of whoever runs this daemon, if it is kept in the same directory: the
@@ -172,5 +213,30 @@ pub(crate) fn own_user(home: &Home, owner: Option<&str>, local: &str) -> Result<
             Err(mutirao_trust::Error::NoIdentity { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutirao_wire::query::Topic;
+
+    #[test]
+    fn only_who_launched_a_group_may_attach() {
+        let (me, other) = (NodeId([1; 32]), NodeId([2; 32]));
+        let rights = Rights {
+            pool: None,
+            me,
+            owner: "olga@n1".into(),
+            local_user: "olga@n1".into(),
+            denied: Denied::default(),
+        };
+        let asked = |user: &str, origin| {
+            let question = Question { to: None, user: user.into(), order: Vec::new(), topic: Topic::Nodes };
+            rights.check_users(&question, origin, &["ana@n1".into()])
+        };
+        assert_eq!(asked("ana@n1", me), Ok(()));
+        assert!(asked("olga@n1", me).is_err(), "the owner has no part in it");
+        assert!(asked("ana@n1", other).is_err(), "a bare word from elsewhere is not enough");
     }
 }

@@ -8,7 +8,7 @@ use mutirao_wire::local::{
 };
 use mutirao_wire::node::{Arch, Asker, Grant, Hindrance, Note, PluginRef};
 use mutirao_wire::wait::WaitEnd;
-use mutirao_wire::{AppId, BagId, Epoch, Handle, LeaseId, Tick};
+use mutirao_wire::{AppId, BagId, Epoch, Handle, LeaseId, NodeId, Tick, VisitId};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
@@ -53,6 +53,8 @@ pub(crate) struct Client {
     pub since: Tick,
     /// Where the bodies of its large parts come.
     pub lane: Option<Consumer>,
+    /// To whose launcher it has asked to be joined last.
+    pub attach: Option<Attach>,
     next_handle: u32,
     leases: HashMap<u32, Held>,
     requests: HashMap<u32, Allocate>,
@@ -63,6 +65,27 @@ pub(crate) struct Client {
 pub(crate) struct Held {
     pub lease: LeaseId,
     pub slots: u16,
+}
+
+/// That a program wants to be joined to the launcher of a group.
+#[derive(Debug)]
+pub(crate) struct Attach {
+    /// The node that was asked: the home of the group, by name.
+    home: String,
+    group: AppId,
+    /// The number of the pipe, once it has one.
+    pipe: Option<u64>,
+}
+
+impl Attach {
+    pub(crate) fn new(home: String, group: AppId) -> Attach {
+        Attach { home, group, pipe: None }
+    }
+
+    /// Whether this pipe is what it wants: the first one that the node it has asked offers, and no other.
+    pub(crate) fn is_this(&mut self, home: &str, group: AppId, pipe: u64) -> bool {
+        self.home == home && self.group == group && *self.pipe.get_or_insert(pipe) == pipe
+    }
 }
 
 /// What a request came to, besides its leases.
@@ -76,13 +99,22 @@ pub(crate) struct Outcome {
     pub waited: Option<WaitEnd>,
 }
 
+/// A process whose words the node carries to another node, unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    /// A member of a bag that this node keeps.
+    Member(BagId),
+    /// One of the two of a visit.
+    Visit(VisitId),
+}
+
 /// All programs connected.
 #[derive(Default)]
 pub(crate) struct Clients {
     /// Connected and silent so far.
     strangers: HashMap<ConnId, Tick>,
-    /// Members of bags that this node keeps.
-    members: HashMap<ConnId, BagId>,
+    /// Those whose words are carried to others.
+    speakers: HashMap<ConnId, Speaker>,
     clients: HashMap<ConnId, Client>,
     by_app: HashMap<AppId, ConnId>,
     holders: HashMap<LeaseId, (ConnId, Handle)>,
@@ -105,6 +137,7 @@ impl Client {
             as_user: false,
             since: now,
             lane: None,
+            attach: None,
             next_handle: 0,
             leases: HashMap::new(),
             requests: HashMap::new(),
@@ -134,6 +167,11 @@ impl Client {
         self.leases.get(&handle.0).copied()
     }
 
+    /// Whether it holds a lease of that lender.
+    pub(crate) fn holds_at(&self, lender: NodeId) -> bool {
+        self.leases.values().any(|held| held.lease.lender == lender)
+    }
+
     /// Slots of the requests under way.
     pub(crate) fn awaits(&self) -> u32 {
         let slots = |request: &Allocate| request.want.count.saturating_mul(request.want.bundle.slots.into());
@@ -152,13 +190,13 @@ impl Clients {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.clients.len() + self.members.len() + self.strangers.len() >= PROGRAMS_MAX
+        self.clients.len() + self.speakers.len() + self.strangers.len() >= PROGRAMS_MAX
     }
 
     pub(crate) fn has(&self, conn: ConnId) -> bool {
         self.clients.contains_key(&conn)
             || self.strangers.contains_key(&conn)
-            || self.members.contains_key(&conn)
+            || self.speakers.contains_key(&conn)
     }
 
     pub(crate) fn get(&self, conn: ConnId) -> Option<&Client> {
@@ -177,20 +215,20 @@ impl Clients {
         self.clients.iter().map(|(conn, client)| (*conn, client))
     }
 
-    /// The member of a bag introduced itself.
-    pub(crate) fn insert_member(&mut self, conn: ConnId, bag: BagId) {
+    /// A member of a bag, or one of a visit, introduced itself.
+    pub(crate) fn insert_speaker(&mut self, conn: ConnId, speaker: Speaker) {
         self.strangers.remove(&conn);
-        self.members.insert(conn, bag);
+        self.speakers.insert(conn, speaker);
     }
 
-    /// The bag whose member is heard there.
-    pub(crate) fn member(&self, conn: ConnId) -> Option<BagId> {
-        self.members.get(&conn).copied()
+    /// Who is heard there, of those whose words are carried.
+    pub(crate) fn speaker(&self, conn: ConnId) -> Option<Speaker> {
+        self.speakers.get(&conn).copied()
     }
 
     /// It is heard no more.
-    pub(crate) fn remove_member(&mut self, conn: ConnId) -> Option<BagId> {
-        self.members.remove(&conn)
+    pub(crate) fn remove_speaker(&mut self, conn: ConnId) -> Option<Speaker> {
+        self.speakers.remove(&conn)
     }
 
     /// The program introduced itself.
@@ -247,7 +285,7 @@ impl Clients {
 
     /// A returning program says it holds `lease` under `handle`; `false` if that handle is taken or
     /// none that a node gives.
-    pub(crate) fn hold(&mut self, conn: ConnId, handle: Handle, lease: LeaseId) -> bool {
+    pub(crate) fn hold(&mut self, conn: ConnId, handle: Handle, lease: LeaseId, slots: u16) -> bool {
         let Some(client) = self.clients.get_mut(&conn) else { return false };
         let given = 1..=HANDLE_RETURNED_MAX;
         if !given.contains(&handle.0)
@@ -257,7 +295,7 @@ impl Clients {
             return false;
         }
         client.next_handle = client.next_handle.max(handle.0);
-        client.leases.insert(handle.0, Held { lease, slots: 1 });
+        client.leases.insert(handle.0, Held { lease, slots });
         self.holders.insert(lease, (conn, handle));
         true
     }

@@ -10,10 +10,10 @@ use mutirao_wire::frame::Header;
 use mutirao_wire::lease::{LeaseEnd, LeaseMessage, WorkerState};
 use mutirao_wire::node::{Bundle, Instances, PluginRef};
 use mutirao_wire::pipe::PipeOrder;
-use mutirao_wire::plugin::PluginMessage;
+use mutirao_wire::plugin::{PluginMessage, Ticket};
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::tree::TreeMessage;
-use mutirao_wire::{AppId, Handle, Incarnation, NodeId, NodeRef, PluginId, Tick};
+use mutirao_wire::{AppId, BlobHash, Handle, Incarnation, NodeId, NodeRef, PluginId, Tick};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -143,6 +143,42 @@ pub enum Action {
         client: ConnId,
         /// The identity, or for people what is wrong.
         plugin: Result<PluginRef, String>,
+    },
+    /// What became of a program's offer of a blob.
+    BlobOffered {
+        /// The program's connection.
+        client: ConnId,
+        /// The program's number for it.
+        number: u32,
+        /// The blob and its length, or for people what is wrong.
+        blob: Result<(BlobHash, u64), String>,
+    },
+    /// What a worker wanted kept is kept, or why not.
+    BlobKept {
+        /// The worker's line.
+        line: ConnId,
+        /// The worker's number for it.
+        number: u32,
+        /// The blob, and what its program needs to fetch it; or for people what is wrong.
+        blob: Result<(BlobHash, Ticket), String>,
+    },
+    /// What a program wanted fetched is here, opened, or cannot be had (the text says why).
+    BlobFetched {
+        /// The program's connection.
+        client: ConnId,
+        /// The program's number for it.
+        number: u32,
+        /// Whether it is here.
+        result: Result<std::fs::File, String>,
+    },
+    /// A blob that a worker asked for is here, opened, or cannot be had (the text says why).
+    BlobHere {
+        /// The worker's line.
+        line: ConnId,
+        /// Which blob.
+        hash: BlobHash,
+        /// Whether it is here.
+        result: Result<std::fs::File, String>,
     },
     /// Approvals have changed; the plugins' `policy()` gives the new state.
     PolicyChanged,

@@ -31,6 +31,15 @@ pub enum Done {
         /// How.
         how: io::Result<Option<i32>>,
     },
+    /// For the daemon: what workers use.
+    Measured(lender::usage::Uses),
+    /// For the daemon: the process that answered a visit has ended.
+    VisitEnded {
+        /// Which visit.
+        visit: mutirao_wire::VisitId,
+    },
+    /// For the daemon: what was kept of a bag is removed, or why not.
+    BagRemoved(Result<(), String>),
     /// For the daemon: a place to join was looked up.
     Resolved {
         /// The place.

@@ -44,6 +44,7 @@ mod presence;
 mod runtime;
 mod streams;
 mod sys;
+mod visits;
 
 pub use charter::found_charter;
 pub use daemon::{Node, Stop};

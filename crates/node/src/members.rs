@@ -3,14 +3,15 @@
 //!
 //! A file for each, `bags/ID/member.json` in the node's directory, says so over restarts.
 
+use crate::clients;
 use crate::conn::ConnId;
 use crate::context::{Context, ControlMessage, Done};
 use crate::error::Error;
 use core::time::Duration;
 use mutirao_store::{read_limited, write_atomic};
 use mutirao_wire::bag::{BAGS_A_NODE_MAX, Keep, LEADS_NO_MORE, MEMBERS, MemberBytes};
-use mutirao_wire::query::KeepHow;
-use mutirao_wire::{BagId, NodeId, NodeRef, Tick};
+use mutirao_wire::query::{BagRow, KeepHow, Row};
+use mutirao_wire::{BagId, NodeId, NodeRef, Tick, VisitId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -26,10 +27,13 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const RAN_WELL: Duration = Duration::from_secs(60);
 /// A node that could not be reached is dialled again after so long.
 const DIAL_AGAIN: Duration = Duration::from_millis(500);
-/// Bytes that may wait on a connection before what members say is dropped: they say it again.
-const QUEUED_MAX: usize = 512 * 1024;
+/// Bytes that may wait on a connection before what members say is dropped: they say it again. Entries of one bag that
+/// are under way to one member fill it by two thirds.
+const QUEUED_MAX: usize = 1024 * 1024;
 /// Messages that wait until a node is linked; the others are dropped: they are said again.
 const FIRST_MAX: usize = 16;
+/// What a member is told whose bag was removed.
+const REMOVED: &str = "the bag was removed where it was submitted";
 /// The file in a bag's directory that says who keeps it.
 const FILE: &str = "member.json";
 /// Longest file that is read.
@@ -39,8 +43,12 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Kept {
     keep: Keep,
+    /// Whose it is: a user of the pool, or `name@node`.
+    owner: String,
     /// The bag is over: the member is started only when another says something.
     rests: bool,
+    /// It was removed where it was submitted: nothing of it stays here either once its process has ended.
+    forgotten: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +66,18 @@ struct Member {
     /// Where it is heard.
     conn: Option<ConnId>,
 }
+
+impl Member {
+    fn may_be_told(&self, (user, is_admin): &Sender) -> Result<(), String> {
+        match *user == self.kept.owner || *is_admin {
+            true => Ok(()),
+            false => Err(format!("the bag is `{}`'s, not `{user}`'s", self.kept.owner)),
+        }
+    }
+}
+
+/// Who says something, and whether an administrator.
+pub(crate) type Sender = (String, bool);
 
 /// All members on this node.
 pub(crate) struct Members {
@@ -117,8 +137,17 @@ impl Members {
     }
 
     /// Keeps a bag from now on, or wakes its member; `Err` says why not, and nothing was changed.
-    pub(crate) fn keep(&mut self, ctx: &mut Context, keep: Keep, how: KeepHow) -> Result<(), String> {
+    pub(crate) fn keep(
+        &mut self,
+        ctx: &mut Context,
+        keep: Keep,
+        how: KeepHow,
+        sender: &Sender,
+    ) -> Result<(), String> {
         self.check(&keep)?;
+        if how == KeepHow::Forget {
+            return self.forget(ctx, keep.bag, sender);
+        }
         if let Some(member) = self.members.get(&keep.bag) {
             if member.state == State::Rests && how != KeepHow::Would {
                 self.wake(ctx, keep.bag);
@@ -135,11 +164,82 @@ impl Members {
             return Ok(());
         }
         let bag = keep.bag;
-        let kept = Kept { keep, rests: false };
+        let kept = Kept { keep, owner: sender.0.clone(), rests: false, forgotten: false };
         self.write(&kept).map_err(|error| error.to_string())?;
         self.members.insert(bag, Member { kept, state: State::Rests, failures: 0, conn: None });
         self.start(ctx, bag);
         Ok(())
+    }
+
+    /// The bag is to be kept no longer.
+    fn forget(&mut self, ctx: &mut Context, bag: BagId, sender: &Sender) -> Result<(), String> {
+        let Some(member) = self.members.get_mut(&bag) else { return Ok(()) };
+        member.may_be_told(sender)?;
+        member.kept.forgotten = true;
+        let (kept, conn) = (member.kept.clone(), member.conn);
+        if member.state == State::Rests {
+            self.remove(ctx, bag);
+            return Ok(());
+        }
+        if let Some(conn) = conn {
+            // It ends of that, and what is kept goes with it.
+            clients::refuse(ctx, conn, REMOVED);
+        }
+        self.write(&kept).map_err(|error| error.to_string())
+    }
+
+    fn remove(&mut self, ctx: &Context, bag: BagId) {
+        self.members.remove(&bag);
+        let directory = self.directory(bag);
+        ctx.jobs.run(move || {
+            let removed = fs::remove_dir_all(&directory);
+            Done::BagRemoved(removed.map_err(|error| format!("{}: {error}", directory.display())))
+        });
+    }
+
+    /// A [`Row::Bag`] of each bag of a user, from this node called `from`.
+    pub(crate) fn rows(&self, user: &str, from: &str) -> Vec<Row> {
+        let own = self.members.values().filter(|member| member.kept.owner == user);
+        let row = |member: &Member| BagRow {
+            keep: member.kept.keep.clone(),
+            from: from.to_owned(),
+            over: member.state == State::Rests,
+        };
+        own.filter(|member| !member.kept.forgotten).map(|member| Row::Bag(row(member))).collect()
+    }
+
+    /// Whether somebody may ask something of a bag, or give it orders.
+    pub(crate) fn may_visit(&self, bag: BagId, sender: &Sender) -> Result<(), String> {
+        let member = self.members.get(&bag).ok_or("it does not keep this bag")?;
+        member.may_be_told(sender)
+    }
+
+    /// Starts the process that answers for a bag to somebody at the node `home`.
+    pub(crate) fn visit(&self, ctx: &Context, bag: BagId, visit: VisitId, home: NodeId) {
+        let (bag_text, visit_text) = (bag.to_string(), BagId(visit.0).to_string());
+        let command = self.command(ctx, &["visited", &bag_text, &visit_text, &home.to_string()]);
+        let directory = self.directory(bag);
+        ctx.jobs.run_alone("mutirao-visit", move || {
+            if let Err(error) = run(command, &directory) {
+                tracing::warn!(%bag, "nothing can be started that answers for a bag: {error}");
+            }
+            Done::VisitEnded { visit }
+        });
+    }
+
+    /// This program, as a process for a bag.
+    fn command(&self, ctx: &Context, args: &[&str]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["--node", &ctx.me.name])
+            .args(args)
+            .env("MUTIRAO_HOME", &self.home)
+            .env("MUTIRAO_RUNTIME_DIR", &self.runtime)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            // What ends the node by a signal to its group leaves it to say its last words.
+            .process_group(0);
+        command
     }
 
     fn write(&self, kept: &Kept) -> Result<(), Error> {
@@ -166,25 +266,21 @@ impl Members {
 
     fn start(&mut self, ctx: &mut Context, bag: BagId) {
         let directory = self.directory(bag);
+        let command = self.command(ctx, &["keeper", &bag.to_string()]);
         let Some(member) = self.members.get_mut(&bag) else { return };
         member.state = State::Runs(ctx.now);
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .args(["--node", &ctx.me.name, "keeper", &bag.to_string()])
-            .env("MUTIRAO_HOME", &self.home)
-            .env("MUTIRAO_RUNTIME_DIR", &self.runtime)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            // What ends the node by a signal to its group leaves it to say its last words.
-            .process_group(0);
         ctx.jobs
             .run_alone("mutirao-member", move || Done::MemberEnded { bag, how: run(command, &directory) });
     }
 
     /// The process of a member has ended.
-    pub(crate) fn ended(&mut self, now: Tick, bag: BagId, how: io::Result<Option<i32>>) {
+    pub(crate) fn ended(&mut self, ctx: &Context, bag: BagId, how: io::Result<Option<i32>>) {
+        let now = ctx.now;
         let Some(member) = self.members.get_mut(&bag) else { return };
         let State::Runs(since) = member.state else { return };
+        if member.kept.forgotten {
+            return self.remove(ctx, bag);
+        }
         match how {
             Ok(Some(0)) => {
                 tracing::debug!(%bag, "a bag is over");
@@ -225,7 +321,8 @@ impl Members {
 
     /// A member speaks from now on; false if this node has no such bag.
     pub(crate) fn came(&mut self, bag: BagId, conn: ConnId) -> bool {
-        let Some(member) = self.members.get_mut(&bag) else { return false };
+        let kept = self.members.get_mut(&bag).filter(|member| !member.kept.forgotten);
+        let Some(member) = kept else { return false };
         member.conn = Some(conn);
         true
     }
@@ -286,6 +383,11 @@ impl Members {
         if let Some((_, first)) = self.dialled.get_mut(&node) {
             first.clear();
         }
+    }
+
+    /// Whether a member here has something to say to that node, which is not linked.
+    pub(crate) fn misses(&self, node: NodeId) -> bool {
+        self.dialled.contains_key(&node)
     }
 
     /// Another node is met: where it is now, its bags' members find it later.

@@ -27,9 +27,17 @@ struct Stream {
     epoch: Epoch,
     lender: NodeRef,
     serial: u64,
-    /// Where it is bound.
+    /// Where it is bound; one that is lent here, on the program's own connection.
     wire: Option<(ConnId, Handle)>,
     relay: Relay,
+}
+
+/// Where a frame of a program goes.
+enum Way {
+    /// To a lender, under this handle.
+    On(ConnId, u32),
+    /// To the lease that is lent here under this serial.
+    Here(u64),
 }
 
 /// A lease to be passed through.
@@ -48,7 +56,7 @@ pub(crate) struct NewStream {
 #[derive(Default)]
 pub(crate) struct Streams {
     streams: HashMap<LeaseId, Stream>,
-    from_client: HashMap<(ConnId, u32), (LeaseId, (ConnId, u32))>,
+    from_client: HashMap<(ConnId, u32), LeaseId>,
     from_lender: HashMap<(ConnId, u32), (ConnId, u32)>,
     next_handle: HashMap<ConnId, u32>,
     /// Leases lent here, by where they are bound.
@@ -75,16 +83,20 @@ impl Streams {
             relay: Relay::new(held),
         };
         self.streams.insert(lease, stream);
+        self.from_client.insert((client, handle.0), lease);
         self.carry_out(ctx, lease, vec![Output::Bind]);
     }
 
-    /// The lease is no longer held.
-    pub(crate) fn close(&mut self, lease: LeaseId) {
-        let Some(stream) = self.streams.remove(&lease) else { return };
+    /// The lease is no longer held. Returns its serial if it is lent here and was bound.
+    pub(crate) fn close(&mut self, ctx: &mut Context, lease: LeaseId) -> Option<u64> {
+        let stream = self.streams.remove(&lease)?;
         self.from_client.remove(&(stream.client, stream.handle.0));
-        if let Some((conn, handle)) = stream.wire {
-            self.from_lender.remove(&(conn, handle.0));
-        }
+        let (conn, handle) = stream.wire?;
+        self.from_lender.remove(&(conn, handle.0));
+        // Another home may have bound it since.
+        let is_bound = self.lent.remove(&(conn, handle.0)).is_some();
+        let serial = stream.serial;
+        is_bound.then(|| ctx.bound.remove(&serial)).flatten().map(|_| serial)
     }
 
     /// Who lent it.
@@ -115,17 +127,32 @@ impl Streams {
         stream.relay.bound(&mut out);
         // It may be left unread because of a program that was alone on it until now.
         ctx.conns.unpause(conn);
-        let program = (stream.client, stream.handle.0);
-        self.from_client.insert(program, (lease, (conn, handle.0)));
-        self.from_lender.insert((conn, handle.0), program);
+        self.from_lender.insert((conn, handle.0), (stream.client, stream.handle.0));
         self.carry_out(ctx, lease, out);
+    }
+
+    /// Binds a lease that is lent here and that its program, at home here now, took over from another home: what
+    /// its worker says goes to the program's connection. Returns the serial once it is bound.
+    pub(crate) fn bind_here(&mut self, ctx: &mut Context, lease: LeaseId) -> Option<u64> {
+        let here = lease.lender == ctx.me.id;
+        let stream = self.streams.get_mut(&lease).filter(|stream| here && stream.wire.is_none())?;
+        let wire = (stream.client, stream.handle);
+        stream.wire = Some(wire);
+        let serial = stream.serial;
+        if let Some((old, handle)) = ctx.bound.insert(serial, wire) {
+            self.lent.remove(&(old, handle.0));
+        }
+        self.lent.insert((wire.0, wire.1.0), serial);
+        let mut out = Vec::new();
+        stream.relay.bound(&mut out);
+        self.carry_out(ctx, lease, out);
+        Some(serial)
     }
 
     fn unbind(&mut self, ctx: &mut Context, lease: LeaseId) {
         let Some(stream) = self.streams.get_mut(&lease) else { return };
         if let Some((conn, handle)) = stream.wire.take() {
             self.from_lender.remove(&(conn, handle.0));
-            self.from_client.remove(&(stream.client, stream.handle.0));
         }
         let mut out = Vec::new();
         stream.relay.unbound(ctx.now, &mut out);
@@ -137,6 +164,8 @@ impl Streams {
             let Some(stream) = self.streams.get(&lease) else { return };
             match output {
                 Output::Tell(change) => put_news(ctx, stream, change),
+                // That is done when the core has taken it over.
+                Output::Bind if stream.lender.id == ctx.me.id => {}
                 Output::Bind => match data_of(ctx, stream.lender.id) {
                     Some((conn, life)) if life == stream.lender.incarnation => self.bind(ctx, lease, conn),
                     // The core will know of that other life in a moment.
@@ -145,7 +174,7 @@ impl Streams {
                 },
                 Output::Over => {
                     self.over.push(lease);
-                    self.close(lease);
+                    self.close(ctx, lease);
                 }
             }
         }
@@ -196,36 +225,47 @@ impl Streams {
     }
 
     /// Where a frame of the program goes, if anywhere. `resume`: it is a `Resume`.
-    fn way(&mut self, client: ConnId, handle: u32, resume: bool) -> Option<(ConnId, u32)> {
-        let &(lease, to) = self.from_client.get(&(client, handle))?;
-        let stream = self.streams.get_mut(&lease)?;
-        stream.relay.passes(resume).then_some(to)
+    fn way(&mut self, me: NodeId, client: ConnId, handle: u32, resume: bool) -> Option<Way> {
+        let lease = self.from_client.get(&(client, handle))?;
+        let stream = self.streams.get_mut(lease)?;
+        // Also of a stream that broke again meanwhile: each `Restored` that was told has its `Resume`.
+        let passes = stream.relay.passes(resume);
+        let (conn, handle) = stream.wire?;
+        let way = if stream.lender.id == me { Way::Here(stream.serial) } else { Way::On(conn, handle.0) };
+        passes.then_some(way)
     }
 
-    /// A frame of a stream came from a program.
+    /// A frame of a stream came from a program. Returns the serial of the lease it is for if that is lent here.
     pub(crate) fn client_frame(
         &mut self,
         ctx: &mut Context,
         client: ConnId,
         header: &Header,
         body: &[u8],
-    ) -> Result<(), FrameError> {
+    ) -> Result<Option<u64>, FrameError> {
         if header.kind.get() == Kind::Resume as u16 {
             let message = StreamMessage::read(header, body)?;
-            if let StreamMessage::Resume(resume) = &message
-                && let Some(to) = self.way(client, resume.handle.0, true)
-            {
-                ctx.conns.put_with(to.0, |out| put_stream_message(out, message, Handle(to.1)));
-            }
-            return Ok(());
+            let StreamMessage::Resume(resume) = &message else { return Ok(None) };
+            return Ok(match self.way(ctx.me.id, client, resume.handle.0, true) {
+                Some(Way::Here(serial)) => Some(serial),
+                Some(Way::On(to, handle)) => {
+                    ctx.conns.put_with(to, |out| put_stream_message(out, message, Handle(handle)));
+                    None
+                }
+                None => None,
+            });
         }
         if is_raw(header) {
-            if let Some(to) = self.way(client, header.handle.get(), false)
-                && forward(ctx, to, *header, body) == Way::Full
-            {
-                ctx.conns.pause(client, to.0);
-            }
-            return Ok(());
+            return Ok(match self.way(ctx.me.id, client, header.handle.get(), false) {
+                Some(Way::Here(serial)) => Some(serial),
+                Some(Way::On(to, handle)) => {
+                    if forward(ctx, (to, handle), *header, body) == Room::Full {
+                        ctx.conns.pause(client, to);
+                    }
+                    None
+                }
+                None => None,
+            });
         }
         Err(FrameError::UnknownKind { kind: header.kind.get() })
     }
@@ -240,7 +280,7 @@ impl Streams {
     ) -> Result<(), FrameError> {
         if is_raw(header) {
             if let Some(&to) = self.from_lender.get(&(conn, header.handle.get()))
-                && forward(ctx, to, *header, body) == Way::Full
+                && forward(ctx, to, *header, body) == Room::Full
                 && self.is_alone_on(ctx, to.0, conn)
             {
                 ctx.conns.pause(conn, to.0);
@@ -321,7 +361,10 @@ impl Streams {
     pub(crate) fn finish_lent(&mut self, ctx: &mut Context, serial: u64) {
         if let Some((conn, handle)) = ctx.bound.remove(&serial) {
             self.lent.remove(&(conn, handle.0));
-            refuse(ctx, conn, handle);
+            match self.from_client.get(&(conn, handle.0)).copied() {
+                Some(lease) => self.unbind(ctx, lease),
+                None => refuse(ctx, conn, handle),
+            }
         }
     }
 
@@ -366,15 +409,15 @@ fn is_raw(header: &Header) -> bool {
 
 /// Whether more can follow a frame passed on.
 #[derive(PartialEq, Eq)]
-enum Way {
+enum Room {
     Open,
     Full,
 }
 
-fn forward(ctx: &mut Context, to: (ConnId, u32), mut header: Header, body: &[u8]) -> Way {
+fn forward(ctx: &mut Context, to: (ConnId, u32), mut header: Header, body: &[u8]) -> Room {
     header.handle = U32::new(to.1);
     ctx.conns.put(to.0, header, body);
-    if ctx.conns.room(to.0) == 0 { Way::Full } else { Way::Open }
+    if ctx.conns.room(to.0) == 0 { Room::Full } else { Room::Open }
 }
 
 /// The data connection this node dialled to a lender, and in which life of it.
@@ -478,6 +521,15 @@ mod tests {
         }
     }
 
+    /// A home whose program has a lease, and whose lender is linked.
+    fn of_one_lease() -> (Home, ConnId, Other, LeaseId) {
+        let mut home = Home::new();
+        let (client, program) = Other::connect(&mut home.ctx);
+        let lease = home.lease(client, 1);
+        home.up();
+        (home, client, program, lease)
+    }
+
     fn changes(program: &mut Other, ctx: &mut Context) -> Vec<LeaseChange> {
         let frames = program.frames(ctx);
         let change = |(header, body): &(Header, Vec<u8>)| match LocalMessage::read(header, body) {
@@ -501,10 +553,7 @@ mod tests {
 
     #[test]
     fn a_stream_bound_anew_is_restored_even_if_it_was_never_ready() {
-        let mut home = Home::new();
-        let (client, mut program) = Other::connect(&mut home.ctx);
-        let lease = home.lease(client, 1);
-        home.up();
+        let (mut home, _client, mut program, lease) = of_one_lease();
         home.again();
         assert_eq!(changes(&mut program, &mut home.ctx), [LeaseChange::Restored]);
         home.news(lease, LeaseChange::Ready);
@@ -528,10 +577,7 @@ mod tests {
 
     #[test]
     fn only_the_resume_for_the_present_stream_goes_on_and_nothing_before_it() {
-        let mut home = Home::new();
-        let (client, mut program) = Other::connect(&mut home.ctx);
-        let lease = home.lease(client, 1);
-        home.up();
+        let (mut home, client, mut program, lease) = of_one_lease();
         use LeaseChange::{Broken, Ready, Restored};
         home.news(lease, Ready);
         home.again();
@@ -548,11 +594,27 @@ mod tests {
     }
 
     #[test]
+    fn a_resume_that_comes_while_the_stream_is_broken_again_is_not_waited_for_later() {
+        let (mut home, client, mut program, lease) = of_one_lease();
+        use LeaseChange::{Broken, Ready, Restored};
+        home.news(lease, Ready);
+        home.again();
+        let unbound = message(Unbound { handle: Handle(1) });
+        home.lender_says(&unbound);
+        assert_eq!(changes(&mut program, &mut home.ctx), [Ready, Broken, Restored, Broken]);
+        let resume = message(Resume { handle: Handle(1), outstanding: vec![CallId(5)] });
+        home.program_says(client, &resume);
+        home.ctx.now = home.ctx.now + Duration::from_secs(1);
+        home.streams.time(&mut home.ctx);
+        assert_eq!(changes(&mut program, &mut home.ctx), [Restored]);
+        home.at_lender();
+        home.program_says(client, &resume);
+        assert_eq!(home.at_lender().1, [Kind::Resume as u16]);
+    }
+
+    #[test]
     fn the_end_of_a_lease_waits_for_the_last_words_of_its_lender() {
-        let mut home = Home::new();
-        let (client, mut program) = Other::connect(&mut home.ctx);
-        let lease = home.lease(client, 1);
-        home.up();
+        let (mut home, _client, mut program, lease) = of_one_lease();
         home.news(lease, LeaseChange::Ready);
         home.news(lease, LeaseChange::Ended(LeaseEnd::Reclaimed));
         assert_eq!(changes(&mut program, &mut home.ctx), [LeaseChange::Ready, LeaseChange::Broken]);
@@ -598,10 +660,7 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_read_holds_up_its_own_results_only() {
-        let mut home = Home::new();
-        let (stuck, _unread) = Other::connect(&mut home.ctx);
-        let lease = home.lease(stuck, 1);
-        home.up();
+        let (mut home, stuck, _unread, lease) = of_one_lease();
         home.news(lease, LeaseChange::Ready);
         let part =
             frame(result_header(Handle(1), CallId(1), 1 << 20, DATA_BODY_MAX, true), &[0; DATA_BODY_MAX]);

@@ -115,7 +115,8 @@ pub(crate) fn resident_kib() -> u64 {
     kib_of(&text, "VmRSS:")
 }
 
-fn kib_of(text: &str, label: &str) -> u64 {
+/// What a file of `/proc` says after `label`, KiB; 0 if it says nothing.
+pub(crate) fn kib_of(text: &str, label: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(label));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

@@ -166,7 +166,7 @@ fn call(pool: &Pool, operation: u32, argument: &[u8]) -> raw::CallResult {
 }
 
 fn workers(pool: &Pool) -> Vec<mutirao_wire::query::WorkerRow> {
-    let rows = pool.query(Topic::Workers, None, Vec::new(), PATIENCE).unwrap().rows;
+    let rows = pool.query(Topic::Workers { app: None }, None, Vec::new(), PATIENCE).unwrap().rows;
     rows.into_iter().filter_map(|row| if let Row::Worker(row) = row { Some(row) } else { None }).collect()
 }
 

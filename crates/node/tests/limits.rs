@@ -119,6 +119,7 @@ fn who_waits_while_descriptors_are_short_is_let_in_when_there_are_some() {
         app: AppId(9),
         name: "patient".into(),
         epoch: Epoch(0),
+        homes: Vec::new(),
         leases: Vec::new(),
         plugin: None,
         as_user: false,
@@ -153,7 +154,7 @@ fn a_program_that_returns_under_the_last_handle_there_is_gets_new_ones_all_the_s
     let a = pool.start("a", 1, &[]);
     let lender =
         NodeRef { id: NodeId([9; 32]), incarnation: Incarnation(1), name: "z".into(), addresses: Vec::new() };
-    let held = vec![HeldLease { handle: Handle(u32::MAX), serial: 1, lender }];
+    let held = vec![HeldLease { handle: Handle(u32::MAX), serial: 1, lender, slots: 1, works: false }];
     let mut program = Program::return_to(&a.socket, 1, 1, held).unwrap();
     assert!(matches!(program.next_news().change, LeaseChange::Ended(_)));
     assert_eq!(program.allocate(1, 1).leases.len(), 1);

@@ -255,6 +255,8 @@ fn a_program_returns_to_its_restarted_node_and_keeps_its_remote_leases() {
             handle: lease.handle,
             serial: lease.lease.serial,
             lender: lease.lender.clone(),
+            slots: lease.slots,
+            works: false,
         })
         .collect();
     b.kill();

@@ -183,18 +183,22 @@ fn a_pipe_that_no_home_has_announced_is_refused_by_name() {
     let answer = data.hear(|header, body| PipeBinding::read(header, body).ok());
     assert_eq!(answer, PipeUnbound { handle, unknown: true }.into());
 
-    // Nor can it announce one to a lease of which it is not the home.
+    // Nor can it announce one to a lease of which it is not the home, or to a program that has not asked for it.
     let mut control = Stranger::dial(&pool, &x, &a);
     control.greet().unwrap();
     let me = control.hello.node.clone();
-    let join = JoinPipe { app, epoch: Epoch(0), number, serial: 1, node: me, other: from };
-    let mut bytes = Vec::new();
-    PipeOrder::from(join).put(&mut bytes);
-    control.stream.write_all(&bytes).unwrap();
-    let answer = control.hear(|header, body| PipeOrder::read(header, body).ok());
-    let PipeOrder::PipeNews(PipeNews { number: 1, state: PipeState::Failed(why), .. }) = answer else {
-        panic!("{answer:?}")
-    };
-    assert!(why.contains("not known"), "{why}");
-    assert_eq!(Program::connect(&a.socket, 1).nodes().len(), 1);
+    let mut program = Program::connect(&a.socket, 1);
+    for (mine, number) in [(from, 1), (PipePlace::Guest(AppId(1)), 2), (PipePlace::Program, 3)] {
+        let node = me.clone();
+        let join = JoinPipe { app, epoch: Epoch(0), number, mine, node, other: PipePlace::Program };
+        let mut bytes = Vec::new();
+        PipeOrder::from(join).put(&mut bytes);
+        control.stream.write_all(&bytes).unwrap();
+        let answer = control.hear(|header, body| PipeOrder::read(header, body).ok());
+        let PipeOrder::PipeNews(PipeNews { number: of, state: PipeState::Failed(why), .. }) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(of == number && why.contains("knows nothing of that end"), "{mine:?}: {why}");
+    }
+    assert_eq!(program.nodes().len(), 1);
 }

@@ -1,5 +1,6 @@
 //! A member that hears whatever others may say, and reads whatever a disk may hold: nothing of it ends its process.
 
+use crate::mend::Note;
 use crate::message::Said;
 use crate::{Kept, Line, Member, Offer, Point, Refused, Role, Timing};
 use proptest::prelude::*;
@@ -15,6 +16,8 @@ fn bytes(said: &Said) -> Vec<u8> {
 #[derive(Debug, Clone)]
 enum Step {
     Hear(u64, Said),
+    Note(u64, Note),
+    Mend(u64),
     Tick(u8),
     Propose,
     Campaign,
@@ -51,9 +54,18 @@ fn said() -> impl Strategy<Value = Said> {
     })
 }
 
+fn note() -> impl Strategy<Value = Note> {
+    let leads = prop_oneof![Just(None), number().prop_map(Some)];
+    let stands =
+        (number(), number(), leads).prop_map(|(nonce, term, leads)| Note::Stands { nonce, term, leads });
+    prop_oneof![(number(), number()).prop_map(|(nonce, last)| Note::Mends { nonce, last }), stands]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (0..5u64, said()).prop_map(|(from, said)| Step::Hear(from, said)),
+        5 => (0..5u64, note()).prop_map(|(from, note)| Step::Note(from, note)),
+        1 => number().prop_map(Step::Mend),
         3 => (1..20u8).prop_map(Step::Tick),
         2 => Just(Step::Propose),
         1 => Just(Step::Campaign),
@@ -111,6 +123,8 @@ impl Lone {
                     self.offer = Some(offer);
                 }
             }
+            Step::Note(from, note) => drop(self.member.hear(from, &note.encode())),
+            Step::Mend(nonce) => self.member.mend(nonce),
             Step::Tick(count) => (0..count).for_each(|_| self.member.tick()),
             Step::Propose => drop(self.member.propose(b"x".to_vec())),
             Step::Campaign => self.member.campaign(),

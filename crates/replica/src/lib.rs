@@ -13,13 +13,15 @@
 //! more hears of an [`Offer`] of such parts; its owner gets them in its own way and then [takes](Member::take) it.
 //!
 //! After a restart, [`Kept::read`] puts together from the lines what the member knew. What was said to others was on
-//! the disk before, so a member that ends at any moment has promised nothing that it does not remember.
+//! the disk before, so a member that ends at any moment has promised nothing that it does not remember. One whose disk
+//! has lost something [mends](Member::mend) first.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 mod hostile;
 mod line;
 mod member;
+mod mend;
 mod message;
 mod sound;
 mod store;
@@ -28,6 +30,6 @@ mod tests;
 
 pub use line::{Kept, Line, Point};
 pub use member::{Compact, Entry, Member, NotLeading, Offer, Role, Timing, Work, Written};
-pub use message::asks_for_votes;
+pub use message::needs_others;
 pub use sound::Refused;
 pub use store::Cold;

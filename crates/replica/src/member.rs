@@ -1,16 +1,18 @@
 //! One member, as a machine.
 
 use crate::line::{Kept, Line, Point};
+use crate::mend::{Mending, Note};
 use crate::message;
-use crate::sound::{self, Refused};
+use crate::sound::{self, NUMBER_MAX, Refused};
 use crate::store::{Cold, Store};
 use raft::eraftpb::{Message, MessageType};
 use raft::{Config, RawNode, Ready, SnapshotStatus, StateRole};
 
 /// Entries in one message, bytes; one entry alone may be longer.
 const MESSAGE_BYTES: u64 = 8 * 1024;
-/// Messages with entries on their way to a member that has not answered yet.
-const INFLIGHT: usize = 256;
+/// Messages with entries on their way to a member that has not answered yet: few enough that none is dropped on the
+/// way, which takes much longer to find out and to mend than waiting does.
+const INFLIGHT: usize = 48;
 /// Entries handed out at once, bytes.
 const HANDED_BYTES: u64 = 4 << 20;
 
@@ -109,6 +111,10 @@ pub struct Member {
     under_way: Option<Ready>,
     /// Members to whom was offered what entries have come to.
     offered: Vec<u64>,
+    /// Unless its disk has all that it should.
+    mending: Option<Mending>,
+    /// What is to be said beside the messages of Raft.
+    notes: Vec<(u64, Vec<u8>)>,
 }
 
 impl Member {
@@ -137,11 +143,37 @@ impl Member {
         let store = Store::new(kept, offer, (1..=members).collect(), cold);
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, store, &quiet).expect("the configuration is in order");
-        Member { node, me, members, under_way: None, offered: Vec::new() }
+        Member { node, me, members, under_way: None, offered: Vec::new(), mending: None, notes: Vec::new() }
+    }
+
+    /// The disk lacks something that was there. Until the member has it from the others, who must all be there for
+    /// it, it votes for nobody and cannot lead. `nonce` is like no other: answers to earlier questions do not count.
+    pub fn mend(&mut self, nonce: u64) {
+        let raft = &mut self.node.raft;
+        raft.become_follower(raft.term, 0);
+        self.mending = Some(Mending::new(nonce, self.members));
+        self.ask_others();
+    }
+
+    /// Whether the disk lacks something still.
+    pub fn mends(&self) -> bool {
+        self.mending.is_some()
+    }
+
+    fn ask_others(&mut self) {
+        let last = self.node.store().last();
+        let Some(note) = self.mending.as_mut().and_then(|mending| mending.tick(last)) else { return };
+        for member in (1..=self.members).filter(|member| *member != self.me) {
+            self.notes.push((member, note.encode()));
+        }
     }
 
     /// Time passes.
     pub fn tick(&mut self) {
+        if self.mends() {
+            // It waits for no leader, since it cannot become one.
+            return self.ask_others();
+        }
         // An offer counts as lost until it is taken: it is made again with the next beats.
         for member in std::mem::take(&mut self.offered) {
             self.node.report_snapshot(member, SnapshotStatus::Failure);
@@ -151,6 +183,9 @@ impl Member {
 
     /// Wants to lead without waiting: nobody can lead yet.
     pub fn campaign(&mut self) {
+        if self.mends() {
+            return;
+        }
         // Refused only while a change of the members is under way, of which there is none.
         let _ = self.node.campaign();
     }
@@ -158,7 +193,13 @@ impl Member {
     /// Member `from` has sent this. Nothing follows from what is refused. With an offer nothing follows either,
     /// until all that is offered is there and it is [taken](Member::take).
     pub fn hear(&mut self, from: u64, bytes: &[u8]) -> Result<Option<Offer>, Refused> {
+        if let Some(note) = Note::decode(bytes) {
+            return self.hear_note(from, note?).map(|()| None);
+        }
         let message = message::decode(from, self.me, self.members, bytes)?;
+        if self.mending.as_ref().is_some_and(|mending| !mending.admits(message.get_msg_type())) {
+            return Ok(None);
+        }
         sound::check(&self.node.raft, self.me, self.members, &message)?;
         if let Some(offer) = self.offer(&message) {
             return Ok(Some(offer));
@@ -166,6 +207,56 @@ impl Member {
         // What an earlier leader still says is refused in there, and needs no answer here.
         let _ = self.node.step(message);
         Ok(None)
+    }
+
+    fn hear_note(&mut self, from: u64, note: Note) -> Result<(), Refused> {
+        if from == self.me || !(1..=self.members).contains(&from) {
+            return Err(Refused::Stranger);
+        }
+        match note {
+            // What it has lost itself it may have promised to whoever asks.
+            Note::Mends { .. } if self.mends() => {}
+            Note::Mends { nonce, last } => {
+                let leads = self.lacks_from(from, last);
+                let stands = Note::Stands { nonce, term: self.node.raft.term, leads };
+                self.notes.push((from, stands.encode()));
+            }
+            Note::Stands { term, leads, .. } if term.max(leads.unwrap_or(0)) > NUMBER_MAX => {
+                return Err(Refused::Numbers);
+            }
+            Note::Stands { nonce, term, leads } => {
+                let begins = self.mending.as_mut().and_then(|mending| mending.hear(from, nonce, term, leads));
+                if let Some(term) = begins {
+                    let raft = &mut self.node.raft;
+                    raft.become_follower(term.max(raft.term), 0);
+                    raft.vote = self.me;
+                }
+                self.see_whether_mended();
+            }
+        }
+        Ok(())
+    }
+
+    fn see_whether_mended(&mut self) {
+        let state = self.node.store().state();
+        if self.mending.as_ref().is_some_and(|mending| mending.is_over(state.term, state.commit)) {
+            self.mending = None;
+        }
+    }
+
+    /// A member has entries up to `last` only, whatever it has said before. Of a leader: its last entry.
+    fn lacks_from(&mut self, member: u64, last: u64) -> Option<u64> {
+        let raft = &mut self.node.raft;
+        let own = raft.raft_log.last_index();
+        if raft.state != StateRole::Leader {
+            return None;
+        }
+        if let Some(progress) = raft.mut_prs().get_mut(member).filter(|progress| progress.matched > last) {
+            progress.matched = 0;
+            progress.become_probe();
+            progress.next_idx = last.min(own) + 1;
+        }
+        Some(own)
     }
 
     /// What is offered in a message, if it is of use here.
@@ -250,11 +341,15 @@ impl Member {
 
     /// What there is to do; [`written`](Member::written) must follow before anything else is said to the member.
     pub fn work(&mut self) -> Option<Work> {
-        if self.under_way.is_some() || !self.node.has_ready() {
+        if self.under_way.is_some() {
             return None;
         }
+        let mut send = std::mem::take(&mut self.notes);
+        if !self.node.has_ready() {
+            return (!send.is_empty()).then(|| Work { send, ..Work::default() });
+        }
         let mut ready = self.node.ready();
-        let send = self.encoded(ready.take_messages());
+        send.extend(self.encoded(ready.take_messages()));
         let mut work = Work { send, sync: ready.must_sync(), ..Work::default() };
         if let Some(base) = base(&ready) {
             // Its promises outlive the lines that are replaced.
@@ -299,6 +394,7 @@ impl Member {
             store.set_state(state);
         }
         self.node.advance_apply();
+        self.see_whether_mended();
         let entry = |entry: raft::eraftpb::Entry| Entry {
             index: entry.index,
             term: entry.term,

@@ -2,6 +2,7 @@
 //! decoder as everything else here.
 
 use crate::line::Point;
+use crate::mend;
 use crate::sound::Refused;
 use crate::store::snapshot;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -39,10 +40,11 @@ pub(crate) struct Said {
     pub(crate) entries: Vec<(u64, Vec<u8>)>,
 }
 
-/// Whether a message asks for a vote: whoever sent it knows of no leader.
-pub fn asks_for_votes(bytes: &[u8]) -> bool {
+/// Whether whoever sent a message needs others that take part: it asks for a vote, or has lost something.
+pub fn needs_others(bytes: &[u8]) -> bool {
     let kind = bytes.first().and_then(|kind| KINDS.get(usize::from(*kind)));
     matches!(kind, Some(MessageType::MsgRequestVote | MessageType::MsgRequestPreVote))
+        || mend::is_question(bytes)
 }
 
 /// The message as bytes; `None` for one that is not for others.

@@ -6,7 +6,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{Raft, StateRole};
 
 /// Largest number of an entry or a leadership that is believed: far below the largest that is read from a disk.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why nothing follows from a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

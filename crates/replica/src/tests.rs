@@ -1,6 +1,6 @@
 //! Members over links that lose, double and delay, which are killed at any moment and forget what was not synced.
 
-use crate::{Entry, Kept, Line, Member, Offer, Role, Timing};
+use crate::{Entry, Kept, Line, Member, Offer, Refused, Role, Timing};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +20,8 @@ struct Node {
     handed: Vec<Entry>,
     /// A kill falls so many steps of writing ahead.
     fuse: Option<u32>,
+    /// Its disk has lost something that was synced.
+    damaged: bool,
 }
 
 /// Three members, the network between them, and what has come to count anywhere.
@@ -33,6 +35,9 @@ struct World {
     proposed: u64,
     compacted: u64,
     taken: u64,
+    mended: u64,
+    /// Damage is not noticed.
+    careless: bool,
 }
 
 fn part(entry: &Entry) -> Line {
@@ -59,7 +64,8 @@ fn draw(seed: &mut u64) -> u64 {
 
 impl World {
     fn new(seed: u64) -> World {
-        let node = |_| Node { member: None, disk: Arc::default(), handed: Vec::new(), fuse: None };
+        let node =
+            |_| Node { member: None, disk: Arc::default(), handed: Vec::new(), fuse: None, damaged: false };
         let mut world = World {
             nodes: (0..3).map(node).collect(),
             wires: Vec::new(),
@@ -70,6 +76,8 @@ impl World {
             proposed: 0,
             compacted: 0,
             taken: 0,
+            mended: 0,
+            careless: false,
         };
         (1..=3).for_each(|me| world.start(me));
         world
@@ -80,6 +88,7 @@ impl World {
     }
 
     fn start(&mut self, me: u64) {
+        let nonce = self.draw(u64::MAX);
         let node = &mut self.nodes[me as usize - 1];
         let mut kept = Kept::default();
         for (at, line) in node.disk.lock().unwrap().lines.iter().enumerate() {
@@ -94,8 +103,31 @@ impl World {
             _ => None,
         };
         let offer = node.handed.len().to_le_bytes().to_vec();
-        node.member = Some(Member::new(me, 3, TIMING, kept, offer, Box::new(cold)));
+        let mut member = Member::new(me, 3, TIMING, kept, offer, Box::new(cold));
+        if node.damaged {
+            member.mend(nonce);
+        }
+        node.member = Some(member);
         self.settle(me);
+    }
+
+    /// Killed, and of what was synced only a drawn part is there. Two at once are more than any journal stands.
+    fn damage(&mut self, me: u64) {
+        if self.nodes.iter().any(|node| node.damaged) {
+            return;
+        }
+        self.kill(me);
+        let chance = self.draw(u64::MAX);
+        let node = &mut self.nodes[me as usize - 1];
+        node.damaged = !self.careless;
+        let mut disk = node.disk.lock().unwrap();
+        let keep = (chance % (disk.lines.len() as u64 + 1)) as usize;
+        disk.lines.truncate(keep);
+        let mut kept = Kept::default();
+        if !disk.lines.iter().all(|line| kept.read(line, 0)) || !kept.is_whole(3) {
+            disk.lines.clear();
+        }
+        disk.synced = disk.lines.len();
     }
 
     /// Killed, and of what it wrote last on the disk only a drawn part is there.
@@ -156,6 +188,11 @@ impl World {
             for entry in written.entries {
                 self.count(entry);
             }
+        }
+        let node = &mut self.nodes[place];
+        if node.damaged && node.member.as_ref().is_some_and(|member| !member.mends()) {
+            node.damaged = false;
+            self.mended += 1;
         }
         if let Some(Role::Leads(term)) = self.nodes[place].member.as_ref().map(Member::role) {
             assert_eq!(*self.leaders.entry(term).or_insert(me), me, "two lead in term {term}");
@@ -218,9 +255,12 @@ impl World {
             return;
         }
         if let Some(member) = &mut self.nodes[to as usize - 1].member {
-            match member.hear(from, &bytes).unwrap() {
-                Some(offer) => self.take(to, offer),
-                None => drop(self.settle(to)),
+            match member.hear(from, &bytes) {
+                Ok(Some(offer)) => self.take(to, offer),
+                Ok(None) => drop(self.settle(to)),
+                // Until a leader knows that something was lost it counts on it.
+                Err(Refused::Lacking { .. }) if member.mends() || self.careless => {}
+                Err(refused) => panic!("{refused}"),
             }
         }
     }
@@ -249,6 +289,7 @@ impl World {
             1 => self.nodes[me as usize - 1].fuse = Some(self.draw(5) as u32 + 1),
             2 => self.cut = Some(me).filter(|_| self.draw(2) == 0),
             98 => self.compact(me),
+            99 if self.draw(4) == 0 => self.damage(me),
             3..6 if self.nodes[me as usize - 1].member.is_none() => self.start(me),
             3..20 => self.tick(me),
             20..35 => (1..=3).for_each(|me| self.propose(me)),
@@ -273,6 +314,7 @@ impl World {
         }
         let leads = |node: &Node| matches!(node.member.as_ref().map(Member::role), Some(Role::Leads(_)));
         assert_eq!(self.nodes.iter().filter(|node| leads(node)).count(), 1, "one leads");
+        assert!(self.nodes.iter().all(|node| !node.damaged), "all are mended");
         let counted: Vec<&Entry> = self.counts.values().collect();
         for node in &self.nodes {
             assert_eq!(node.handed.iter().collect::<Vec<_>>(), counted);
@@ -283,7 +325,7 @@ impl World {
 #[test]
 fn whatever_is_lost_or_killed_what_counts_counts_everywhere_and_one_leads() {
     let runs = std::env::var("MUTIRAO_REPLICA_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(300);
-    let (mut counted, mut compacted, mut taken) = (0, 0, 0);
+    let (mut counted, mut compacted, mut taken, mut mended) = (0, 0, 0, 0);
     for seed in 0..runs {
         let mut world = World::new(seed);
         for _ in 0..2000 {
@@ -292,9 +334,21 @@ fn whatever_is_lost_or_killed_what_counts_counts_everywhere_and_one_leads() {
         world.come_to_rest();
         counted += world.counts.len() as u64;
         (compacted, taken) = (compacted + world.compacted, taken + world.taken);
+        mended += world.mended;
     }
     assert!(compacted > runs && taken > runs / 10, "{compacted} journals cut, {taken} offers taken");
+    assert!(mended > runs / 2, "{mended} damaged journals mended");
     assert!(counted > runs * 10, "only {counted} entries came to count in {runs} runs");
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn a_damaged_journal_that_passes_for_a_whole_one_loses_what_counts() {
+    for seed in 0..300 {
+        let mut world = World { careless: true, ..World::new(seed) };
+        (0..2000).for_each(|_| world.step());
+        world.come_to_rest();
+    }
 }
 
 #[test]

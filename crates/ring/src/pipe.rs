@@ -284,21 +284,29 @@ impl Consumer {
         Ok(self.seen())
     }
 
-    /// Reads at most `out.len()` bytes and returns how many; 0 when the pipe is empty.
+    /// Reads at most `out.len()` bytes and returns how many; 0 when the pipe is empty. The writer gets room back as
+    /// they are copied, so that both sides work at once.
+    #[inline]
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
-        let count = self.peek(out)?;
-        self.advance(count)?;
+        let count = self.seen_for(out.len())?.min(out.len());
+        for piece in out[..count].chunks_mut(self.pipe.step()) {
+            self.copy(piece);
+            self.advance(piece.len())?;
+        }
         Ok(count)
     }
 
     /// Reads at most `max_bytes` to the end of `out` and returns how many; 0 when the pipe is empty.
     pub fn read_to(&mut self, out: &mut Vec<u8>, max_bytes: usize) -> Result<usize, Error> {
         let count = self.seen_for(max_bytes)?.min(max_bytes);
-        let (place, to_wrap) = self.pipe.place(self.head);
-        let first = count.min(to_wrap);
-        self.pipe.shared.append_out(place, first, out);
-        self.pipe.shared.append_out(self.pipe.data, count - first, out);
-        self.advance(count)?;
+        let mut left = count;
+        while left > 0 {
+            let (place, to_wrap) = self.pipe.place(self.head);
+            let piece = left.min(to_wrap).min(self.pipe.step());
+            self.pipe.shared.append_out(place, piece, out);
+            self.advance(piece)?;
+            left -= piece;
+        }
         Ok(count)
     }
 
@@ -306,15 +314,21 @@ impl Consumer {
     /// find other bytes there: use what was copied.
     pub fn peek(&mut self, out: &mut [u8]) -> Result<usize, Error> {
         let count = self.seen_for(out.len())?.min(out.len());
+        self.copy(&mut out[..count]);
+        Ok(count)
+    }
+
+    /// Copies bytes that were seen to be there.
+    #[inline]
+    fn copy(&self, out: &mut [u8]) {
         let (place, to_wrap) = self.pipe.place(self.head);
-        if count <= to_wrap {
-            self.pipe.shared.copy_out(place, &mut out[..count]);
+        if out.len() <= to_wrap {
+            self.pipe.shared.copy_out(place, out);
         } else {
-            let (first, second) = out[..count].split_at_mut(to_wrap);
+            let (first, second) = out.split_at_mut(to_wrap);
             self.pipe.shared.copy_out(place, first);
             self.pipe.shared.copy_out(self.pipe.data, second);
         }
-        Ok(count)
     }
 
     /// Drops at most `bytes` unread and returns how many; what to do with an answer nobody wants any more.

@@ -50,9 +50,11 @@ pub fn wait(
         return Ok(Wake::Ready);
     }
     let began = Instant::now();
-    let wake = sleep(on, bell, others, deadline)?;
+    spinner.dozes();
+    let wake = sleep(on, bell, others, deadline);
+    spinner.wakes(began.elapsed());
+    let wake = wake?;
     on.disarm();
-    spinner.note(began.elapsed());
     Ok(wake)
 }
 

@@ -1,6 +1,7 @@
 //! What is to be run.
 
 use crate::codec::{self, CodecError};
+use crate::site::Site;
 use serde::{Deserialize, Serialize};
 
 /// Files that travel with one command, in either direction.
@@ -20,10 +21,17 @@ pub struct Command {
     pub stdin: Vec<u8>,
     /// Where it belongs, for workers that may act there.
     pub home: Option<Home>,
+    /// Where it works instead of in the playpen. A worker that does not see this site says so and runs nothing.
+    pub site: Option<Site>,
     /// Files put into the playpen before it starts. Not where it runs at home: there they lie already.
     pub bring: Vec<File>,
+    /// Files put there too that do not travel with it: whoever [runs](crate::Runner::run_with) it has them brought by
+    /// their content.
+    pub fetch: Vec<Fetched>,
     /// Files taken out of the playpen when it has ended, by name; those that are not there are left out.
     pub take: Vec<String>,
+    /// Whether large ones of these may be kept where it ran, instead of travelling with its result.
+    pub keeps: bool,
     /// Limits kept by the kernel.
     pub limits: Limits,
     /// It is ended when it has run for so long, milliseconds.
@@ -73,6 +81,17 @@ pub struct File {
     pub bytes: Vec<u8>,
 }
 
+/// A file of a command that is fetched by its content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Its name relative to the directory of the command. It leads downwards only.
+    pub name: String,
+    /// Whether it can be executed.
+    pub executable: bool,
+    /// The hash of what is in it (BLAKE3).
+    pub hash: [u8; 32],
+}
+
 /// Limits of one command, each for every process of it alone. `None`: that of the worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -94,8 +113,11 @@ struct Head {
     environment: Vec<Variable>,
     stdin_bytes: u64,
     home: Option<Home>,
+    site: Option<Site>,
     bring: Vec<FileHead>,
+    fetch: Vec<Fetched>,
     take: Vec<String>,
+    keeps: bool,
     limits: Limits,
     time_limit_ms: Option<u64>,
 }
@@ -140,7 +162,12 @@ impl Command {
             std::iter::once(head.stdin_bytes).chain(head.bring.iter().map(FileHead::length)).collect()
         };
         let (head, mut parts) = codec::decode(bytes, lengths)?;
-        for (what, count) in [("files to bring", head.bring.len()), ("files to take", head.take.len())] {
+        let linked = head.site.as_ref().map_or(0, |site| site.links.len());
+        let counts = [
+            ("files to bring", head.bring.len() + head.fetch.len() + linked),
+            ("files to take", head.take.len()),
+        ];
+        for (what, count) in counts {
             if count > FILES_MAX {
                 return Err(CodecError::TooMany { what, count, most: FILES_MAX });
             }
@@ -150,8 +177,11 @@ impl Command {
             environment: head.environment,
             stdin: parts.next().unwrap_or_default().to_vec(),
             home: head.home,
+            site: head.site,
             bring: head.bring.into_iter().zip(parts).map(|(file, bytes)| file.with(bytes)).collect(),
+            fetch: head.fetch,
             take: head.take,
+            keeps: head.keeps,
             limits: head.limits,
             time_limit_ms: head.time_limit_ms,
         })
@@ -164,8 +194,11 @@ impl Command {
             environment: self.environment.clone(),
             stdin_bytes: self.stdin.len() as u64,
             home: self.home.clone(),
+            site: self.site.clone(),
             bring: self.bring.iter().map(FileHead::of).collect(),
+            fetch: self.fetch.clone(),
             take: self.take.clone(),
+            keeps: self.keeps,
             limits: self.limits,
             time_limit_ms: self.time_limit_ms,
         };

@@ -2,6 +2,7 @@
 
 use crate::codec::{self, CodecError};
 use crate::command::{FILES_MAX, File, FileHead};
+use crate::site::Unseen;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -16,8 +17,16 @@ pub struct Ended {
     pub stderr: Vec<u8>,
     /// Bytes of output and files that were too many to be taken along.
     pub lost_bytes: u64,
+    /// Why a file is among them that might have been kept; or nothing.
+    pub lost_why: String,
     /// Files taken back.
     pub files: Vec<File>,
+    /// Large files that are kept where it ran.
+    pub kept: Vec<Kept>,
+    /// Files that lie in their places at its site, by their names.
+    pub placed: Vec<String>,
+    /// Set where it did not start because its site is not what it should be.
+    pub unseen: Option<Unseen>,
     /// Processor time of it and of those of its children that it waited for, microseconds.
     pub cpu_us: u64,
     /// Most memory that any one process of it held, KiB. It begins with what the worker holds.
@@ -29,6 +38,28 @@ pub struct Ended {
     /// Whether processes of it may still run that only the end of the worker ends. The worker must not run
     /// another command.
     pub left_behind: bool,
+}
+
+/// A file that is kept where a command ran, to be fetched from there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its name relative to the directory of the command.
+    pub name: String,
+    /// Whether it can be executed.
+    pub executable: bool,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// What is in a file that is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Its hash (BLAKE3).
+    pub hash: [u8; 32],
+    /// Its length.
+    pub bytes: u64,
+    /// The right to fetch it.
+    pub word: [u8; 16],
 }
 
 /// How a command ended.
@@ -88,7 +119,11 @@ struct Head {
     stdout_bytes: u64,
     stderr_bytes: u64,
     lost_bytes: u64,
+    lost_why: String,
     files: Vec<FileHead>,
+    kept: Vec<Kept>,
+    placed: Vec<String>,
+    unseen: Option<Unseen>,
     cpu_us: u64,
     peak_kib: u64,
     wall_us: u64,
@@ -109,8 +144,8 @@ impl Ended {
             outputs.into_iter().chain(head.files.iter().map(FileHead::length)).collect()
         };
         let (head, mut parts) = codec::decode(bytes, lengths)?;
-        if head.files.len() > FILES_MAX {
-            let count = head.files.len();
+        let count = head.files.len() + head.kept.len() + head.placed.len();
+        if count > FILES_MAX {
             return Err(CodecError::TooMany { what: "files taken back", count, most: FILES_MAX });
         }
         Ok(Ended {
@@ -118,6 +153,10 @@ impl Ended {
             stdout: parts.next().unwrap_or_default().to_vec(),
             stderr: parts.next().unwrap_or_default().to_vec(),
             lost_bytes: head.lost_bytes,
+            lost_why: head.lost_why,
+            kept: head.kept,
+            placed: head.placed,
+            unseen: head.unseen,
             files: head.files.into_iter().zip(parts).map(|(file, bytes)| file.with(bytes)).collect(),
             cpu_us: head.cpu_us,
             peak_kib: head.peak_kib,
@@ -134,6 +173,10 @@ impl Ended {
             stdout_bytes: self.stdout.len() as u64,
             stderr_bytes: self.stderr.len() as u64,
             lost_bytes: self.lost_bytes,
+            lost_why: self.lost_why.clone(),
+            kept: self.kept.clone(),
+            placed: self.placed.clone(),
+            unseen: self.unseen,
             files: self.files.iter().map(FileHead::of).collect(),
             cpu_us: self.cpu_us,
             peak_kib: self.peak_kib,

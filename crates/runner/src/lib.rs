@@ -17,7 +17,8 @@
 //!
 //! Where a command runs is said by the worker's [`Place`]: in the directory and with the environment of its user,
 //! in the same directory of a shared file system, or in a playpen: the empty directory of the worker, into
-//! which named files are brought and out of which named files are taken back.
+//! which named files are brought and out of which named files are taken back; or, if it is given a [`Site`] that its worker
+//! reaches, in a directory made there.
 //!
 //! [`Live`] is a process that whoever started it talks to while it runs.
 #![deny(unsafe_code)]
@@ -28,13 +29,15 @@ mod ended;
 mod live;
 mod place;
 mod run;
+mod site;
 mod sys;
 #[cfg(test)]
 mod tests;
 
 pub use codec::CodecError;
-pub use command::{Command, File, Home, Limits, Program, Variable};
-pub use ended::{Ended, How};
+pub use command::{Command, Fetched, File, Home, Limits, Program, Variable};
+pub use ended::{Content, Ended, How, Kept};
 pub use live::Live;
 pub use place::Place;
-pub use run::{Leaving, OUTPUT_BYTES_MAX, Runner};
+pub use run::{Around, Beside, KEPT_BYTES_MIN, Keep, Leaving, OUTPUT_BYTES_MAX, Runner};
+pub use site::{Lying, Site, Unseen, look};

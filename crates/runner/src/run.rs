@@ -1,8 +1,9 @@
 //! Runs one command after the other.
 
 use crate::command::{Command, File, Home, Program, Variable};
-use crate::ended::{Ended, How};
+use crate::ended::{Content, Ended, How, Kept};
 use crate::place::Place;
+use crate::site::put_in_place;
 use crate::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -11,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -25,6 +26,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub const OUTPUT_BYTES_MAX: u64 = 63 * 1024 * 1024;
 /// Between the polite signal and the other, and for what a command left running to end by itself.
 const GRACE: Duration = Duration::from_millis(300);
+/// Files from this size on may be kept instead of travelling with the result.
+pub const KEPT_BYTES_MIN: u64 = 1024 * 1024;
+/// Bytes of a file that the kernel copies at once.
+const COPY_BYTES: usize = 16 << 20;
 /// The shell that every system has.
 const SHELL: &str = "/bin/sh";
 /// Variables of the worker that a command finds beside its user's own.
@@ -39,6 +44,33 @@ pub enum Leaving {
     /// worker, nothing is left. [`Ended::left_behind`] tells that the worker has to end. For a worker's only
     /// thread, with no children of its own.
     Tells,
+}
+
+/// What goes on beside a command while it runs.
+pub trait Beside {
+    /// The command is about to start; its files are in the playpen.
+    fn begins(&mut self) -> io::Result<()>;
+
+    /// Waits until `ended` can be read, but no longer than `patience`; whether it can.
+    fn wait(&mut self, ended: BorrowedFd<'_>, patience: Duration) -> bool;
+
+    /// The command has ended, with this exit code or by a signal; its files are still in the playpen.
+    fn ends(&mut self, code: Option<u8>);
+}
+
+/// Keeps a file elsewhere, and says what its content is called there; or for people, why it cannot.
+pub type Keep<'a> = dyn Fn(fs::File) -> Result<Content, String> + 'a;
+
+/// What belongs to a command while it runs.
+#[derive(Default)]
+pub struct Around<'a> {
+    /// The files that were to be fetched, opened, in their order. What the command does to its copies changes nothing
+    /// for others. Where it is at home, none are needed.
+    pub fetched: &'a [fs::File],
+    /// What goes on beside it.
+    pub beside: Option<&'a mut dyn Beside>,
+    /// Keeps files of [`KEPT_BYTES_MIN`] or more that are to be taken out, if the command lets it.
+    pub keep: Option<&'a Keep<'a>>,
 }
 
 /// Runs commands, one at a time.
@@ -114,11 +146,43 @@ impl Runner {
 
     /// Runs a command to its end.
     pub fn run(&mut self, command: &Command) -> Ended {
+        self.run_with(command, Around::default())
+    }
+
+    /// Whether a command runs in its directory of this machine, where its files lie already, and not in the playpen.
+    pub fn is_at_home(&self, command: &Command) -> bool {
+        command.home.as_ref().is_some_and(|home| self.place.reaches(path_of(&home.directory)))
+    }
+
+    /// Runs a command to its end, with what belongs to it.
+    pub fn run_with(&mut self, command: &Command, around: Around<'_>) -> Ended {
+        let Some(site) = &command.site else { return self.run_here(command, around) };
+        // What lies in a shared directory is for whom its user wants.
+        let umask = site.umask.map(|umask| rustix::process::umask(Mode::from_raw_mode(umask)));
+        let ended = match site.enter(&self.place) {
+            Ok(room) => {
+                let playpen = std::mem::replace(&mut self.directory, room);
+                let mut ended = self.run_here(command, around);
+                let room = std::mem::replace(&mut self.directory, playpen);
+                ended.left_behind |= fs::remove_dir_all(room).is_err();
+                ended
+            }
+            Err((unseen, why)) => Ended { unseen: Some(unseen), ..Ended::not_started(why) },
+        };
+        umask.map(rustix::process::umask);
+        ended
+    }
+
+    fn run_here(&mut self, command: &Command, around: Around<'_>) -> Ended {
+        let Around { fetched, mut beside, keep } = around;
         let home = command.home.as_ref().filter(|home| self.place.reaches(path_of(&home.directory)));
         let started_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
-        let result = self.prepare(command, home).and_then(|()| self.start(command, home));
-        let mut ended = match result {
-            Ok(started) => self.finish(command, &started),
+        let prepared = self.prepare(command, fetched, home).and_then(|()| match &mut beside {
+            Some(beside) => beside.begins().map_err(|error| format!("nothing can go on beside it: {error}")),
+            None => Ok(()),
+        });
+        let mut ended = match prepared.and_then(|()| self.start(command, home)) {
+            Ok(started) => self.finish(command, &started, &mut beside),
             Err(why) => Ended::not_started(why),
         };
         ended.started_us = started_us;
@@ -134,7 +198,7 @@ impl Runner {
             }
         }
         if home.is_none() {
-            self.take_files(command, &mut room, &mut ended);
+            self.take_files(command, &mut room, keep, &mut ended);
             // Nothing of one command is found by the next.
             ended.left_behind |= empty(&self.directory).is_err();
         }
@@ -142,22 +206,48 @@ impl Runner {
     }
 
     /// Puts the command's files into the playpen.
-    fn prepare(&self, command: &Command, home: Option<&Home>) -> Result<(), String> {
+    fn prepare(&self, command: &Command, fetched: &[fs::File], home: Option<&Home>) -> Result<(), String> {
         if home.is_some() {
             return Ok(());
         }
         for file in &command.bring {
-            let failed =
-                |error: io::Error| format!("`{}` cannot be put into its directory: {error}", file.name);
-            let path = self.inside(&file.name).map_err(failed)?;
-            if let Some(above) = path.parent() {
-                fs::create_dir_all(above).map_err(failed)?;
-            }
-            let mode = if file.executable { 0o700 } else { 0o600 };
-            let open = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&path);
-            open.and_then(|mut opened| opened.write_all(&file.bytes)).map_err(failed)?;
+            self.put(&file.name, file.executable, |mut made| made.write_all(&file.bytes))?;
         }
-        Ok(())
+        if fetched.len() < command.fetch.len() {
+            return Err("its files were not fetched".into());
+        }
+        for (file, from) in command.fetch.iter().zip(fetched) {
+            self.put(&file.name, file.executable, |made| copy(from, &made))?;
+        }
+        let links = command.site.iter().flat_map(|site| &site.links);
+        links.clone().try_for_each(|file| self.link(&file.name, path_of(&file.path)))
+    }
+
+    /// Makes a link in the playpen.
+    fn link(&self, name: &str, path: &Path) -> Result<(), String> {
+        let failed = |error: io::Error| format!("`{name}` cannot be linked to in its directory: {error}");
+        let link = self.inside(name).map_err(failed)?;
+        if let Some(above) = link.parent() {
+            fs::create_dir_all(above).map_err(failed)?;
+        }
+        std::os::unix::fs::symlink(path, link).map_err(failed)
+    }
+
+    /// Makes a file in the playpen.
+    fn put(
+        &self,
+        name: &str,
+        executable: bool,
+        fill: impl FnOnce(fs::File) -> io::Result<()>,
+    ) -> Result<(), String> {
+        let failed = |error: io::Error| format!("`{name}` cannot be put into its directory: {error}");
+        let path = self.inside(name).map_err(failed)?;
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).map_err(failed)?;
+        }
+        let mode = if executable { 0o700 } else { 0o600 };
+        let open = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&path);
+        open.and_then(fill).map_err(failed)
     }
 
     fn start(&self, command: &Command, home: Option<&Home>) -> Result<Started, String> {
@@ -255,16 +345,22 @@ impl Runner {
     }
 
     /// Waits for the end of a command, or brings it about.
-    fn finish(&mut self, command: &Command, started: &Started) -> Ended {
+    fn finish(
+        &mut self,
+        command: &Command,
+        started: &Started,
+        beside: &mut Option<&mut dyn Beside>,
+    ) -> Ended {
         let limit = command.time_limit_ms.map(Duration::from_millis);
-        let in_time = limit.is_none_or(|limit| self.wait_for(started, limit));
+        let limit = limit.or(beside.is_some().then_some(Duration::MAX));
+        let in_time = limit.is_none_or(|limit| wait_for(started, limit, beside));
         if !in_time {
             self.signal(started.pid, Signal::TERM);
-            if !self.wait_for(started, GRACE) {
+            if !wait_for(started, GRACE, beside) {
                 self.signal(started.pid, Signal::KILL);
             }
         }
-        let collected = match in_time || self.wait_for(started, GRACE) {
+        let collected = match in_time || wait_for(started, GRACE, beside) {
             true => sys::wait(Some(started.pid)),
             // Where the kernel's filter lets a worker signal its group only, the end of the worker is left.
             false => Ok(None),
@@ -281,21 +377,20 @@ impl Runner {
         match collected {
             Ok(Some(collected)) => {
                 (ended.cpu_us, ended.peak_kib) = (collected.cpu_us, collected.peak_kib);
+                if let Some(beside) = beside {
+                    beside.ends(collected.status.code().map(|code| code as u8));
+                }
                 ended.how = self.judge(collected.status, in_time);
             }
-            Ok(None) => ended.how = How::TimeLimit,
+            Ok(None) => {
+                ended.how = How::TimeLimit;
+                if let Some(beside) = beside {
+                    beside.ends(None);
+                }
+            }
             Err(errno) => ended.how = How::NotStarted(format!("its end cannot be learnt: {errno}")),
         }
         ended
-    }
-
-    /// Whether the command ends within `patience`. Does not collect it.
-    fn wait_for(&self, started: &Started, patience: Duration) -> bool {
-        let pid = Pid::from_raw(started.pid.cast_signed()).ok_or(Errno::SRCH);
-        let Ok(handle) = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) else {
-            return true;
-        };
-        readable_within(&handle, patience)
     }
 
     fn signal(&self, pid: u32, signal: Signal) {
@@ -344,7 +439,8 @@ impl Runner {
         matches!((before, self.memory_kills), (Some(before), Some(now)) if now > before)
     }
 
-    fn take_files(&self, command: &Command, room: &mut u64, ended: &mut Ended) {
+    fn take_files(&self, command: &Command, room: &mut u64, keep: Option<&Keep<'_>>, ended: &mut Ended) {
+        let keep = keep.filter(|_| command.keeps && ended.how.is_success());
         for name in &command.take {
             let Ok(path) = self.inside(name) else { continue };
             // A link would lead to what is no file of the command.
@@ -352,13 +448,33 @@ impl Runner {
             if !facts.is_file() {
                 continue;
             }
+            if let Some(place) = command.site.as_ref().and_then(|site| site.place_of(name)) {
+                if !ended.how.is_success() {
+                    continue;
+                }
+                // Where it cannot be put from here, it travels.
+                if put_in_place(&path, place).is_ok() {
+                    ended.placed.push(name.clone());
+                    continue;
+                }
+            }
+            let executable = facts.permissions().mode() & 0o100 != 0;
+            if let Some(keep) = keep.filter(|_| facts.len() >= KEPT_BYTES_MIN) {
+                let kept = fs::File::open(&path).map_err(|error| error.to_string()).and_then(keep);
+                match kept {
+                    Ok(content) => {
+                        ended.kept.push(Kept { name: name.clone(), executable, content });
+                        continue;
+                    }
+                    Err(why) => ended.lost_why = format!("`{name}`: {why}"),
+                }
+            }
             if facts.len() > *room {
                 ended.lost_bytes += facts.len();
                 continue;
             }
             let Ok(bytes) = fs::read(&path) else { continue };
             *room -= (bytes.len() as u64).min(*room);
-            let executable = facts.permissions().mode() & 0o100 != 0;
             ended.files.push(File { name: name.clone(), executable, bytes });
         }
     }
@@ -406,6 +522,18 @@ impl Output {
     }
 }
 
+/// Whether the command ends within `patience`. Does not collect it.
+fn wait_for(started: &Started, patience: Duration, beside: &mut Option<&mut dyn Beside>) -> bool {
+    let pid = Pid::from_raw(started.pid.cast_signed()).ok_or(Errno::SRCH);
+    let Ok(handle) = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) else {
+        return true;
+    };
+    match beside {
+        Some(beside) => beside.wait(handle.as_fd(), patience),
+        None => readable_within(&handle, patience),
+    }
+}
+
 fn path_of(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
@@ -424,6 +552,27 @@ fn readable_within(fd: &impl AsFd, patience: Duration) -> bool {
             result => return result.is_ok_and(|ready| ready > 0),
         }
     }
+}
+
+/// Copies a whole file: by sharing its blocks where the file system can, else within the kernel.
+fn copy(from: &fs::File, to: &fs::File) -> io::Result<()> {
+    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    // Not from where it stands: others may have read from the same open file.
+    let mut offset = 0;
+    loop {
+        match rustix::fs::copy_file_range(from, Some(&mut offset), to, None, COPY_BYTES) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            // Between these two file systems the kernel cannot.
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) if offset == 0 => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let mut from = from.try_clone()?;
+    from.rewind()?;
+    io::copy(&mut from, &mut { to }).map(drop)
 }
 
 /// Removes what is in a directory.

@@ -1,6 +1,10 @@
-use crate::{Command, Ended, File, Home, How, Leaving, Limits, Place, Program, Runner};
+use crate::{
+    Around, Command, Content, Ended, Fetched, File, Home, How, KEPT_BYTES_MIN, Keep, Kept, Leaving, Limits,
+    Lying, Place, Program, Runner, Site, Unseen,
+};
 use proptest::prelude::*;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 fn runner(directory: &tempfile::TempDir) -> Runner {
@@ -100,6 +104,54 @@ fn files_are_brought_and_taken_and_the_playpen_is_empty_after() {
 }
 
 #[test]
+fn what_is_fetched_is_copied_and_stays_as_it_is_whatever_the_command_does_to_its_copy() {
+    let (directory, elsewhere) = (playpen(), playpen());
+    let (mut runner, path) = (runner(&directory), elsewhere.path().join("blob"));
+    fs::write(&path, "content").unwrap();
+    let file = |name: &str, executable| Fetched { name: name.into(), executable, hash: [1; 32] };
+    let command = Command {
+        fetch: vec![file("a/b", false), file("run", true)],
+        ..Command::shell("cat a/b; test -x run -a ! -x a/b && echo x > a/b; cat a/b")
+    };
+    for _ in 0..2 {
+        // The same open file for both: where it was read to does not matter.
+        let opened = fs::File::open(&path).unwrap();
+        let files = [opened.try_clone().unwrap(), opened];
+        assert_eq!(
+            runner.run_with(&command, Around { fetched: &files, ..Around::default() }).stdout,
+            b"contentx\n"
+        );
+        assert!(is_empty(&directory));
+    }
+    let how = runner.run(&command).how;
+    assert!(matches!(&how, How::NotStarted(why) if why.contains("not fetched")), "{how}");
+}
+
+#[test]
+fn large_files_of_a_command_that_succeeds_are_kept_and_travel_where_that_cannot_be() {
+    let directory = playpen();
+    let mut runner = runner(&directory);
+    let take = vec!["large".into(), "small".into()];
+    let text = format!("head -c {KEPT_BYTES_MIN} /dev/zero > large; echo 1 > small");
+    let command =
+        |keeps, more| Command { take: take.clone(), keeps, ..Command::shell(format!("{text}; {more}")) };
+    let keep = |file: fs::File| {
+        let bytes = file.metadata().unwrap().len();
+        Ok(Content { bytes, ..Content::default() })
+    };
+    let mut files = |command: &Command, keep: &Keep<'_>| {
+        let ended = runner.run_with(command, Around { keep: Some(keep), ..Around::default() });
+        assert!(is_empty(&directory));
+        (ended.kept.len(), ended.files.len(), ended.lost_bytes, ended.lost_why)
+    };
+    assert_eq!(files(&command(true, "true"), &keep), (1, 1, 0, String::new()));
+    assert_eq!(files(&command(false, "true"), &keep), (0, 2, 0, String::new()));
+    assert_eq!(files(&command(true, "false"), &keep), (0, 2, 0, String::new()));
+    let full = files(&command(true, "true"), &|_| Err("no room".into()));
+    assert_eq!(full, (0, 2, 0, "`large`: no room".into()));
+}
+
+#[test]
 fn at_home_a_command_has_its_users_directory_and_environment() {
     let (directory, home) = (playpen(), playpen());
     let there = home.path().canonicalize().unwrap();
@@ -160,6 +212,23 @@ fn variables() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
     proptest::collection::vec((bytes(), bytes()), 0..4)
 }
 
+fn fetched(file: &File) -> Fetched {
+    Fetched { name: file.name.clone(), executable: file.executable, hash: [file.bytes.len() as u8; 32] }
+}
+
+fn site_of(file: &File) -> Site {
+    let (name, bytes) = (file.name.clone(), file.bytes.clone());
+    let links = vec![Lying { name: name.clone(), path: bytes.clone(), bytes: 3, modified_s: -5 }];
+    Site {
+        directory: bytes.clone(),
+        mark: name.clone(),
+        room: name.clone(),
+        umask: file.executable.then_some(0o22),
+        links,
+        places: vec![(name, bytes)],
+    }
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let program = prop_oneof![
         proptest::collection::vec(bytes(), 0..4).prop_map(Program::Words),
@@ -174,12 +243,20 @@ fn command() -> impl Strategy<Value = Command> {
             environment,
             stdin,
             home: home.map(|(directory, environment, umask)| Home { directory, environment, umask }),
+            site: bring.first().map(site_of),
+            fetch: bring.iter().map(fetched).collect(),
+            keeps: bring.is_empty(),
             bring,
             take,
             limits: Limits { memory_mib, cpu_s },
             time_limit_ms,
         },
     )
+}
+
+fn kept(file: &File) -> Kept {
+    let content = Content { hash: [1; 32], bytes: file.bytes.len() as u64, word: [2; 16] };
+    Kept { name: file.name.clone(), executable: file.executable, content }
 }
 
 fn ended() -> impl Strategy<Value = Ended> {
@@ -196,6 +273,10 @@ fn ended() -> impl Strategy<Value = Ended> {
             stdout,
             stderr,
             lost_bytes: numbers[0],
+            lost_why: format!("{:x}", numbers[0]),
+            kept: files.iter().map(kept).collect(),
+            placed: files.iter().map(|file| file.name.clone()).collect(),
+            unseen: left_behind.then_some(Unseen::File),
             files,
             cpu_us: numbers[1],
             peak_kib: numbers[2],
@@ -229,4 +310,90 @@ proptest! {
         prop_assert!(Command::decode(&command[..command.len().saturating_sub(cut)]).is_err());
         prop_assert!(Ended::decode(&ended[..ended.len().saturating_sub(cut)]).is_err());
     }
+}
+
+/// A directory that several machines share, with a mark and an input, and a command for it.
+fn site(shared: &Path, text: &str) -> Command {
+    fs::write(shared.join(".mark"), "").unwrap();
+    fs::write(shared.join("in"), "input\n").unwrap();
+    let bytes_of = |path: std::path::PathBuf| path.into_os_string().into_encoded_bytes();
+    let site = Site {
+        directory: bytes_of(shared.to_owned()),
+        mark: ".mark".into(),
+        room: ".mark-7".into(),
+        umask: Some(0o027),
+        links: vec![Lying {
+            name: "data/in".into(),
+            path: bytes_of(shared.join("in")),
+            bytes: 6,
+            modified_s: fs::metadata(shared.join("in")).unwrap().mtime(),
+        }],
+        places: vec![("out".into(), bytes_of(shared.join("results/out.attempt-7")))],
+    };
+    Command { site: Some(site), take: vec!["out".into(), "other".into()], ..Command::shell(text) }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_command_works_where_its_files_lie_if_its_worker_sees_them() {
+    let (own, shared) = (playpen(), playpen());
+    let reached = Place::Shared(vec![shared.path().to_owned()]);
+    let mut runner = Runner::new(own.path(), reached, Leaving::Kills).unwrap();
+    let command = site(shared.path(), "pwd; cat data/in; readlink data/in; cp data/in out; echo x > other");
+    let command = Command::decode(&command.encode()).unwrap();
+    let ended = Ended::decode(&runner.run(&command).encode()).unwrap();
+    let room = shared.path().join(".mark-7");
+    let said = format!("{}\ninput\n{}\n", room.display(), shared.path().join("in").display());
+    assert_eq!((ended.how, ended.stdout), (How::Code(0), said.into_bytes()));
+    assert_eq!(ended.placed, ["out"]);
+    let taken: Vec<&str> = ended.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(taken, ["other"], "what has no place there travels");
+    let placed = shared.path().join("results/out.attempt-7");
+    assert_eq!(fs::read(&placed).unwrap(), b"input\n");
+    assert_eq!(fs::metadata(&placed).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(names(shared.path()), [".mark", "in", "results"], "and its directory is gone");
+    // The next one works in the playpen.
+    let next = runner.run(&Command::shell("pwd"));
+    assert_eq!(next.stdout, format!("{}\n", own.path().display()).into_bytes());
+
+    let failed = runner.run(&site(shared.path(), "echo worse > out; exit 3"));
+    assert_eq!((failed.how, failed.placed, failed.files), (How::Code(3), vec![], vec![]));
+    assert_eq!(fs::read(shared.path().join("results/out.attempt-7")).unwrap(), b"input\n");
+    assert!(is_empty(&own));
+}
+
+#[test]
+fn a_command_does_not_start_where_its_worker_sees_other_files_or_none() {
+    let (own, shared) = (playpen(), playpen());
+    let mut runner = Runner::new(own.path(), Place::Playpen, Leaving::Kills).unwrap();
+    let command = || site(shared.path(), "echo it ran");
+    assert_eq!(runner.run(&command()).unseen, Some(Unseen::Site), "it cannot be reached");
+
+    let mut runner = Runner::new(own.path(), Place::Own, Leaving::Kills).unwrap();
+    assert_eq!(runner.run(&command()).unseen, None);
+    let changed = |change: &dyn Fn(&mut Site)| {
+        let mut command = command();
+        command.site.iter_mut().for_each(change);
+        command
+    };
+    let another = changed(&|site| site.mark = ".other-mark".into());
+    assert_eq!(runner.run(&another).unseen, Some(Unseen::Site), "the mark is not there");
+    for other in [
+        changed(&|site| site.links[0].bytes = 5),
+        changed(&|site| site.links[0].modified_s -= 1),
+        changed(&|site| site.links[0].path.extend(b"-not")),
+    ] {
+        let ended = runner.run(&other);
+        assert_eq!(ended.unseen, Some(Unseen::File));
+        assert!(matches!(ended.how, How::NotStarted(_)) && ended.stdout.is_empty());
+    }
+    assert_eq!(names(shared.path()), [".mark", "in"]);
 }

@@ -24,14 +24,14 @@ impl Receipts {
         self.bytes += (HEADER_BYTES + body) as u64;
     }
 
-    /// The last frame of the result of `call` was taken over: the lender may forget it.
+    /// The last frame of the result of `call` was taken over, and will not be asked for again: the lender may forget it.
     pub fn delivered(&mut self, call: CallId) {
         self.calls.extend_from_slice(&call.0.to_le_bytes());
     }
 
     /// Whether anything is owed.
     pub fn owes(&self) -> bool {
-        self.bytes > 0
+        self.bytes > 0 || !self.calls.is_empty()
     }
 
     /// Appends a `Credit` frame if enough has gathered, or anything at all and `now`. What is less than
@@ -39,7 +39,7 @@ impl Receipts {
     pub fn due(&mut self, handle: Handle, now: bool, out: &mut Vec<u8>) {
         let count = self.calls.len() / 8;
         let enough = self.bytes >= LEASE_WINDOW_BYTES / 4 || count >= CALLS_DUE;
-        if enough || (now && self.bytes > 0) {
+        if enough || (now && self.owes()) {
             put_frame(out, stream::credit_header(handle, self.bytes, count), &self.calls);
             self.bytes = 0;
             self.calls.clear();

@@ -108,7 +108,11 @@ impl Relay {
                 // Results that were ready, and which calls did not start, may still be on their way.
                 let unheard = matches!(
                     end,
-                    LeaseEnd::LenderLost | LeaseEnd::Unknown | LeaseEnd::Unconfirmed | LeaseEnd::Released
+                    LeaseEnd::LenderLost
+                        | LeaseEnd::Unknown
+                        | LeaseEnd::Unconfirmed
+                        | LeaseEnd::Released
+                        | LeaseEnd::TakenOver
                 );
                 let last_words = self.bound && self.told && !unheard && !hurry;
                 self.ending = Some((end, now + LAST_WORDS));

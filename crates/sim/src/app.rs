@@ -3,7 +3,7 @@
 use crate::calls::Program;
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::{Grant, Note};
-use mutirao_wire::{AppId, Epoch, Handle, LeaseId, NodeRef, PluginId, RequestId, Tick};
+use mutirao_wire::{AppId, Epoch, Handle, LeaseId, NodeId, NodeRef, PluginId, RequestId, Tick};
 use std::collections::BTreeMap;
 
 /// A program, at home on one node.
@@ -13,6 +13,8 @@ pub struct App {
     pub id: AppId,
     /// In which of its lives as seen by nodes it is.
     pub epoch: Epoch,
+    /// Nodes at which it may go on; none if it is at home on one only.
+    pub homes: Vec<NodeId>,
     /// The leases it holds, and their lenders.
     pub leases: BTreeMap<LeaseId, NodeRef>,
     /// How many answers to each request are due at most.
@@ -38,6 +40,7 @@ impl App {
         App {
             id,
             epoch: Epoch(1),
+            homes: Vec::new(),
             leases: BTreeMap::new(),
             open: BTreeMap::new(),
             found: BTreeMap::new(),

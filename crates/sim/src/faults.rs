@@ -66,8 +66,9 @@ impl World {
             self.program_returns(index, id);
             let Some(app) = self.nodes[index].apps.get(&id) else { continue };
             let plugin = app.has_calls().then(|| plugin(1).id);
-            let leases = app.leases.iter().map(|(lease, lender)| (lease.serial, lender.clone())).collect();
-            self.input(index, Input::Held { app: id, epoch, plugin, leases });
+            let (held, homes) = (app.leases.iter(), app.homes.clone());
+            let leases = held.map(|(lease, lender)| (lease.serial, lender.clone())).collect();
+            self.input(index, Input::Held { app: id, epoch, homes, plugin, leases });
         }
     }
 

@@ -15,6 +15,7 @@ mod check;
 mod clock;
 mod event;
 mod faults;
+pub mod groups;
 mod links;
 mod load;
 mod nemesis;

@@ -32,6 +32,44 @@ pub(crate) fn work(world: &mut World, sequence: u32) {
     }
 }
 
+/// Applications that may go on elsewhere do, or new ones come.
+pub(crate) fn go_on(world: &mut World) {
+    let count = world.nodes.len();
+    let is_there = |world: &World, index: usize| world.nodes[index].core.is_some() && !world.stalled(index);
+    let (from, chance) = (world.random.below(count), world.random.chance(50));
+    if !chance || !is_there(world, from) {
+        return;
+    }
+    let wanders = |app: &&crate::app::App| !app.homes.is_empty();
+    let Some(app) = world.nodes[from].apps.values().find(wanders).map(|app| app.id) else {
+        let homes = [from, world.random.below(count), world.random.below(count)];
+        world.open_with_homes(&homes);
+        return;
+    };
+    let homes: Vec<usize> =
+        world.nodes[from].apps[&app].homes.iter().map(|home| world.number(*home)).collect();
+    let to = homes[world.random.below(homes.len())];
+    let Some(next) = world.successor(from, to, app) else { return };
+    // The first has ended, dies with its node, or lives on.
+    match world.random.below(3) {
+        0 => world.close(from, app),
+        1 => {
+            world.programs_gone(from);
+            let silently = world.random.chance(50);
+            world.crash(from, silently);
+            let long = world.random.between(Duration::ZERO, Duration::from_secs(15));
+            world.nodes[from].returning = false;
+            world.start_after(from, long);
+        }
+        _ => {}
+    }
+    let pause = world.random.between(Duration::ZERO, Duration::from_secs(5));
+    world.run(pause);
+    if is_there(world, to) {
+        world.succeed(to, next);
+    }
+}
+
 fn come(world: &mut World, index: usize) -> AppId {
     if world.options.calls { world.open_program(index) } else { world.open(index) }
 }

@@ -7,7 +7,10 @@ use mutirao_tree::Input;
 use mutirao_wire::node::{Asker, Grant, PluginRef, Want};
 use mutirao_wire::query::{Question, Topic};
 use mutirao_wire::wait::Wait;
-use mutirao_wire::{AppId, LeaseId, PluginId, RequestId};
+use mutirao_wire::{AppId, Epoch, LeaseId, NodeId, PluginId, RequestId};
+
+/// Epochs that one program of an application with several homes may use up: one more with each loss of its node.
+const LIFE: u32 = 8;
 
 impl World {
     /// Adds a program to a node.
@@ -22,6 +25,58 @@ impl World {
         self.note(|| format!("close {app:?} on n{index}"));
         self.program_gone(index, app);
         self.input(index, Input::AppGone(app));
+    }
+
+    /// Adds a program to the first of these nodes, of an application that may go on at each of them.
+    pub fn open_with_homes(&mut self, homes: &[usize]) -> AppId {
+        let id = self.open(homes[0]);
+        let homes: Vec<NodeId> = homes.iter().map(|index| self.nodes[*index].me.id).collect();
+        let index = self.number(homes[0]);
+        if let Some(app) = self.nodes[index].apps.get_mut(&id) {
+            (app.epoch, app.homes) = (Epoch(LIFE), homes);
+        }
+        self.say_held(index, id);
+        id
+    }
+
+    /// Another program goes on as an application, with what that holds elsewhere, as far as the first knows. What
+    /// becomes of the first is its own affair.
+    pub fn go_on(&mut self, from: usize, to: usize, app: AppId) {
+        if let Some(next) = self.successor(from, to, app) {
+            self.succeed(to, next);
+        }
+    }
+
+    /// The program that would go on.
+    pub(crate) fn successor(&self, from: usize, to: usize, app: AppId) -> Option<App> {
+        let (first, last) = (self.nodes[from].me.id, self.nodes[to].me.id);
+        let before = self.nodes[from].apps.get(&app)?;
+        let own = |lease: &LeaseId| lease.lender == first || (lease.lender == last && from == to);
+        let elsewhere = before.leases.iter().filter(|(lease, _)| !own(lease));
+        let epochs = self.nodes.iter().filter_map(|node| Some(node.apps.get(&app)?.epoch.0));
+        let mut next = App::new(app);
+        next.leases = elsewhere.map(|(lease, lender)| (*lease, lender.clone())).collect();
+        next.epoch = Epoch((epochs.max()? / LIFE + 1) * LIFE);
+        next.homes.clone_from(&before.homes);
+        Some(next)
+    }
+
+    pub(crate) fn succeed(&mut self, to: usize, next: App) {
+        let app = next.id;
+        self.note(|| format!("{app:?} goes on on n{to}"));
+        if self.nodes[to].apps.contains_key(&app) {
+            self.close(to, app);
+        }
+        self.nodes[to].apps.insert(app, next);
+        self.say_held(to, app);
+    }
+
+    /// The program tells its node what it holds.
+    fn say_held(&mut self, index: usize, app: AppId) {
+        let known = &self.nodes[index].apps[&app];
+        let leases = known.leases.iter().map(|(lease, lender)| (lease.serial, lender.clone())).collect();
+        let (epoch, homes) = (known.epoch, known.homes.clone());
+        self.input(index, Input::Held { app, epoch, homes, plugin: None, leases });
     }
 
     /// Who asks, for a program on a node.

@@ -40,6 +40,8 @@ pub struct Plan {
     pub older: usize,
     /// Nodes that lend to their own users only, per cent.
     pub private: usize,
+    /// Whether there are applications that go on at other nodes.
+    pub moving: bool,
 }
 
 impl Plan {
@@ -81,8 +83,10 @@ impl Plan {
             slow,
             older: any(&[0, 0, 50]) as usize,
             private: any(&[0, 0, 0, 30]) as usize,
+            moving: false,
         };
         plan.options.calls = any(&[0, 0, 1]) == 1;
+        plan.moving = !plan.options.calls && any(&[0, 1]) == 1;
         // What can never be completed in time need not be.
         let least = plan.slowest_message() * 12;
         plan.options.settings.commit = plan.options.settings.commit.max(least);
@@ -138,6 +142,9 @@ pub fn run_faults(plan: &Plan) -> Result<World, String> {
         }
         if plan.options.calls {
             calls::work(&mut world);
+        }
+        if plan.moving {
+            load::go_on(&mut world);
         }
     }
     quiet(plan, &mut world)?;

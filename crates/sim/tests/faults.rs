@@ -1,55 +1,22 @@
 //! Pools under faults, thousands of seeds. A seed that fails is replayed with
 //! `MUTIRAO_SEED=<seed> cargo test -p mutirao-sim --test faults`.
 
+mod seeds;
+
 use mutirao_sim::{Account, Plan, run_faults};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 2000;
 
-/// Runs one seed; what did not hold, if anything.
-fn failure(seed: u64) -> Option<String> {
+/// Runs one seed: whether everything held.
+fn ran(seed: u64) -> Result<(), String> {
     let plan = Plan::new(seed);
-    let ran = std::panic::catch_unwind(|| run_faults(&plan).map(|_| ()));
-    let why = match ran {
-        Ok(Ok(())) => return None,
-        Ok(Err(why)) => why,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            text.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()
-        }
-    };
-    println!("{}   # {why}", plan.replay());
-    Some(why)
+    let ran = seeds::caught(|| run_faults(&plan).map(|_| ()));
+    ran.inspect_err(|why| println!("{}   # {why}", plan.replay()))
 }
 
 #[test]
 fn after_faults_a_pool_is_whole_again() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (first, count) = match number("MUTIRAO_SEED") {
-        Some(seed) => (seed, 1),
-        None => (0, number("MUTIRAO_SEEDS").unwrap_or(SEEDS)),
-    };
-    let next = AtomicU64::new(first);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let failed: Vec<u64> = std::thread::scope(|scope| {
-        let work = || {
-            let mut failed = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= first + count {
-                    return failed;
-                }
-                failed.extend(failure(seed).map(|_| seed));
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("failures are caught")).collect()
-    });
-    assert!(
-        failed.is_empty(),
-        "{} seeds failed: {failed:?}; each is replayed as printed above",
-        failed.len()
-    );
+    seeds::all(SEEDS, ran);
 }
 
 /// Seeds that have failed. Each has a test of its own where the mistake was; here they are run first, so that
@@ -66,7 +33,7 @@ fn seeds_that_have_failed_hold() {
         ("a lease that is never used", 1972),
     ];
     for (what, seed) in FAILED {
-        assert_eq!(failure(seed), None, "{what}");
+        assert_eq!(ran(seed), Ok(()), "{what}");
     }
 }
 

@@ -114,7 +114,7 @@ fn a_restarted_home_takes_its_leases_up_again() {
     world.start(2);
     let program = &world.nodes[2].apps[&app];
     let leases = program.leases.iter().map(|(lease, lender)| (lease.serial, lender.clone())).collect();
-    world.input(2, Input::Held { app, epoch: Epoch(2), plugin: None, leases });
+    world.input(2, Input::Held { app, epoch: Epoch(2), homes: Vec::new(), plugin: None, leases });
     world.run(Duration::from_secs(5));
     let program = &world.nodes[2].apps[&app];
     assert_eq!(program.news_of(of_first[0]), [LeaseChange::Restored]);
@@ -220,4 +220,152 @@ fn what_was_said_of_a_lease_while_its_home_was_out_of_reach_is_said_again() {
     let news = world.nodes[2].apps[&app].news_of(lease);
     let again = LeaseChange::Reclaiming { grace_ms: None };
     assert_eq!(news, [LeaseChange::Broken, LeaseChange::Restored, LeaseChange::Ready, again]);
+}
+
+/// Five nodes in a row, of two slots each; an application whose homes are the last three holds all ten through the
+/// last. Also its two leases on each node, by number.
+fn with_homes() -> (World, AppId, Vec<Vec<LeaseId>>) {
+    let mut world = World::new(Options { seed: 8, ..Options::default() });
+    world.grow(5, 2, true, |n| n.checked_sub(1));
+    world.run(Duration::from_secs(3));
+    let app = world.open_with_homes(&[4, 3, 2]);
+    let grants = world.allocate(4, app, 1, 10);
+    assert_eq!(grants.len(), 10);
+    world.run(Duration::from_millis(300));
+    world.check_quiet().unwrap();
+    let of = |node: usize| {
+        let name = format!("n{node}");
+        grants.iter().filter(|grant| grant.lender.name == name).map(|grant| grant.lease()).collect()
+    };
+    let leases = (0..5).map(of).collect();
+    (world, app, leases)
+}
+
+/// The home, epoch and state of each lease on a node.
+fn homes(world: &World, node: usize) -> Vec<(String, Epoch)> {
+    let record = |record: &mutirao_tree::LeaseRecord| (record.home().name.clone(), record.epoch);
+    world.nodes[node].core().leases().map(record).collect()
+}
+
+#[test]
+fn another_home_goes_on_with_the_leases_of_one_that_died_and_their_workers_never_notice() {
+    for silently in [false, true] {
+        let (mut world, app, leases) = with_homes();
+        let workers: Vec<_> = world.nodes[..4].iter().map(|node| node.workers.clone()).collect();
+        world.crash(4, silently);
+        world.run(Duration::from_secs(4));
+        world.go_on(4, 3, app);
+        world.nodes[4].apps.clear();
+        world.run(Duration::from_secs(20));
+        for (node, its) in leases.iter().enumerate().take(3) {
+            assert_eq!(homes(&world, node), vec![("n3".to_owned(), Epoch(16)); 2]);
+            assert_eq!(world.nodes[3].apps[&app].news_of(its[0]), [LeaseChange::Restored]);
+        }
+        assert_eq!(homes(&world, 3), vec![("n3".to_owned(), Epoch(16)); 2], "its own, lent to the first");
+        let now: Vec<_> = world.nodes[..4].iter().map(|node| node.workers.clone()).collect();
+        assert_eq!(now, workers);
+        // And a third time, with what the second had.
+        world.crash(3, silently);
+        world.run(Duration::from_secs(3));
+        world.go_on(3, 2, app);
+        world.nodes[3].apps.clear();
+        world.run(Duration::from_secs(20));
+        assert_eq!(homes(&world, 0), vec![("n2".to_owned(), Epoch(24)); 2]);
+        world.close(2, app);
+        world.run(Duration::from_secs(11));
+        assert_eq!(free(&world)[..3], [2, 2, 2], "nobody went on");
+    }
+}
+
+#[test]
+fn where_two_homes_live_the_higher_epoch_has_the_lease_and_the_other_is_told() {
+    let (mut world, app, leases) = with_homes();
+    // The first cannot be reached by the others, but by those who lend to it.
+    world.cut(3, 4, Duration::from_secs(30));
+    world.cut(2, 4, Duration::from_secs(30));
+    world.run(Duration::from_secs(4));
+    world.go_on(4, 3, app);
+    world.run(Duration::from_secs(2));
+    for node in [0, 1] {
+        assert_eq!(homes(&world, node), vec![("n3".to_owned(), Epoch(16)); 2]);
+        let news = world.nodes[4].apps[&app].news_of(leases[node][0]);
+        assert_eq!(news, [LeaseChange::Ended(LeaseEnd::TakenOver)]);
+    }
+    // What the first says now, or a node that is no home, is refused.
+    for (node, epoch) in [(4, 9), (1, 99)] {
+        let lender = world.nodes[0].me.clone();
+        let leases: Vec<_> = leases[0].iter().map(|lease| (lease.serial, lender.clone())).collect();
+        let mut intruder = mutirao_sim::App::new(app);
+        intruder.leases = leases
+            .iter()
+            .map(|(serial, lender)| {
+                (
+                    LeaseId { lender: lender.id, incarnation: lender.incarnation, serial: *serial },
+                    lender.clone(),
+                )
+            })
+            .collect();
+        world.nodes[node].apps.insert(app, intruder);
+        world.input(node, Input::Held { app, epoch: Epoch(epoch), homes: Vec::new(), plugin: None, leases });
+        world.run(Duration::from_secs(2));
+        assert!(world.nodes[node].apps[&app].leases.is_empty(), "n{node}");
+    }
+    assert_eq!(homes(&world, 0), vec![("n3".to_owned(), Epoch(16)); 2]);
+    world.close(4, app);
+    world.close(1, app);
+    world.run(Duration::from_secs(60));
+    world.check_quiet().unwrap();
+    assert_eq!(homes(&world, 0), vec![("n3".to_owned(), Epoch(16)); 2]);
+}
+
+#[test]
+fn a_program_that_is_gone_leaves_its_leases_elsewhere_for_a_while_to_its_other_homes() {
+    let (mut world, app, leases) = with_homes();
+    world.close(4, app);
+    world.run(Duration::from_millis(100));
+    assert_eq!(free(&world), [0, 0, 0, 0, 2], "only its own memory went with it");
+    world.run(Duration::from_secs(9));
+    assert_eq!(free(&world)[..4], [0, 0, 0, 0]);
+    world.run(Duration::from_secs(2));
+    assert_eq!(free(&world), [2; 5]);
+    world.check_quiet().unwrap();
+
+    // It comes back to its node, and names some of them.
+    let (mut world, app, again) = with_homes();
+    assert_eq!(again, leases);
+    world.close(4, app);
+    world.run(Duration::from_secs(5));
+    let lender = world.nodes[0].me.clone();
+    let mut back = mutirao_sim::App::new(app);
+    back.leases.insert(again[0][0], lender.clone());
+    world.nodes[4].apps.insert(app, back);
+    let held = vec![(again[0][0].serial, lender)];
+    let homes = vec![world.nodes[3].me.id, world.nodes[4].me.id];
+    world.input(4, Input::Held { app, epoch: Epoch(16), homes, plugin: None, leases: held });
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.nodes[4].apps[&app].news_of(again[0][0]), [LeaseChange::Restored]);
+    assert_eq!(free(&world), [1, 2, 2, 2, 2]);
+    assert_eq!(world.nodes[0].core().leases().next().map(|record| record.epoch), Some(Epoch(16)));
+    world.check_quiet().unwrap();
+}
+
+#[test]
+fn a_home_that_goes_down_in_order_leaves_leases_elsewhere_to_the_others() {
+    let (mut world, app, _) = with_homes();
+    let workers = world.nodes[0].workers.clone();
+    let before = world.nodes[4].apps[&app].leases.clone();
+    world.input(4, Input::Leave);
+    world.run(Duration::from_millis(100));
+    let mut program = mutirao_sim::App::new(app);
+    (program.epoch, program.leases) = (Epoch(8), before);
+    program.homes = [2, 3, 4].map(|node| world.nodes[node].me.id).to_vec();
+    world.nodes[4].apps.insert(app, program);
+    world.crash(4, false);
+    world.run(Duration::from_secs(4));
+    world.go_on(4, 3, app);
+    world.nodes[4].apps.clear();
+    world.run(Duration::from_secs(15));
+    assert_eq!(world.nodes[0].workers, workers);
+    assert_eq!(homes(&world, 0), vec![("n3".to_owned(), Epoch(16)); 2]);
+    world.check_quiet().unwrap();
 }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A record counts once [`Journal::commit`] has returned. Whatever does not check ends the log: it is cut off
-//! when the journal is opened, and kept beside it unless it is merely a record that was being written.
+//! when the journal is opened, and kept beside it unless it is merely a record that was being written, which no other
+//! follows.
 
 use crate::error::{Error, at};
 use crate::file::sync_directory;
@@ -22,6 +23,9 @@ const HEAD: [u8; 16] = *b"mutirao log 1\n\0\0";
 const RECORD_HEAD_BYTES: usize = 8;
 /// Largest content of a record, bytes. What is announced beyond it is damage.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Bytes behind damage in which a record is looked for, and bytes that are checksummed for it.
+const SEARCHED_BYTES_MAX: u64 = 4 << 20;
+const CHECKED_BYTES_MAX: u64 = 256 << 20;
 
 /// A journal that is open for appending, by this process only.
 #[derive(Debug)]
@@ -224,6 +228,9 @@ impl Journal {
             self.file.seek(SeekFrom::Start(found.bytes)).map_err(at("read", &self.path))?;
             std::io::copy(&mut self.file, &mut copy).map_err(at("write", &path))?;
             copy.sync_all().map_err(at("write", &path))?;
+            if let Some(directory) = self.path.parent() {
+                sync_directory(directory)?;
+            }
         }
         self.file.set_len(found.bytes).map_err(at("cut", &self.path))?;
         self.file.sync_data().map_err(at("write", &self.path))
@@ -285,14 +292,16 @@ fn scan<E: From<Error>>(
         let bytes = u32::from_le_bytes(size.try_into().expect("four of eight bytes")) as usize;
         let whole = (RECORD_HEAD_BYTES + bytes) as u64;
         if bytes == 0 || bytes > RECORD_BYTES_MAX || whole > rest {
-            // A length beyond the end is what a write leaves that did not come to its end.
-            found.torn = bytes != 0 && bytes <= RECORD_BYTES_MAX;
+            // A length beyond the end is what a write leaves that did not come to its end, and nothing follows it.
+            found.torn = bytes != 0
+                && bytes <= RECORD_BYTES_MAX
+                && !has_record(file, found.bytes, length).map_err(at("read", path))?;
             return Ok(found);
         }
         content.resize(bytes, 0);
         input.read_exact(&mut content).map_err(at("read", path))?;
         if sum != checksum(size, &content).to_le_bytes() {
-            found.torn = whole == rest;
+            found.torn = whole == rest && !has_record(file, found.bytes, length).map_err(at("read", path))?;
             return Ok(found);
         }
         each(&content)?;
@@ -300,6 +309,29 @@ fn scan<E: From<Error>>(
         found.bytes += whole;
         found.damaged_bytes = 0;
     }
+}
+
+/// Whether there is a whole record anywhere behind `begin`. No more is looked at than costs little.
+fn has_record(file: &File, begin: u64, end: u64) -> std::io::Result<bool> {
+    let mut bytes = vec![0; (end - begin).min(SEARCHED_BYTES_MAX) as usize];
+    file.read_exact_at(&mut bytes, begin)?;
+    let mut checked = 0;
+    for place in 1..bytes.len().saturating_sub(RECORD_HEAD_BYTES) {
+        let (head, rest) = bytes[place..].split_at(RECORD_HEAD_BYTES);
+        let (size, sum) = head.split_at(4);
+        let length = u32::from_le_bytes(size.try_into().expect("four of eight bytes")) as usize;
+        if length == 0 || length > rest.len() {
+            continue;
+        }
+        checked += length as u64;
+        if checked > CHECKED_BYTES_MAX {
+            return Ok(false);
+        }
+        if sum == checksum(size, &rest[..length]).to_le_bytes() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn put_record(out: &mut Vec<u8>, content: &[u8]) {
@@ -389,6 +421,22 @@ mod tests {
         assert_eq!((records.len(), found.torn), (1, false));
         let kept = fs::read(beside(&path, "damaged")).expect("kept");
         assert_eq!(kept.len() as u64, found.damaged_bytes);
+    }
+
+    #[test]
+    fn a_length_that_is_damaged_is_not_taken_for_a_record_that_was_being_written() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("log");
+        for (bits, at) in [(0x01, 2), (0xff, 0), (0x10, 1)] {
+            let _ = fs::remove_file(&path);
+            written(&path, &sample());
+            let mut bytes = fs::read(&path).expect("read");
+            bytes[HEAD.len() + RECORD_HEAD_BYTES + 5 + at] ^= bits;
+            fs::write(&path, &bytes).expect("written");
+            let (_, records, found) = open(&path);
+            assert_eq!((records.len(), found.torn), (1, false), "{bits} at {at}");
+            assert_eq!(fs::read(beside(&path, "damaged")).expect("kept").len() as u64, found.damaged_bytes);
+        }
     }
 
     #[test]

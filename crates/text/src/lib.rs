@@ -33,6 +33,27 @@ impl fmt::Display for At {
     }
 }
 
+/// The one of `known` that is closest to `word`, if it is close.
+pub fn alike<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let near = known.map(|name| (distance(word, name), name)).min()?;
+    (near.0 <= 1 + word.chars().count() / 4).then(|| near.1.to_owned())
+}
+
+/// Letters to be changed, added or left out to make one word of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, one) in a.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in b.iter().enumerate() {
+            let change = corner + usize::from(one != *other);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +69,13 @@ mod tests {
         assert_eq!(At::of(text, 5), at(2, 2));
         assert_eq!(At::of(text, 1000), at(3, 1));
         assert_eq!(at(2, 3).to_string(), "line 2, column 3");
+    }
+
+    #[test]
+    fn what_looks_alike_is_suggested() {
+        assert_eq!(distance("rubi", "ruby"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(alike("ruby", ["topazio", "rubi"].into_iter()), Some("rubi".into()));
+        assert_eq!(alike("x", ["topazio", "rubi"].into_iter()), None);
     }
 }

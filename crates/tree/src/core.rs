@@ -39,6 +39,7 @@ pub(crate) enum Timer {
     Question(AskId),
     Lease(u64),
     Held(LeaseId),
+    Gone(AppId),
     Redial(NodeId),
     Queue,
     Wait(RequestId),
@@ -126,7 +127,9 @@ impl Core {
                 self.request(Asked { request, want, at_least, asker, budget }, wait, out);
             }
             Input::CancelRequest(request) => self.cancel_request(request, out),
-            Input::Held { app, epoch, plugin, leases } => self.hold_again(app, epoch, plugin, leases, out),
+            Input::Held { app, epoch, homes, plugin, leases } => {
+                self.hold_again(app, epoch, homes, plugin, leases, out);
+            }
             Input::GiveBack { app, leases } => self.give_back(app, leases, out),
             Input::AppGone(app) => self.app_gone(app, out),
             Input::Gone { serial } => self.worker_gone(serial),
@@ -360,6 +363,7 @@ impl Core {
                 Timer::Question(id) => self.question_time(id, out),
                 Timer::Lease(serial) => self.lease_time(serial, out),
                 Timer::Held(lease) => self.held_time(lease, out),
+                Timer::Gone(app) => self.gone_time(app, out),
                 Timer::Redial(node) => self.redial(node, out),
                 Timer::Queue => self.queue.touched = true,
                 Timer::Wait(request) => self.wait_time(request, out),

@@ -6,6 +6,7 @@ use crate::rules::Deny;
 use mutirao_wire::lease::{
     Confirm, Confirmed, LeaseEnd, Reclaiming, Release, Revoked, WorkerNews, WorkerState,
 };
+use mutirao_wire::limits::HOMES_MAX;
 use mutirao_wire::local::LeaseChange;
 use mutirao_wire::node::Grant;
 use mutirao_wire::{AppId, Epoch, Incarnation, LeaseId, NodeId, NodeRef, PluginId, Tick};
@@ -30,8 +31,12 @@ pub(crate) struct Home {
 #[derive(Default)]
 struct App {
     epoch: Epoch,
+    /// Where it may go on, if that is not here only.
+    homes: Vec<NodeId>,
     plugins: BTreeSet<PluginId>,
     leases: BTreeSet<LeaseId>,
+    /// Its program is gone, and until then it may come back or go on elsewhere.
+    gone_until: Option<Tick>,
 }
 
 struct Held {
@@ -189,9 +194,11 @@ impl Core {
             }
         }
         for (app, serials) in confirm {
-            let epoch = self.home.apps.get(&app).map(|app| app.epoch).unwrap_or_default();
+            let known = self.home.apps.get(&app);
+            let (epoch, homes) = known.map(|app| (app.epoch, app.homes.clone())).unwrap_or_default();
             for serials in serials.chunks(SERIALS_A_MESSAGE) {
-                self.send_lease(id, Confirm { app, epoch, serials: serials.to_vec() }, out);
+                let (homes, serials) = (homes.clone(), serials.to_vec());
+                self.send_lease(id, Confirm { app, epoch, homes, serials }, out);
             }
         }
         self.send_release(id, &release, out);
@@ -217,7 +224,7 @@ impl Core {
                 let restored = matches!(held.state, State::Broken { .. });
                 held.state = State::Live;
                 if restored {
-                    out.push(Output::News { app: m.app, lease, change: LeaseChange::Restored });
+                    self.tell_app(m.app, lease, LeaseChange::Restored, out);
                 }
             }
         }
@@ -238,12 +245,20 @@ impl Core {
         }
     }
 
+    /// What happened to a lease of an application, for its program if that is there.
+    fn tell_app(&self, app: AppId, lease: LeaseId, change: LeaseChange, out: &mut Vec<Output>) {
+        let is_gone = self.home.apps.get(&app).is_some_and(|app| app.gone_until.is_some());
+        if !is_gone {
+            out.push(Output::News { app, lease, change });
+        }
+    }
+
     /// A lease is no more, and its application hears why.
     fn lose(&mut self, lease: LeaseId, end: LeaseEnd, out: &mut Vec<Output>) {
         let Some(held) = self.home.drop_lease(lease) else { return };
         self.touched.insert(lease.lender);
         if !matches!(held.state, State::Releasing { .. }) {
-            out.push(Output::News { app: held.app, lease, change: LeaseChange::Ended(end) });
+            self.tell_app(held.app, lease, LeaseChange::Ended(end), out);
         }
     }
 
@@ -287,7 +302,7 @@ impl Core {
         if let Some(held) = self.home.leases.get(&lease)
             && !matches!(held.state, State::Releasing { .. })
         {
-            out.push(Output::News { app: held.app, lease, change });
+            self.tell_app(held.app, lease, change, out);
         }
     }
 
@@ -310,7 +325,7 @@ impl Core {
             if let Some(held) = self.home.leases.get(&lease)
                 && !matches!(held.state, State::Releasing { .. })
             {
-                out.push(Output::News { app: held.app, lease, change: LeaseChange::Reclaiming { grace_ms } });
+                self.tell_app(held.app, lease, LeaseChange::Reclaiming { grace_ms }, out);
             }
         }
     }
@@ -327,32 +342,47 @@ impl Core {
         &mut self,
         app: AppId,
         epoch: Epoch,
+        homes: Vec<NodeId>,
         plugin: Option<PluginId>,
         leases: Vec<(u64, NodeRef)>,
         out: &mut Vec<Output>,
     ) {
         let known = self.know_app(app, plugin, out);
+        let mut forgotten = BTreeSet::new();
         if let Some(known) = self.home.apps.get_mut(&app) {
             known.epoch = known.epoch.max(epoch);
+            known.homes = homes;
+            known.homes.truncate(HOMES_MAX);
+            known.gone_until = None;
+            forgotten.clone_from(&known.leases);
         }
         let until = self.now + self.settings.lapse + self.settings.margin;
         let mut lenders = BTreeMap::new();
         for (serial, lender) in leases {
             let lease = LeaseId { lender: lender.id, incarnation: lender.incarnation, serial };
-            if let Some(held) = self.home.leases.get(&lease) {
+            forgotten.remove(&lease);
+            let here = lender.id == self.me.id;
+            if let Some(held) = self.home.leases.get_mut(&lease) {
                 let change = match held.state {
                     State::Live if held.app == app => LeaseChange::Restored,
                     State::Fresh { .. } | State::Broken { .. } if held.app == app => LeaseChange::Broken,
                     _ => LeaseChange::Ended(LeaseEnd::Unknown),
                 };
+                // The lender is to hear of the higher epoch, or a home of one in between could take the lease.
+                held.asked &= held.app != app;
                 out.push(Output::News { app, lease, change });
+                if here {
+                    self.hold_here(serial, app, epoch, out);
+                } else {
+                    lenders.insert(lender.id, lender);
+                }
                 continue;
             }
-            let end = if lender.id == self.me.id {
+            let end = if here {
                 if lender.incarnation != self.me.incarnation {
                     Some(LeaseEnd::LenderLost)
                 } else {
-                    (!self.knows_local(serial, app)).then_some(LeaseEnd::Unknown)
+                    (!self.hold_here(serial, app, epoch, out)).then_some(LeaseEnd::Unknown)
                 }
             } else if !known || self.held_room() == 0 {
                 out.push(Output::Full(Table::Held));
@@ -364,16 +394,16 @@ impl Core {
                 out.push(Output::News { app, lease, change: LeaseChange::Ended(end) });
                 continue;
             }
-            let local = lender.id == self.me.id;
-            let state = if local { State::Live } else { State::Broken { until } };
+            let state = if here { State::Live } else { State::Broken { until } };
             self.keep(lease, Held { app, lender: lender.clone(), state, asked: false });
-            if local {
+            if here {
                 out.push(Output::News { app, lease, change: LeaseChange::Restored });
             } else {
                 self.arm(until, Timer::Held(lease));
                 lenders.insert(lender.id, lender);
             }
         }
+        self.release(forgotten.into_iter().collect(), out);
         self.reach(lenders, out);
     }
 
@@ -411,9 +441,35 @@ impl Core {
 
     pub(crate) fn app_gone(&mut self, app: AppId, out: &mut Vec<Output>) {
         self.cancel_requests_of(app, out);
-        let leases: Vec<LeaseId> = self.home.held(app).collect();
-        self.release(leases, out);
-        self.home.apps.remove(&app);
+        let goes_on = self.home.apps.get(&app).is_some_and(|app| !app.homes.is_empty());
+        let (kept, over): (Vec<LeaseId>, Vec<LeaseId>) =
+            self.home.held(app).partition(|lease| goes_on && self.may_go_on(*lease));
+        self.release(over, out);
+        if kept.is_empty() {
+            self.home.apps.remove(&app);
+            return;
+        }
+        let until = self.now + self.settings.lapse;
+        if let Some(app) = self.home.apps.get_mut(&app) {
+            app.gone_until = Some(until);
+        }
+        self.arm(until, Timer::Gone(app));
+    }
+
+    /// Whether another home of its application could go on with a lease: one that has a worker which this node's
+    /// programs do not share memory with.
+    fn may_go_on(&self, lease: LeaseId) -> bool {
+        lease.lender != self.me.id || self.may_be_taken(lease.serial)
+    }
+
+    /// Nobody has gone on with what an application held.
+    pub(crate) fn gone_time(&mut self, app: AppId, out: &mut Vec<Output>) {
+        let gone = self.home.apps.get(&app).and_then(|app| app.gone_until);
+        if gone.is_some_and(|until| until <= self.now) {
+            let leases: Vec<LeaseId> = self.home.held(app).collect();
+            self.release(leases, out);
+            self.home.apps.remove(&app);
+        }
     }
 
     pub(crate) fn home_lost(&mut self, id: NodeId, out: &mut Vec<Output>) {
@@ -424,7 +480,8 @@ impl Core {
             held.asked = false;
             if held.state == State::Live {
                 held.state = State::Broken { until };
-                out.push(Output::News { app: held.app, lease: *lease, change: LeaseChange::Broken });
+                let app = held.app;
+                self.tell_app(app, *lease, LeaseChange::Broken, out);
                 self.arm(until, Timer::Held(*lease));
             }
         }
@@ -469,9 +526,15 @@ impl Core {
         let apps: Vec<AppId> = self.home.apps().collect();
         for app in apps {
             self.cancel_requests_of(app, out);
-            let leases: Vec<LeaseId> = self.home.held(app).collect();
+            let mut leases: Vec<LeaseId> = self.home.held(app).collect();
             for &lease in &leases {
-                out.push(Output::News { app, lease, change: LeaseChange::Ended(LeaseEnd::Leaving) });
+                self.tell_app(app, lease, LeaseChange::Ended(LeaseEnd::Leaving), out);
+            }
+            if self.home.apps.get(&app).is_some_and(|app| !app.homes.is_empty()) {
+                // To their lenders this node is merely lost, so that another home may go on.
+                for lease in leases.extract_if(.., |lease| lease.lender != self.me.id) {
+                    self.home.drop_lease(lease);
+                }
             }
             self.release(leases, out);
         }

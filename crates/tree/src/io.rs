@@ -65,13 +65,15 @@ pub enum Input {
     },
     /// The local application no longer waits for the answer: whatever was found is handed back.
     CancelRequest(RequestId),
-    /// A local application came back and says it holds these leases. Each is answered by `Restored`
-    /// or `Ended` news.
+    /// A local application came back, or came here from another of its homes, and says it holds these leases.
+    /// Each is answered by `Restored` or `Ended` news; others that it held here are released.
     Held {
         /// The application.
         app: AppId,
         /// Higher than before its return.
         epoch: Epoch,
+        /// Nodes at which it may go on, this one among them; none if that is this one only.
+        homes: Vec<NodeId>,
         /// The plugin its workers serve, if any.
         plugin: Option<PluginId>,
         /// The leases: serial and lender.
@@ -84,7 +86,8 @@ pub enum Input {
         /// Those it does not hold are skipped.
         leases: Vec<LeaseId>,
     },
-    /// A local application is gone: its leases are released, its requests cancelled.
+    /// A local application is gone: its requests are cancelled, its leases released. Those that another of its homes
+    /// may take over are kept as long as if this node were out of reach.
     AppGone(AppId),
     /// The worker of an ending lease is no more (or there never was one): its slots are free.
     Gone {
@@ -336,6 +339,17 @@ pub struct LeaseRecord {
     pub instances: Vec<Instances>,
     /// In which order of homes.
     pub epoch: Epoch,
+    /// Nodes that may take it over, with a higher epoch.
+    pub homes: Vec<NodeId>,
+    /// The home that has, if one has.
+    pub taken_by: Option<NodeRef>,
     /// When it was granted.
     pub granted: mutirao_wire::Tick,
+}
+
+impl LeaseRecord {
+    /// The home it is held through.
+    pub fn home(&self) -> &NodeRef {
+        self.taken_by.as_ref().unwrap_or(&self.asker.home)
+    }
 }

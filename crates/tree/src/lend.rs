@@ -12,7 +12,7 @@ use core::time::Duration;
 use mutirao_wire::lease::{
     Confirm, Confirmed, LeaseEnd, PluginApproved, Reclaiming, Release, Revoked, WorkerNews, WorkerState,
 };
-use mutirao_wire::limits::{LABELS_MAX, RESOURCE_AMOUNT_MAX, RESOURCES_MAX};
+use mutirao_wire::limits::{HOMES_MAX, LABELS_MAX, RESOURCE_AMOUNT_MAX, RESOURCES_MAX};
 use mutirao_wire::node::{Asker, Bundle, Grant, Hindrance, Layout, Note, Want};
 use mutirao_wire::tree::{LabelSum, MemorySum, ResourceSum, Summary, name_hash};
 use mutirao_wire::{AppId, Epoch, NodeId, NodeRef, PluginId, RequestId, Tick};
@@ -161,8 +161,7 @@ impl Lend {
 
     pub(crate) fn needs(&self, id: NodeId) -> bool {
         self.approvals.contains_key(&id)
-            || (self.leases.values())
-                .any(|lease| lease.state == State::Live && lease.record.asker.home.id == id)
+            || (self.leases.values()).any(|lease| lease.state == State::Live && lease.record.home().id == id)
     }
 
     /// A home that cannot be reached is not told of approvals.
@@ -236,7 +235,7 @@ impl Lend {
 
     fn serials_of(&self, home: NodeId, state: impl Fn(&State) -> bool) -> Vec<u64> {
         (self.leases.iter())
-            .filter(|(_, lease)| lease.record.asker.home.id == home && state(&lease.state))
+            .filter(|(_, lease)| lease.record.home().id == home && state(&lease.state))
             .map(|(serial, _)| *serial)
             .collect()
     }
@@ -307,6 +306,8 @@ impl Core {
                 bundle,
                 instances,
                 epoch: Epoch(0),
+                homes: Vec::new(),
+                taken_by: None,
                 granted: self.now,
             };
             if !own {
@@ -397,7 +398,7 @@ impl Core {
         let mut ends: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for record in self.lend.all() {
             let asker = &record.asker;
-            let mut why = self.denies_home(&asker.home);
+            let mut why = self.denies_home(&asker.home).or_else(|| self.denies_home(record.home()));
             if let Verified::Denied(text) = (self.lend.verify)(asker) {
                 why = Some(text);
             }
@@ -460,33 +461,30 @@ impl Core {
         true
     }
 
-    /// Whether a local application may go on holding this lease.
-    pub(crate) fn knows_local(&self, serial: u64, app: AppId) -> bool {
-        (self.lend.leases.get(&serial)).is_some_and(|lease| {
-            lease.record.asker.app == app
-                && lease.record.asker.home.id == self.me.id
-                && lease.state == State::Live
-        })
-    }
-
     pub(crate) fn on_confirm(&mut self, from: NodeId, m: Confirm, out: &mut Vec<Output>) {
-        let name = self.links.get(from).map(|node| node.name.clone()).unwrap_or_default();
+        let Some(home) = self.links.get(from).cloned() else { return };
+        let denied = self.denies_home(&home).is_some();
         let (mut refused, mut known) = (Vec::new(), Vec::new());
+        let mut taken: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         for serial in m.serials {
             let lease = self.lend.leases.get_mut(&serial).filter(|lease| {
-                let asker = &lease.record.asker;
-                // The home spoke for a user of its own name, which the link now proves.
-                asker.app == m.app
-                    && asker.home.id == from
-                    && asker.home.name == name
-                    && m.epoch >= lease.record.epoch
-                    && lease.state != State::Ending
+                lease.record.asker.app == m.app && lease.state != State::Ending && {
+                    // The home spoke for a user of its own name, which the link now proves.
+                    let same = lease.record.home().id == from && lease.record.home().name == home.name;
+                    let may = !denied && lease.record.homes.contains(&from);
+                    same && m.epoch >= lease.record.epoch || may && m.epoch > lease.record.epoch
+                }
             });
             match lease {
                 None => refused.push(serial),
                 Some(lease) => {
                     let before = core::mem::replace(&mut lease.state, State::Live);
                     lease.record.epoch = m.epoch;
+                    lease.record.homes = m.homes.iter().copied().take(HOMES_MAX).collect();
+                    if lease.record.home().id != from {
+                        taken.entry(lease.record.home().id).or_default().push(serial);
+                        lease.record.taken_by = Some(NodeRef::clone(&home));
+                    }
                     if let State::Granted { until } = before {
                         self.timers.remove(&(until, Timer::Lease(serial)));
                         out.push(Output::Begin(lease.record.clone()));
@@ -498,6 +496,45 @@ impl Core {
         }
         self.send_lease(from, Confirmed { app: m.app, refused }, out);
         known.into_iter().for_each(|serial| self.tell_again(from, serial, out));
+        for (before, serials) in taken {
+            self.taken_over(before, serials, out);
+        }
+    }
+
+    /// A home that lives on is told that another has these leases now.
+    fn taken_over(&mut self, before: NodeId, serials: Vec<u64>, out: &mut Vec<Output>) {
+        let end = LeaseEnd::TakenOver;
+        if before == self.me.id {
+            return self.revoked(before, self.me.incarnation, &serials, &end, out);
+        }
+        self.touched.insert(before);
+        self.send_lease(before, Revoked { serials, end }, out);
+    }
+
+    /// Whether a local application may go on holding this lease of this node, which it held here before or
+    /// through another of its homes.
+    pub(crate) fn hold_here(&mut self, serial: u64, app: AppId, epoch: Epoch, out: &mut Vec<Output>) -> bool {
+        let Some(lease) = self.lend.leases.get_mut(&serial) else { return false };
+        let record = &mut lease.record;
+        let before = record.home().id;
+        let same = before == self.me.id && epoch >= record.epoch;
+        let may = record.homes.contains(&self.me.id) && epoch > record.epoch;
+        let lives = matches!(lease.state, State::Live | State::Broken { .. });
+        if record.asker.app != app || !lives || !(same || may) {
+            return false;
+        }
+        lease.state = State::Live;
+        record.epoch = epoch;
+        if before != self.me.id {
+            record.taken_by = Some(self.me.clone());
+            self.taken_over(before, vec![serial], out);
+        }
+        true
+    }
+
+    /// Whether another node may go on with a lease that is held here, of this very node.
+    pub(crate) fn may_be_taken(&self, serial: u64) -> bool {
+        self.lend.leases.get(&serial).is_some_and(|lease| !lease.record.homes.is_empty())
     }
 
     /// What was said of a lease while its home was out of reach was not heard.
@@ -514,7 +551,7 @@ impl Core {
 
     pub(crate) fn on_release(&mut self, from: NodeId, m: Release, out: &mut Vec<Output>) {
         for serial in m.serials {
-            let theirs = |lease: &Lease| lease.record.asker.home.id == from;
+            let theirs = |lease: &Lease| lease.record.home().id == from;
             if self.lend.leases.get(&serial).is_some_and(theirs) {
                 self.finish_lease(serial, LeaseEnd::Released, out);
             }
@@ -525,7 +562,7 @@ impl Core {
     pub(crate) fn finish_lease(&mut self, serial: u64, end: LeaseEnd, out: &mut Vec<Output>) {
         self.not_awaited(serial);
         let Some(lease) = self.lend.leases.get_mut(&serial) else { return };
-        self.touched.insert(lease.record.asker.home.id);
+        self.touched.insert(lease.record.home().id);
         match lease.state {
             State::Ending => {}
             State::Granted { .. } => {
@@ -545,7 +582,7 @@ impl Core {
         for serial in serials {
             let Some(lease) = self.lend.leases.get(&serial) else { continue };
             if lease.state != State::Ending {
-                by_home.entry(lease.record.asker.home.id).or_default().push(serial);
+                by_home.entry(lease.record.home().id).or_default().push(serial);
                 self.finish_lease(serial, end.clone(), out);
             }
         }
@@ -589,7 +626,7 @@ impl Core {
 
     pub(crate) fn worker_news(&mut self, serial: u64, state: WorkerState, out: &mut Vec<Output>) {
         let Some(lease) = self.lend.leases.get_mut(&serial) else { return };
-        let home = lease.record.asker.home.id;
+        let home = lease.record.home().id;
         if lease.state == State::Ending {
             return;
         }

@@ -203,7 +203,7 @@ impl Core {
             lease.wanted_back = Some(forced);
             match forced {
                 Some(until) if until <= self.now => now.push(serial),
-                _ => by_home.entry((lease.record.asker.home.id, forced.is_some())).or_default().push(serial),
+                _ => by_home.entry((lease.record.home().id, forced.is_some())).or_default().push(serial),
             }
             if let Some(until) = forced {
                 self.arm(until, Timer::Lease(serial));

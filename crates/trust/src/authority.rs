@@ -18,6 +18,11 @@ use time::OffsetDateTime;
 const REQUEST_LABEL: &str = "CERTIFICATE REQUEST";
 /// The most bytes the text of a join request may have; ours have about 400.
 pub const REQUEST_BYTES_MAX: usize = 8192;
+/// How the signature of a request begins, its last field: a string of bits (3) of 65 bytes, whose first counts the bits
+/// that it leaves unused.
+const SIGNATURE_HEAD: [u8; 3] = [3, 65, 0];
+/// Bytes of an Ed25519 signature.
+const SIGNATURE_BYTES: usize = 64;
 const DAY_S: i64 = 24 * 60 * 60;
 /// 9999-12-31 23:59:59 UTC, which certificates use for "does not end". A pool lives as long as its authority.
 const NO_END_UNIX_S: i64 = 253_402_300_799;
@@ -187,6 +192,11 @@ impl JoinRequest {
             return Err(bad("it is too long"));
         }
         let der = parse_pem(text, REQUEST_LABEL).map_err(bad)?;
+        // Bits that a signature does not use would be let go of where they are zero: one request, two ways to write it.
+        let signature = der.len().checked_sub(SIGNATURE_HEAD.len() + SIGNATURE_BYTES);
+        if !signature.is_some_and(|at| der[at..].starts_with(&SIGNATURE_HEAD)) {
+            return Err(bad("it does not end with an Ed25519 signature"));
+        }
         let parsed =
             CertificateSigningRequestParams::from_der(&der.into()).map_err(|e| bad(&e.to_string()))?;
         if PublicKeyData::algorithm(&parsed.public_key) != &PKCS_ED25519 {

@@ -12,8 +12,7 @@ use ed25519_dalek::Signature;
 use mutirao_wire::{AppId, NodeId, PoolId};
 use serde::{Deserialize, Serialize};
 
-/// The most homes an application has.
-pub const HOMES_MAX: usize = 3;
+pub use mutirao_wire::limits::HOMES_MAX;
 /// The most bytes of an order's body.
 pub const ORDER_BYTES_MAX: usize = 64 * 1024;
 const TOKEN_BYTES_MAX: usize = 1024;

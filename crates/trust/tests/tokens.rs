@@ -220,6 +220,26 @@ fn no_byte_that_counts_in_a_request_or_certificate_can_be_changed() {
 }
 
 #[test]
+fn a_signature_whose_last_bits_are_zero_is_written_in_one_way_only() {
+    // One key in sixteen makes one.
+    let der = loop {
+        let (_, request) = JoinRequest::create(&name("n1"), Role::Node).unwrap();
+        let der = pem::parse(request.as_str()).unwrap().into_contents();
+        if der.ends_with(&[0]) {
+            break der;
+        }
+    };
+    for bits in 1..8 {
+        let mut altered = der.clone();
+        let unused = altered.len() - 65;
+        altered[unused] = bits;
+        let text = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", altered));
+        let error = JoinRequest::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("does not end with an Ed25519 signature"), "{error}");
+    }
+}
+
+#[test]
 fn a_request_gets_what_the_authority_decides_not_what_it_asks_for() {
     let authority = authority();
     let (key, request) = JoinRequest::create(&name("me"), Role::Admin).unwrap();

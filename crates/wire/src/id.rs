@@ -131,6 +131,10 @@ impl FromStr for BagId {
     }
 }
 
+/// Somebody on one node asks something of a bag on another: drawn at random by who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VisitId(pub u128);
+
 /// One request for slots. Asked again with the same name it gets the same answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId {

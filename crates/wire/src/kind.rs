@@ -13,7 +13,7 @@
 /// | `0x06..` | a node and its workers |
 /// | `0x07..` | about pipes: a node and the ends on its machine, home and lender, two lenders |
 /// | `0x08..` | a process of a group and what started it |
-/// | `0x09..` | the members of a bag and their nodes |
+/// | `0x09..` | the members of a bag, those who visit one, and their nodes |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 #[allow(missing_docs)] // Each is documented at the struct of the same name, data kinds in `stream`.
@@ -63,10 +63,12 @@ pub enum Kind {
     PluginManifest = 0x0302,
     NeedSource = 0x0303,
     Source = 0x0304,
-    HavePlugin = 0x0305,
+    HaveItem = 0x0305,
     BlobGet = 0x0306,
     BlobChunk = 0x0307,
     BlobMissing = 0x0308,
+    NoSource = 0x0309,
+    ReleaseBlob = 0x030a,
 
     Bind = 0x0401,
     Call = 0x0402,
@@ -97,6 +99,12 @@ pub enum Kind {
     LaneOpened = 0x050f,
     GroupNews = 0x0510,
     ProcessNews = 0x0511,
+    OfferBlob = 0x0518,
+    BlobOffered = 0x0519,
+    WithdrawBlob = 0x051a,
+    FetchBlob = 0x051b,
+    BlobFetched = 0x051c,
+    DropBlob = 0x051d,
 
     WorkerHello = 0x0601,
     Fork = 0x0602,
@@ -104,6 +112,10 @@ pub enum Kind {
     Exited = 0x0604,
     NeedTerminal = 0x0605,
     TerminalMade = 0x0606,
+    NeedBlob = 0x0608,
+    BlobHere = 0x0609,
+    KeepBlob = 0x060a,
+    BlobKept = 0x060b,
 
     OpenPipe = 0x0701,
     ClosePipe = 0x0702,
@@ -123,6 +135,8 @@ pub enum Kind {
 
     MemberHello = 0x0901,
     MemberBytes = 0x0902,
+    VisitHello = 0x0903,
+    VisitBytes = 0x0904,
 }
 
 /// Declares an enum of messages: for each its kind and its struct.

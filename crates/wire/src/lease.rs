@@ -1,6 +1,6 @@
 //! Messages between the home and the lender of leases, on their direct link, control connection.
 
-use crate::id::{AppId, Epoch, PluginId};
+use crate::id::{AppId, Epoch, NodeId, PluginId};
 use crate::kind::messages;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,8 @@ pub struct Confirm {
     pub app: AppId,
     /// In which order of homes.
     pub epoch: Epoch,
+    /// Nodes that may take the leases over, with a higher epoch; none where they end with their home.
+    pub homes: Vec<NodeId>,
     /// The lender's serials; at most 1024 a message.
     pub serials: Vec<u64>,
 }
@@ -54,6 +56,8 @@ pub enum LeaseEnd {
     CannotRun(String),
     /// Unknown to the lender.
     Unknown,
+    /// Another home of its application has taken it over.
+    TakenOver,
 }
 
 /// Lender to home: these leases ended.

@@ -5,6 +5,7 @@
 
 pub mod bag;
 pub mod charter;
+pub mod checkpoint;
 pub mod frame;
 pub mod id;
 pub mod kind;
@@ -15,6 +16,7 @@ pub mod local;
 pub mod node;
 pub mod pipe;
 pub mod plugin;
+pub mod prefixed;
 pub mod query;
 pub mod session;
 pub mod stream;
@@ -25,6 +27,7 @@ pub mod worker;
 
 pub use id::{
     AppId, BagId, BlobHash, CallId, Epoch, Handle, Incarnation, LeaseId, NodeId, PluginId, PoolId, RequestId,
+    VisitId,
 };
 pub use node::NodeRef;
 pub use tick::Tick;

@@ -62,6 +62,8 @@ pub const RESOURCES_MAX: usize = 16;
 pub const RESOURCE_AMOUNT_MAX: u32 = 512;
 /// Processes of one group.
 pub const GROUP_PROCESSES_MAX: u32 = 1024;
+/// Homes of one application.
+pub const HOMES_MAX: usize = 3;
 /// Bundles in one request.
 pub const WANT_MAX: u32 = 100_000;
 /// Grants in one reply message; more follow in further messages.

@@ -1,11 +1,11 @@
 //! Messages between a program and the node of its machine, on the local socket. Descriptors travel
 //! beside the frame that speaks of them.
 
-use crate::id::{AppId, CallId, Epoch, Handle, LeaseId, PluginId, PoolId};
+use crate::id::{AppId, BlobHash, CallId, Epoch, Handle, LeaseId, NodeId, PluginId, PoolId};
 use crate::kind::messages;
 use crate::lease::LeaseEnd;
 use crate::node::{Arch, NodeRef, Note, Want};
-use crate::plugin::Operation;
+use crate::plugin::{Operation, Ticket};
 use crate::query::{ProcessRow, Question, Row};
 use crate::wait::{Wait, WaitEnd};
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,11 @@ pub struct ClientHello {
     pub app: AppId,
     /// Its name, for people.
     pub name: String,
-    /// Grows each time the program comes back.
+    /// Grows each time the program comes back, here or at another of its homes.
     pub epoch: Epoch,
+    /// Nodes at which the application may go on, this one among them: its leases elsewhere outlive the program by a
+    /// lapse. None for a program that is at home here only.
+    pub homes: Vec<NodeId>,
     /// Leases it held before; the node confirms them anew with their lenders.
     pub leases: Vec<HeldLease>,
     /// Whether the program will run operations: it then offers its plugin next.
@@ -39,6 +42,10 @@ pub struct HeldLease {
     pub serial: u64,
     /// The lender.
     pub lender: NodeRef,
+    /// Slots it holds.
+    pub slots: u16,
+    /// Whether a worker serves calls on it.
+    pub works: bool,
 }
 
 /// Node to program: welcome. Beside it travels the spin board's descriptor.
@@ -275,11 +282,67 @@ pub struct ProcessNews {
     pub last_lines: String,
 }
 
+/// Program to node: the workers of my leases may ask for this file by its content. Beside it travels the file, opened
+/// for reading. The node keeps a copy until the program withdraws it or is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferBlob {
+    /// Names the offer on this connection.
+    pub number: u32,
+}
+
+/// Node to program: the blob, or why it is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobOffered {
+    /// Which offer.
+    pub number: u32,
+    /// Its content and its length, or for people what is wrong.
+    pub blob: Result<(BlobHash, u64), String>,
+}
+
+/// Program to node: a blob is no longer needed, once for each time it was offered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawBlob {
+    /// Which.
+    pub hash: BlobHash,
+}
+
+/// Program to node: bring what the worker of a lease had its node keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchBlob {
+    /// Names the question on this connection.
+    pub number: u32,
+    /// The lease.
+    pub handle: Handle,
+    /// Which.
+    pub hash: BlobHash,
+    /// As the worker was told.
+    pub ticket: Ticket,
+}
+
+/// Node to program: the answer. Beside it travels the blob, opened for reading, unless it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobFetched {
+    /// Which question.
+    pub number: u32,
+    /// For people: why it is not to be had; `None`: it is here.
+    pub refused: Option<String>,
+}
+
+/// Program to node: nobody wants what the worker of a lease had its node keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropBlob {
+    /// The lease.
+    pub handle: Handle,
+    /// Which.
+    pub hash: BlobHash,
+}
+
 messages! {
     /// Every message between a program and its node that has a struct.
     LocalMessage {
         ClientHello, ClientWelcome, ClientRefused, OfferPlugin, PluginOffered, Allocate, Allocated,
         GiveBack, LeaseNews, KillWorker, Query, Rows, Resize,
-        OpenLane, LaneOpened, GroupNews, ProcessNews,
+        OpenLane, LaneOpened, GroupNews, ProcessNews, OfferBlob, BlobOffered, WithdrawBlob,
+        FetchBlob, BlobFetched, DropBlob,
     }
 }

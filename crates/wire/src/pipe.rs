@@ -2,7 +2,8 @@
 //!
 //! An end is the program that holds the leases, or the worker of one of its leases. The program orders a pipe
 //! of its home ([`OpenPipe`]); the home tells the lenders of both ends ([`JoinPipe`]); these make it, and hand
-//! its descriptors to the ends ([`PipeOpened`]). Between two nodes it is bound to their data connection by the
+//! its descriptors to the ends ([`PipeOpened`]). The home itself orders pipes between its program and *guests*,
+//! programs of the same user on any node, which have asked for that (`Topic::Attach`). Between two nodes it is bound to their data connection by the
 //! node with the smaller id ([`BindPipe`]), and its bytes are frames without a struct:
 //!
 //! | kind | header | body |
@@ -29,6 +30,8 @@ pub const PIPES_A_LEASE_MAX: usize = 1024;
 pub const PIPES_A_PROGRAM_MAX: usize = 65_536;
 /// Pipes that have an end on one node.
 pub const PIPES_A_NODE_MAX: usize = 16_384;
+/// The first number of those that homes give, to pipes of guests. The program closes them as it does its own.
+pub const GUEST_PIPES: u64 = 1 << 63;
 /// Bytes of the word that opens a plain socket.
 pub const TOKEN_BYTES: usize = 32;
 
@@ -48,6 +51,8 @@ pub enum PipePlace {
     Program,
     /// The worker of the lease with this serial.
     Lease(u64),
+    /// Another program, which has asked for it at its node.
+    Guest(AppId),
 }
 
 /// Program to node: make a pipe. Said again when the node comes back.
@@ -132,7 +137,7 @@ messages! {
     PipeMessage { OpenPipe, ClosePipe, PipeOpened, PipeBroken, PipeFailed }
 }
 
-/// Home to lender: the worker of this lease is an end of a pipe. Said again after each break of the link, and
+/// Home to the node of an end: this is one of a pipe. Said again after each break of the link, and
 /// then changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinPipe {
@@ -142,15 +147,15 @@ pub struct JoinPipe {
     pub epoch: Epoch,
     /// The pipe's number.
     pub number: u64,
-    /// The lender's serial.
-    pub serial: u64,
+    /// The end at the node that is told: a lease's or a guest's.
+    pub mine: PipePlace,
     /// The node of the other end,
     pub node: NodeRef,
     /// and the end there.
     pub other: PipePlace,
 }
 
-/// Home to lender: the pipe is no more.
+/// Home to the node of an end: the pipe is no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeavePipe {
     /// Whose it is.
@@ -172,7 +177,7 @@ pub enum PipeState {
     Failed(String),
 }
 
-/// Lender to home: how a pipe is doing.
+/// Node of an end to home: how a pipe is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipeNews {
     /// Whose it is.

@@ -1,6 +1,6 @@
-//! Plugins: what they consist of, and the messages that bring them to a node.
+//! Plugins and blobs: what they consist of, and the messages that bring them to a node.
 
-use crate::id::{BlobHash, PluginId};
+use crate::id::{AppId, BlobHash, NodeId, PluginId};
 use crate::kind::messages;
 use crate::limits::{NAME_BYTES_MAX, OPERATIONS_MAX, PLUGIN_FILES_MAX};
 use crate::node::{Arch, NodeRef, PluginRef};
@@ -149,42 +149,96 @@ pub struct PluginManifest {
     pub manifest: Option<Vec<u8>>,
 }
 
-/// Lender to home: from whom can I have the files? Names those that failed.
+/// What nodes fetch from one another, and a home deals out sources of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Item {
+    /// A plugin: all its files.
+    Plugin(PluginId),
+    /// A blob that an application offers to the workers of its leases.
+    Blob {
+        /// The application.
+        app: AppId,
+        /// The content.
+        hash: BlobHash,
+    },
+}
+
+impl From<PluginId> for Item {
+    fn from(plugin: PluginId) -> Item {
+        Item::Plugin(plugin)
+    }
+}
+
+/// The right to read a blob, which knowing its hash is not: drawn by the home of the application, and told to the
+/// lenders of its leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// What holders ask for.
+    pub word: [u8; 16],
+    /// The blob's length.
+    pub bytes: u64,
+}
+
+/// Lender to home: from whom can I have it? Names a source that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeedSource {
-    /// Which plugin.
-    pub plugin: PluginId,
+    /// What.
+    pub item: Item,
     /// A source that was named before and did not deliver.
-    pub failed: Option<crate::id::NodeId>,
+    pub failed: Option<NodeId>,
 }
 
 /// Home to lender: fetch from this node. Sent when it is the lender's turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Which plugin.
-    pub plugin: PluginId,
+    /// What.
+    pub item: Item,
     /// A node that has all of it; may be the home itself.
     pub node: NodeRef,
+    /// Of a blob: the right to it.
+    pub ticket: Option<Ticket>,
+}
+
+/// Home to lender: it is not to be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoSource {
+    /// What.
+    pub item: Item,
+    /// For people: why.
+    pub why: String,
 }
 
 /// Lender to home: I have all of it now, and serve others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HavePlugin {
-    /// Which plugin.
-    pub plugin: PluginId,
+pub struct HaveItem {
+    /// What.
+    pub item: Item,
 }
 
-/// To a holder, on a data connection: send a file of a plugin, from `offset` on.
+/// Home to lender: what a worker there had you keep is fetched, or nobody wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseBlob {
+    /// The application.
+    pub app: AppId,
+    /// The content.
+    pub hash: BlobHash,
+}
+
+/// To a holder, on a data connection: send a file of a plugin, or a blob, from `offset` on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobGet {
     /// Names the transfer on this connection; `handle` of the chunks.
     pub transfer: u32,
-    /// The plugin it belongs to: the holder checks that it does.
-    pub plugin: PluginId,
+    /// What it belongs to: the holder checks that it does.
+    pub item: Item,
     /// Which file.
     pub hash: BlobHash,
+    /// The word of the ticket, for a blob.
+    pub word: Option<[u8; 16]>,
     /// Where to begin, bytes.
     pub offset: u64,
+    /// How many bytes at most: the asker asks for more when its disk has taken these.
+    pub bytes: u64,
 }
 
 /// Holder to asker: no such file here.
@@ -195,6 +249,8 @@ pub struct BlobMissing {
 }
 
 messages! {
-    /// Every message about plugins but the chunks, which are raw.
-    PluginMessage { NeedPlugin, PluginManifest, NeedSource, Source, HavePlugin, BlobGet, BlobMissing }
+    /// Every message about plugins and blobs but the chunks, which are raw.
+    PluginMessage {
+        NeedPlugin, PluginManifest, NeedSource, Source, NoSource, HaveItem, BlobGet, BlobMissing, ReleaseBlob,
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::bag::Keep;
 use crate::charter::{CharterChange, CharterRow, CharterVersion};
-use crate::id::{AppId, BlobHash, PluginId, RequestId};
+use crate::id::{AppId, BagId, BlobHash, PluginId, RequestId, VisitId};
 use crate::local::Resize;
 use crate::node::{Arch, NodeRef, Want};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,10 @@ pub enum Topic {
     /// Each application's [`Row::App`], from its home.
     Apps,
     /// Each worker's [`Row::Worker`], from its lender.
-    Workers,
+    Workers {
+        /// Of this application only.
+        app: Option<AppId>,
+    },
     /// Each plugin kept or waiting for approval, a [`Row::Plugin`] each.
     Plugins,
     /// Approve (or, `false`, deny) the plugins whose id begins like this or that are so named.
@@ -130,6 +133,18 @@ pub enum Topic {
         /// What exactly.
         how: KeepHow,
     },
+    /// The [`Row::Bag`] of each bag of whoever asks, from each node that keeps it or helps to.
+    Bags,
+    /// Start a process that answers for a bag, to one node that keeps it or helps to, by whoever submitted it. What
+    /// is asked goes the direct way, as [`VisitBytes`](crate::bag::VisitBytes).
+    Visit {
+        /// Which bag.
+        bag: BagId,
+        /// Names the visit; it is made once.
+        visit: VisitId,
+        /// The node of who visits.
+        home: NodeRef,
+    },
     /// The [`Row::Group`] of each group of processes, from its home: of those that are over too, as long as it
     /// remembers them.
     Groups,
@@ -143,6 +158,15 @@ pub enum Topic {
         /// Which group.
         group: AppId,
     },
+    /// To the home of a group: join a program to its launcher by a pipe. Its user's order, and nobody else's.
+    Attach {
+        /// Which group.
+        group: AppId,
+        /// The program: the one that asks.
+        guest: AppId,
+        /// Its node, where it asks.
+        node: NodeRef,
+    },
 }
 
 impl Topic {
@@ -152,7 +176,7 @@ impl Topic {
             self,
             Topic::Nodes
                 | Topic::Apps
-                | Topic::Workers
+                | Topic::Workers { .. }
                 | Topic::Plugins
                 | Topic::Queue
                 | Topic::Find { .. }
@@ -179,6 +203,8 @@ pub enum KeepHow {
     /// To go on. It must have been a member before: one that forgot what it has agreed to could agree to something
     /// else.
     GoOn,
+    /// To forget the bag, which was removed where it was submitted, with all that is kept of it.
+    Forget,
 }
 
 /// What an administrator signs to give an order. Good for [`ORDER_LIFE_MS`] around its time; every order
@@ -327,6 +353,31 @@ pub struct WorkerRow {
     pub held_ms: u64,
     /// `waiting for plugin`, `starting`, `idle`, `running`, `slots only`.
     pub state: String,
+    /// What it uses, where a process is there and the lender can see it.
+    pub used: Option<WorkerUse>,
+}
+
+/// What a worker uses, with all it has started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerUse {
+    /// Processor time since it began, microseconds.
+    pub cpu_us: u64,
+    /// Memory held now, KiB; what several processes share counts for each.
+    pub resident_kib: u64,
+    /// Of the processes it has started and that run: since when the oldest does, their processor time, and the most
+    /// memory that one of them has held.
+    pub started: Option<ProcessUse>,
+}
+
+/// A bag, from a node that keeps it or helps to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BagRow {
+    /// Which, and who keeps it.
+    pub keep: Keep,
+    /// The name of the node whose row this is.
+    pub from: String,
+    /// Whether it is over, as far as that node knows.
+    pub over: bool,
 }
 
 /// A group of processes, from its home.
@@ -367,7 +418,8 @@ pub struct ProcessRow {
     pub state: String,
     /// How it ended, if it has.
     pub end: Option<ProcessEnd>,
-    /// What it used, where that could be learnt when it ended.
+    /// What it used, where that could be learnt when it ended. What one that runs has used, its lender knows:
+    /// [`WorkerUse::started`].
     pub used: Option<ProcessUse>,
 }
 
@@ -384,7 +436,7 @@ pub struct ProcessEnd {
     pub text: String,
 }
 
-/// What a process of a group used.
+/// What a process used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessUse {
     /// How long it ran, microseconds.
@@ -540,6 +592,8 @@ pub enum Row {
     Group(GroupRow),
     /// To [`Topic::Processes`].
     Process(ProcessRow),
+    /// To [`Topic::Bags`].
+    Bag(BagRow),
     /// To [`Topic::LastLines`].
     LastLines {
         /// Which process.

@@ -1,5 +1,6 @@
 //! What a program and the keeper of its bag say to each other, over a stream of their own.
 
+use crate::prefixed::{self, LENGTH_BYTES};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -66,33 +67,22 @@ pub enum TaskEnd {
 pub enum MessageError {
     /// It is too long.
     #[error("a message of {0} bytes; at most {MESSAGE_BYTES_MAX} are possible")]
-    TooLong(usize),
+    TooLong(u32),
     /// It makes no sense.
-    #[error("a message that makes no sense ({0}); are library and `mutirao` of the same version?")]
-    Nonsense(String),
+    #[error("a message that makes no sense; are library and `mutirao` of the same version?")]
+    Nonsense,
 }
 
-/// A message behind its length.
-pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    let mut bytes = postcard::to_extend(message, vec![0; 4]).expect("plain data can always be written");
-    let length = (bytes.len() - 4) as u32;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    bytes
-}
+pub use crate::prefixed::encode;
 
 /// How long the message is that begins with these four bytes.
-pub fn length(head: [u8; 4]) -> Result<usize, MessageError> {
-    let length = u32::from_le_bytes(head) as usize;
-    if length > MESSAGE_BYTES_MAX { Err(MessageError::TooLong(length)) } else { Ok(length) }
+pub fn length(head: [u8; LENGTH_BYTES]) -> Result<usize, MessageError> {
+    prefixed::length(head, MESSAGE_BYTES_MAX).map_err(|_| MessageError::TooLong(u32::from_le_bytes(head)))
 }
 
 /// Reads a message, without its length.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((message, [])) => Ok(message),
-        Ok(_) => Err(MessageError::Nonsense("there are bytes left over".into())),
-        Err(error) => Err(MessageError::Nonsense(error.to_string())),
-    }
+    prefixed::read(bytes).map_err(|_| MessageError::Nonsense)
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! [`TEMPLATE_FD`]. The library, entered as the first statement of `main`, sends [`WorkerHello`] and
 //! waits for [`Fork`]s; each makes a child that serves one lease through a ring and never returns.
 
+use crate::id::BlobHash;
 use crate::kind::messages;
+use crate::plugin::Ticket;
 use serde::{Deserialize, Serialize};
 
 /// The descriptor on which a template finds its node.
@@ -40,7 +42,7 @@ pub struct WorkerHello {
 
 /// Node to template: make a worker. Beside it travel, in order: the ring's memory, the call bell,
 /// the reply bell, the spin board, the worker's standard error, and the worker's line: a stream socket on
-/// which the node speaks to it of pipes, see [`pipe`](crate::pipe).
+/// which the two speak of pipes, see [`pipe`](crate::pipe), and of what else the worker needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fork {
     /// Names the worker between the two.
@@ -88,9 +90,46 @@ pub struct TerminalMade {
     pub refused: Option<String>,
 }
 
+/// Worker to node, on its line: bring a blob that the application offers. At most [`LINE_BLOBS_MAX`] are awaited at a
+/// time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeedBlob {
+    /// Its content.
+    pub hash: BlobHash,
+}
+
+/// Blobs that one worker may await at a time.
+pub const LINE_BLOBS_MAX: usize = 64;
+
+/// Node to worker: the answer. Beside it travels the blob, opened for reading, unless it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobHere {
+    /// Which.
+    pub hash: BlobHash,
+    /// For people: why it is not to be had; `None`: it is here.
+    pub refused: Option<String>,
+}
+
+/// Worker to node, on its line: keep this file until my program has fetched it. Beside it travels the file, opened for
+/// reading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepBlob {
+    /// Names the file on this line.
+    pub number: u32,
+}
+
+/// Node to worker: the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobKept {
+    /// Which.
+    pub number: u32,
+    /// Its content, and what its program needs to fetch it; or for people, why it is not kept.
+    pub blob: Result<(BlobHash, Ticket), String>,
+}
+
 messages! {
     /// Every message on a worker's line that is not about pipes.
-    LineMessage { NeedTerminal, TerminalMade }
+    LineMessage { NeedTerminal, TerminalMade, NeedBlob, BlobHere, KeepBlob, BlobKept }
 }
 
 messages! {

@@ -140,7 +140,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         Gathered { request: request(), held: 2, able: 4, soon: vec![(300, 1)] },
     );
     sample!(LeaseMessage:
-        Confirm { app: AppId(5), epoch: Epoch(1), serials: vec![3, 4] },
+        Confirm { app: AppId(5), epoch: Epoch(1), homes: vec![NodeId([1; 32])], serials: vec![3, 4] },
         Confirmed { app: AppId(5), refused: vec![4] },
         Release { serials: vec![3] },
         Revoked { serials: vec![3], end: LeaseEnd::Lapsed },
@@ -148,14 +148,17 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         PluginApproved { plugin: PluginId([3; 32]) },
         Reclaiming { serials: vec![3], grace_ms: Some(500) },
     );
+    let blob = Item::Blob { app: AppId(5), hash: BlobHash([2; 32]) };
     sample!(PluginMessage:
         NeedPlugin { plugin: PluginId([3; 32]) },
         PluginManifest { plugin: PluginId([3; 32]), manifest: Some(vec![1]) },
-        NeedSource { plugin: PluginId([3; 32]), failed: None },
-        Source { plugin: PluginId([3; 32]), node: node(2) },
-        HavePlugin { plugin: PluginId([3; 32]) },
-        BlobGet { transfer: 1, plugin: PluginId([3; 32]), hash: BlobHash([2; 32]), offset: 65536 },
+        NeedSource { item: Item::Plugin(PluginId([3; 32])), failed: None },
+        Source { item: blob, node: node(2), ticket: Some(Ticket { word: [7; 16], bytes: 300 }) },
+        NoSource { item: blob, why: "no".into() },
+        HaveItem { item: Item::Plugin(PluginId([3; 32])) },
+        BlobGet { transfer: 1, item: blob, hash: BlobHash([2; 32]), word: Some([7; 16]), offset: 65536, bytes: 300 },
         BlobMissing { transfer: 1 },
+        ReleaseBlob { app: AppId(5), hash: BlobHash([2; 32]) },
     );
     sample!(StreamMessage:
         Bind { handle: Handle(1), serial: 3, app: AppId(5), epoch: Epoch(1) },
@@ -172,9 +175,9 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         local: false,
         arch: Arch::X86_64,
     };
-    let held = HeldLease { handle: Handle(1), serial: 3, lender: node(2) };
+    let held = HeldLease { handle: Handle(1), serial: 3, lender: node(2), slots: 2, works: true };
     sample!(LocalMessage:
-        ClientHello { protocol: (1, 1), app: AppId(5), name: "demo".into(), epoch: Epoch(0), leases: vec![held], plugin: None, as_user: true },
+        ClientHello { protocol: (1, 1), app: AppId(5), name: "demo".into(), epoch: Epoch(0), homes: vec![NodeId([1; 32])], leases: vec![held], plugin: None, as_user: true },
         ClientWelcome { protocol: 1, node: node(1), pool: Some(PoolId([4; 32])), user: "ana@node1".into(), spinner: 2 },
         ClientRefused { text: "no".into() },
         OfferPlugin { name: "demo".into(), version: String::new(), operations: vec![], files: vec!["demo".into()] },
@@ -191,6 +194,12 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         LaneOpened {},
         GroupNews { name: "demo".into(), outcome: Some("it has ended".into()) },
         ProcessNews { row: process_row(), last_lines: "so it goes".into() },
+        OfferBlob { number: 1 },
+        BlobOffered { number: 1, blob: Ok((BlobHash([2; 32]), 300)) },
+        WithdrawBlob { hash: BlobHash([2; 32]) },
+        FetchBlob { number: 1, handle: Handle(1), hash: BlobHash([2; 32]), ticket: Ticket { word: [7; 16], bytes: 300 } },
+        BlobFetched { number: 1, refused: Some("no".into()) },
+        DropBlob { handle: Handle(1), hash: BlobHash([2; 32]) },
     );
     sample!(WorkerMessage:
         WorkerHello { protocol: (1, 1), operations: vec!["frame".into()] },
@@ -201,6 +210,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     sample!(LineMessage:
         NeedTerminal {},
         TerminalMade { refused: Some("no".into()) },
+        NeedBlob { hash: BlobHash([2; 32]) },
+        BlobHere { hash: BlobHash([2; 32]), refused: Some("no".into()) },
+        KeepBlob { number: 1 },
+        BlobKept { number: 1, blob: Ok((BlobHash([2; 32]), Ticket { word: [7; 16], bytes: 300 })) },
     );
     sample!(PipeMessage:
         OpenPipe { number: 300, a: PipeEnd::Program, b: PipeEnd::Lease(Handle(1)) },
@@ -210,7 +223,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         PipeFailed { number: 300, text: "no".into() },
     );
     sample!(PipeOrder:
-        JoinPipe { app: AppId(5), epoch: Epoch(1), number: 300, serial: 3, node: node(2), other: PipePlace::Program },
+        JoinPipe { app: AppId(5), epoch: Epoch(1), number: 300, mine: PipePlace::Lease(3), node: node(2), other: PipePlace::Program },
         LeavePipe { app: AppId(5), number: 300, text: "no".into() },
         PipeNews { app: AppId(5), number: 300, state: PipeState::Failed("no".into()) },
     );
@@ -222,6 +235,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     sample!(MemberMessage:
         MemberHello { protocol: (1, 1), bag: BagId(9) },
         MemberBytes { bag: BagId(9), member: NodeId([2; 32]), bytes: vec![1, 2] },
+        VisitHello { protocol: (1, 1), visit: VisitId(9), with: node(2) },
+        VisitBytes { visit: VisitId(9), bytes: vec![1, 2] },
     );
     all
 }

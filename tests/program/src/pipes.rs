@@ -149,7 +149,9 @@ impl<'a> Ear<'a> {
             Source::Line(line) => {
                 match line.next(Some(PATIENCE)).map_err(|error| error.to_string())?.ok_or_else(late)? {
                     LineEvent::Pipe(event) => event,
-                    LineEvent::Terminal(_) => return Err("a terminal came that nobody asked for".into()),
+                    LineEvent::Terminal(_) | LineEvent::Blob { .. } | LineEvent::Kept(_) => {
+                        return Err("something came that nobody asked for".into());
+                    }
                     LineEvent::Message { kind, .. } => {
                         return Err(format!("a {kind:#06x} came over the line"));
                     }

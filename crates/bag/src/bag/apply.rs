@@ -1,6 +1,7 @@
 //! What each record of the journal does to the tasks: the same when it is written and when it is read again.
 
 use super::Bag;
+use super::adopt::Begun;
 use super::state::{Closed, Done, Ending, Family, Standing, State, Task};
 use crate::end::{Class, End};
 use crate::error::Error;
@@ -21,11 +22,12 @@ impl Bag {
             Record::Life { .. } => {
                 self.lives += 1;
                 self.begun.clear();
+                self.lent.clear();
             }
             Record::Started { task, attempt, .. } => {
                 self.known_mut(task)?;
-                self.next_attempt = self.next_attempt.max(attempt + 1);
-                self.begun.insert(attempt, task);
+                self.used(attempt);
+                self.begun.insert(attempt, Begun { task, sent: None });
             }
             Record::Failed { task, evidence } => {
                 self.begun.remove(&evidence.attempt);
@@ -41,10 +43,10 @@ impl Bag {
                 task.evidence = Some(Box::new(evidence));
             }
             Record::Committed { task, attempt, node, cost, stdout, stderr, templates, added } => {
-                self.known_mut(task)?;
+                self.unfinished(task)?;
                 self.begun.remove(&attempt);
                 let added = self.apply_added(templates, added)?;
-                self.next_attempt = self.next_attempt.max(attempt + 1);
+                self.used(attempt);
                 let voters = Box::default();
                 let done = Done { attempt, node: node.into(), cost, stdout, stderr, added, voters };
                 self.set_state(task, State::Committing(Box::new(done)));
@@ -52,11 +54,11 @@ impl Bag {
             Record::Voted { task, vote } => {
                 self.known_mut(task)?;
                 self.begun.remove(&vote.attempt);
-                self.next_attempt = self.next_attempt.max(vote.attempt + 1);
+                self.used(vote.attempt);
                 self.votes.entry(task).or_default().push(vote);
             }
             Record::Accepted { task, attempt, templates, added } => {
-                self.known_mut(task)?;
+                self.unfinished(task)?;
                 self.apply_accepted(task, attempt, templates, added)?;
             }
             Record::Caught { node, name } => {
@@ -86,6 +88,18 @@ impl Bag {
                 for (task, standing) in (first..).zip(standings) {
                     self.apply_standing(task, standing)?;
                 }
+            }
+            Record::Saved { task, saved } => self.apply_saved(task, saved)?,
+            Record::Lent { worker, lent } => drop(self.lent.insert(worker, lent)),
+            Record::Returned { worker } => drop(self.lent.remove(&worker)),
+            Record::Sent { attempt, worker, call } => {
+                if let Some(begun) = self.begun.get_mut(&attempt) {
+                    begun.sent = Some((worker, call));
+                }
+            }
+            Record::Afresh { task } => {
+                self.known_mut(task)?;
+                self.forget_state(task);
             }
             Record::NextAttempt(attempt) => self.next_attempt = self.next_attempt.max(attempt),
         }
@@ -173,12 +187,19 @@ impl Bag {
         if !votes.is_empty() {
             self.votes.insert(number, votes);
         }
+        if !matches!(result, Ending::None) {
+            self.unfinished(number)?;
+        }
         let task = self.known_mut(number)?;
         (task.failures, task.crashes, task.evidence) = (failures, crashes, evidence);
         match result {
             Ending::None => {}
             Ending::Closed(closed) => self.close(number, State::Closed(closed)),
             Ending::Done(done) => {
+                let (first, count) = done.added;
+                if first.checked_add(count).is_none_or(|end| end as usize > self.tasks.len()) {
+                    return Err(Error::Task(format!("task {number} has added tasks that are not there")));
+                }
                 self.set_state(number, State::Committing(done));
                 self.settle(number);
             }
@@ -191,6 +212,7 @@ impl Bag {
         if let State::Committing(done) = &self.tasks[number as usize].state {
             let done = done.clone();
             self.votes.remove(&number);
+            self.forget_state(number);
             self.close(number, State::Done(done));
         }
     }
@@ -216,6 +238,20 @@ impl Bag {
         self.tasks
             .get_mut(number as usize)
             .ok_or_else(|| Error::Task(format!("there is no task {number}; there are {tasks}")))
+    }
+
+    /// Refuses what would end a task that has ended: no keeper writes that.
+    fn unfinished(&mut self, number: u32) -> Result<(), Error> {
+        let task = self.known_mut(number)?;
+        if task.is_over() || matches!(task.state, State::Committing(_)) {
+            return Err(Error::Task(format!("task {number} ends a second time")));
+        }
+        Ok(())
+    }
+
+    /// The number of an attempt is given to no other.
+    fn used(&mut self, attempt: u64) {
+        self.next_attempt = self.next_attempt.max(attempt.saturating_add(1));
     }
 
     pub(super) fn set_state(&mut self, number: u32, state: State) {

@@ -92,7 +92,12 @@ impl Bag {
             }
         }
         self.over = false;
-        undone.into_iter().for_each(|number| self.consider(number));
+        for number in undone {
+            // One that was added by what came after it has been withdrawn since.
+            if self.tasks[number as usize].state == State::Waiting {
+                self.consider(number);
+            }
+        }
         self.unbar();
     }
 

@@ -1,27 +1,34 @@
 //! The state machine of one bag.
 
 mod add;
+mod adopt;
+mod ahead;
 mod apply;
 mod check;
 mod depend;
 mod draft;
 mod run;
+mod save;
 mod shrink;
 mod state;
 #[cfg(test)]
 mod tests;
 mod view;
+mod weighing;
 
+pub use adopt::Left;
 pub use check::{NodeStanding, Trust};
 pub use draft::Draft;
+pub use save::Taking;
 pub use state::{Closed, Standing};
 pub use view::{Counts, TaskView, Verdict};
 
 use crate::end::{Cost, End};
 use crate::error::Error;
-use crate::record::{NewTask, Record, Span, Vote};
+use crate::record::{Lent, NewTask, Record, Saved, Span, Vote};
 use crate::report::Report;
 use crate::template::{Settings, Template};
+use adopt::Begun;
 use mutirao_schedule::bag::check::Judge;
 use mutirao_schedule::bag::{Counts as RunCounts, Needs, Order, Scheduler, by_name};
 use mutirao_wire::{BlobHash, NodeId, Tick};
@@ -46,6 +53,20 @@ pub enum Input {
         /// What it holds.
         offers: Needs,
     },
+    /// What another keeper has to know of a worker, so that it can go on with what runs there. Told before it is up.
+    Lent {
+        /// The keeper's number for it.
+        worker: u64,
+        /// What.
+        lent: Lent,
+    },
+    /// An attempt went to its worker.
+    Sent {
+        /// Which.
+        attempt: u64,
+        /// The number of its call there.
+        call: u64,
+    },
     /// It takes nothing new: its owner wants it back.
     WorkerLeaves(u64),
     /// It is no more. The ends of its attempts are told all the same, before or after.
@@ -67,6 +88,13 @@ pub enum Input {
         /// What it has said.
         report: Report,
     },
+    /// An attempt that runs has saved state, which was put there; see [`Bag::takes_state`].
+    Saved {
+        /// Which.
+        attempt: u64,
+        /// The state, in the bag's file of outputs.
+        content: Span,
+    },
     /// So many of the records that were to be appended are on the disk.
     Journaled(u64),
     /// Tasks are to be added, as [`Bag::resolve`] made them.
@@ -80,6 +108,8 @@ pub enum Input {
     Cancel(u32),
     /// A task that was closed is to be tried again.
     Again(u32),
+    /// A task that was closed is to be tried again, from the beginning.
+    Afresh(u32),
     /// No worker can be started anywhere; why. What is to run now fails by that.
     Nowhere(String),
     /// [`Bag::deadline`] has come.
@@ -119,6 +149,8 @@ pub enum Output {
         /// Its number.
         attempt: u64,
     },
+    /// Nobody reads these bytes of the file of outputs any more.
+    Free(Span),
     /// Give a worker back: there is nothing for it to do.
     GiveBack(u64),
     /// This was learnt of a node, beside what is known of it.
@@ -156,8 +188,14 @@ pub struct Bag {
     votes: BTreeMap<u32, Vec<Vote>>,
     /// Nodes that gave wrong answers, by name.
     caught: BTreeMap<NodeId, String>,
+    /// State with which the next attempts of tasks begin.
+    states: BTreeMap<u32, Saved>,
+    /// Bytes of the file of outputs that nobody reads any more.
+    freed: Vec<Span>,
     /// Attempts that were begun in this life of a keeper, or the one before it, and have no end yet.
-    begun: BTreeMap<u64, u32>,
+    begun: BTreeMap<u64, Begun>,
+    /// What another keeper has to know of leases, by this one's numbers for them.
+    lent: BTreeMap<u64, Lent>,
 
     // What follows is of this life of the keeper only.
     scheduler: Option<Scheduler>,
@@ -166,6 +204,7 @@ pub struct Bag {
     judge: Option<Judge>,
     /// Nodes, each with the scheduler's number and its name.
     sites: BTreeMap<NodeId, (u32, String)>,
+    weighing: weighing::Weighing,
     /// The next known answer of each template.
     next_known: BTreeMap<u32, u32>,
     /// Tasks closed by an order or a verdict, of which the scheduler does not know yet.
@@ -174,13 +213,19 @@ pub struct Bag {
     dropped: Vec<(u32, u64)>,
     /// Workers of no use that are to be given back.
     turned_away: Vec<u64>,
+    /// Workers that are no more, of which the journal does not say so yet.
+    returned: Vec<u64>,
     attempts: BTreeMap<u64, Attempt>,
     workers: BTreeMap<u64, Worker>,
     /// Workers with nothing to do, by since when.
     idle: BTreeSet<(Tick, u64)>,
+    /// Workers where attempts wait behind another, by when they have waited too long.
+    impatient: BTreeSet<(Tick, u64)>,
     appended: u64,
     /// Tasks whose result, of that attempt, counts when so many records are on the disk.
     committing: VecDeque<(u64, u32, u64)>,
+    /// Bytes of the file of outputs that nobody reads any more when so many records are on the disk.
+    freeing: VecDeque<(u64, Span)>,
     over_at: Option<u64>,
     /// More tasks may come, although none is left.
     held: bool,
@@ -220,20 +265,27 @@ impl Bag {
             next_attempt: 1,
             votes: BTreeMap::new(),
             caught: BTreeMap::new(),
+            states: BTreeMap::new(),
+            freed: Vec::new(),
             begun: BTreeMap::new(),
+            lent: BTreeMap::new(),
             scheduler: None,
             orders: Vec::new(),
             judge: None,
             sites: BTreeMap::new(),
+            weighing: weighing::Weighing::default(),
             next_known: BTreeMap::new(),
             gone: Vec::new(),
             dropped: Vec::new(),
             turned_away: Vec::new(),
+            returned: Vec::new(),
             attempts: BTreeMap::new(),
             workers: BTreeMap::new(),
             idle: BTreeSet::new(),
+            impatient: BTreeSet::new(),
             appended: 0,
             committing: VecDeque::new(),
+            freeing: VecDeque::new(),
             over_at: None,
             held: false,
         }
@@ -253,14 +305,35 @@ impl Bag {
 
     /// A keeper begins to run the bag, and knows nodes from earlier bags. `at_ms` is the time, ms since 1970.
     pub fn begin(&mut self, now: Tick, at_ms: u64, trust: Trust, out: &mut Vec<Output>) -> Result<(), Error> {
+        self.go_on(now, at_ms, trust, Vec::new(), out)
+    }
+
+    /// As [`begin`](Bag::begin), and goes on with what runs of attempts of the keeper before: of what was
+    /// [left](Bag::left) so much as it has, under its own numbers of workers.
+    pub fn go_on(
+        &mut self,
+        now: Tick,
+        at_ms: u64,
+        trust: Trust,
+        adopted: Vec<Left>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Error> {
         let unknown = |error: mutirao_schedule::bag::UnknownScheduler| Error::Task(error.to_string());
         let policy = by_name(&self.settings.scheduler, self.settings.replicas).map_err(unknown)?;
         self.scheduler = Some(Scheduler::new(policy, self.next_attempt));
         self.begin_checks(trust)?;
-        // What a keeper that ended had going ended with it.
-        out.extend(self.begun.iter().map(|(&attempt, &task)| Output::Drop { task, attempt }));
+        // What else the keeper before had going ended with it.
+        let begun = self.begun.clone();
+        let goes_on =
+            |attempt: u64| adopted.iter().flat_map(|left| &left.attempts).any(|(one, _)| *one == attempt);
+        let ended = begun.iter().filter(|(attempt, _)| !goes_on(**attempt));
+        out.extend(ended.map(|(&attempt, begun)| Output::Drop { task: begun.task, attempt }));
         self.enter_and_append(Record::Life { at_ms }, out);
         self.take_restored(out);
+        self.offer_opened(now);
+        for left in adopted {
+            self.adopt(now, left, |attempt| begun.get(&attempt).map(|begun| begun.task), out);
+        }
         self.follow(now, at_ms, out);
         Ok(())
     }
@@ -269,25 +342,37 @@ impl Bag {
     pub fn handle(&mut self, now: Tick, at_ms: u64, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::WorkerUp { worker, id, node, offers } => self.worker_up(now, worker, id, node, offers),
+            Input::Lent { worker, lent } => self.enter_and_append(Record::Lent { worker, lent }, out),
+            Input::Sent { attempt, call } => self.sent(attempt, call, out),
             Input::WorkerLeaves(worker) => self.worker_leaves(now, worker, false),
             Input::WorkerDown(worker) => self.worker_leaves(now, worker, true),
             Input::Ended { attempt, end, cost, last_words, outputs, result, report } => {
                 let ending = run::Ending { end, cost, last_words, outputs, result, report };
                 self.ended(now, attempt, ending, out);
             }
+            Input::Saved { attempt, content } => self.save(now, at_ms, attempt, content, out),
             Input::Journaled(records) => self.journaled(now, records, out),
             Input::Add { templates, tasks } => self.add(now, templates, tasks, out),
             Input::Cancel(task) => self.cancel(now, task, out),
             Input::Again(task) => self.again(now, task, out),
+            Input::Afresh(task) => {
+                self.afresh(task, out);
+                self.again(now, task, out);
+            }
             Input::Nowhere(why) => self.nowhere(&why, out),
-            Input::Time => self.give_back_idle(now, out),
+            Input::Time => {
+                self.hurry(now, out);
+                self.give_back_idle(now, out);
+            }
         }
         self.follow(now, at_ms, out);
     }
 
     /// When [`Input::Time`] is to be told.
     pub fn deadline(&self) -> Option<Tick> {
-        self.idle.first().map(|(since, _)| *since + IDLE)
+        let idle = self.idle.first().map(|(since, _)| *since + IDLE);
+        let impatient = self.impatient.first().map(|(due, _)| *due);
+        idle.into_iter().chain(impatient).min()
     }
 
     /// Leases worth having beside those there are, by what each holds.

@@ -1,5 +1,6 @@
 //! What runs: between the scheduler, who says where, and the keeper, who does it.
 
+use super::ahead::Pace;
 use super::check::vote_of;
 use super::state::{Attempt, Closed, State, Task, Worker};
 use super::{Bag, IDLE, Output};
@@ -29,7 +30,8 @@ impl Bag {
         let slots = offers.slots.max(1);
         let site = self.site_of(id, &node);
         let (leaves, unwanted, down) = (false, false, false);
-        let entry = Worker { id, node, slots, running: 0, idle_since: None, leaves, unwanted, down };
+        let pace = Pace::default();
+        let entry = Worker { id, node, slots, running: 0, idle_since: None, leaves, unwanted, down, pace };
         self.workers.insert(worker, entry);
         self.tell(now, Event::WorkerUp { worker, site, offers, ahead: 0 });
         match self.is_caught(id) {
@@ -56,6 +58,8 @@ impl Bag {
         self.tasks[task as usize].running -= 1;
         let wanted = !killed && self.tasks[task as usize].state == State::Open;
         let id = self.workers.get(&worker).map(|entry| entry.id);
+        let site = id.and_then(|id| self.sites.get(&id)).map(|(site, _)| *site).filter(|_| check.is_none());
+        let brought_bytes = site.map_or(0, |site| self.weigh(now, task, site, &ending.end));
         let outcome = match (wanted, check, id) {
             (true, None, Some(id)) => self.judge(now, task, attempt, (id, node), ending, out),
             (true, Some(known), Some(id)) => self.checked(now, task, known, (id, node), &ending, out),
@@ -66,7 +70,8 @@ impl Bag {
         };
         // Before, or the scheduler would start it again.
         self.tell_gone(now);
-        self.tell(now, Event::Ended { attempt, outcome, brought_bytes: 0 });
+        self.tell(now, Event::Ended { attempt, outcome, brought_bytes });
+        self.pace_ended(now, worker, attempt, outcome == Outcome::Done);
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.running -= 1;
         }
@@ -135,6 +140,9 @@ impl Bag {
             }
             out.push(Output::Settle { task, attempt });
             self.settle(task);
+        }
+        while let Some((_, span)) = self.freeing.pop_front_if(|(record, _)| *record <= records) {
+            self.freed.push(span);
         }
         if self.over_at.is_some_and(|record| record <= records) {
             self.over_at = None;
@@ -216,7 +224,11 @@ impl Bag {
         self.tell_gone(now);
         self.offer_opened(now);
         out.extend(self.dropped.drain(..).map(|(task, attempt)| Output::Drop { task, attempt }));
+        out.extend(self.freed.drain(..).map(Output::Free));
         out.extend(self.turned_away.drain(..).map(Output::GiveBack));
+        for worker in std::mem::take(&mut self.returned) {
+            self.enter_and_append(Record::Returned { worker }, out);
+        }
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.place(now, &mut self.orders);
         }
@@ -249,8 +261,11 @@ impl Bag {
                 let (id, template) = (entry.id, self.tasks[number as usize].template);
                 let check = self.next_check(template, id);
                 let (node_name, killed) = (node.clone(), false);
-                let running = Attempt { task: number, worker, node: node_name, since: now, killed, check };
+                let worked_ms = check.map_or_else(|| self.worked_ms(number), |_| 0);
+                let running =
+                    Attempt { task: number, worker, node: node_name, since: now, worked_ms, killed, check };
                 self.attempts.insert(attempt, running);
+                self.pace_began(now, worker, attempt);
                 self.enter_and_append(Record::Started { task: number, attempt, node }, out);
                 out.push(Output::Start { attempt, task: number, worker });
             }
@@ -264,7 +279,7 @@ impl Bag {
     }
 
     /// Tells the scheduler what may run now.
-    fn offer_opened(&mut self, now: Tick) {
+    pub(super) fn offer_opened(&mut self, now: Tick) {
         if self.scheduler.is_none() {
             return;
         }
@@ -277,7 +292,8 @@ impl Bag {
             let template = &self.templates[task.template as usize];
             let (needs, priority) = (template.needs(), template.priority);
             let votes = self.judge.as_ref().map_or(1, |judge| judge.wanted(number.into()));
-            let offer = Offer { needs, priority, votes, ..Offer::new(number.into()) };
+            let inputs = self.inputs_of(number);
+            let offer = Offer { needs, priority, votes, inputs, ..Offer::new(number.into()) };
             self.tell(now, Event::TaskReady(offer));
             // Votes of nodes that were caught count nothing, though that need not be in the journal that was read.
             let votes = self.votes(number).iter().filter(|vote| !self.is_caught(vote.node));
@@ -309,6 +325,9 @@ impl Bag {
                 self.idle.remove(&(since, worker));
             }
             self.workers.remove(&worker);
+            if self.lent.contains_key(&worker) {
+                self.returned.push(worker);
+            }
             return self.tell(now, Event::WorkerDown(worker));
         }
         if entry.unwanted {

@@ -1,9 +1,10 @@
 //! A journal that says the same in fewer records.
 
 use super::Bag;
+use super::adopt::Begun;
 use super::state::{Ending, Standing, State, Task};
 use crate::limits::TASKS_A_RECORD;
-use crate::record::{NewTask, Record};
+use crate::record::{NewTask, Record, Saved};
 use std::collections::BTreeSet;
 
 /// A journal with so many records beyond what would do is written anew.
@@ -22,8 +23,10 @@ impl Bag {
     }
 
     fn least_records(&self) -> usize {
-        4 + self.begun.len()
+        4 + 2 * self.begun.len()
+            + self.lent.len()
             + self.caught.len()
+            + self.states.len()
             + self.templates.len()
             + 2 * self.tasks.len().div_ceil(TASKS_A_RECORD)
     }
@@ -47,10 +50,16 @@ impl Bag {
             Record::Standings { first, standings: some.iter().zip(first..).map(standing).collect() }
         });
 
+        let state = |(&task, &saved): (&u32, &Saved)| Record::Saved { task, saved };
+        let states = self.states.iter().map(state);
         // Their leftovers are to be found.
-        let started =
-            |(&attempt, &task): (&u64, &u32)| Record::Started { task, attempt, node: String::new() };
-        let begun = self.begun.iter().map(started);
+        let started = |(&attempt, begun): (&u64, &Begun)| {
+            let started = Record::Started { task: begun.task, attempt, node: String::new() };
+            let sent = begun.sent.map(|(worker, call)| Record::Sent { attempt, worker, call });
+            std::iter::once(started).chain(sent)
+        };
+        let begun = self.begun.iter().flat_map(started);
+        let lent = self.lent.iter().map(|(&worker, lent)| Record::Lent { worker, lent: lent.clone() });
         let complete = self.complete.then_some(Record::Complete);
         let over = self.over.then_some(Record::Over { at_ms: self.submitted_ms });
         std::iter::once(head)
@@ -58,7 +67,9 @@ impl Bag {
             .chain(tasks)
             .chain(caught)
             .chain(standings)
+            .chain(states)
             .chain([Record::NextAttempt(self.next_attempt)])
+            .chain(lent)
             .chain(begun)
             .chain(complete)
             .chain(over)

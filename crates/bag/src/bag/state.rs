@@ -1,5 +1,6 @@
 //! What a bag knows of each task, and of what runs.
 
+use super::ahead::Pace;
 use crate::end::{Cost, Evidence};
 use crate::record::{Span, Vote};
 use mutirao_wire::{NodeId, Tick};
@@ -110,6 +111,8 @@ pub(super) struct Attempt {
     pub(super) worker: u64,
     pub(super) node: String,
     pub(super) since: Tick,
+    /// How long the task had run before, for the state with which it began, ms.
+    pub(super) worked_ms: u64,
     /// Nobody waits for it.
     pub(super) killed: bool,
     /// It checks its node, by that of the template's known answers.
@@ -129,4 +132,5 @@ pub(super) struct Worker {
     pub(super) unwanted: bool,
     /// It is no more, and forgotten with its last attempt.
     pub(super) down: bool,
+    pub(super) pace: Pace,
 }

@@ -1,16 +1,26 @@
 //! A keeper, its journal and its workers in a small world where everything fails at times.
 
+mod ahead;
+mod replaying;
+mod saving;
+mod weighing;
+
 use super::*;
 use crate::checks::{Accept, Checks, content_hash};
 use crate::template::Known;
 use crate::template::Work;
 use crate::words::Words;
+use mutirao_wire::node::NodeRef;
+use mutirao_wire::{Incarnation, LeaseId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn shell(name: &str) -> Template {
     Template::new(name, Work::Shell(Words::plain("true")))
 }
+
+/// What is added to the number of an attempt to have that of its call.
+const CALL: u64 = 1000;
 
 /// The node of a worker: there are three.
 fn node_of(worker: u64) -> NodeId {
@@ -32,6 +42,9 @@ struct World {
     settled: BTreeMap<u32, Vec<u64>>,
     given_back: Vec<u64>,
     dropped: Vec<u64>,
+    /// Bytes in the file of outputs, and what of it is of no use any more.
+    outputs: u64,
+    freed: Vec<Span>,
     over: bool,
     next_worker: u64,
     trust: Trust,
@@ -51,6 +64,8 @@ impl World {
             settled: BTreeMap::new(),
             given_back: Vec::new(),
             dropped: Vec::new(),
+            outputs: 0,
+            freed: Vec::new(),
             over: false,
             next_worker: 1,
             trust: Trust::default(),
@@ -59,17 +74,43 @@ impl World {
     }
 
     /// A keeper begins with what is on the disk.
-    fn born(mut self) -> World {
+    fn born(self) -> World {
+        self.begins(None::<fn(u64) -> bool>)
+    }
+
+    /// Another goes on with the leases, and with attempts that run there.
+    fn born_of(self, goes_on: impl Fn(u64) -> bool) -> World {
+        self.begins(Some(goes_on))
+    }
+
+    fn begins(mut self, goes_on: Option<impl Fn(u64) -> bool>) -> World {
+        let ran = std::mem::take(&mut self.running);
         self.bag = Bag::new();
         for (number, record) in (1..).zip(&self.disk) {
             let read = Record::decode(&record.encode(), number).unwrap();
             self.bag.replay(read).unwrap();
         }
         (self.unwritten, self.acked) = (Vec::new(), 0);
-        (self.running, self.killed) = (BTreeMap::new(), Vec::new());
+        self.killed = Vec::new();
         let mut out = Vec::new();
         let trust = Trust { secret: 3, ..self.trust.clone() };
-        self.bag.begin(self.now, 7, trust, &mut out).unwrap();
+        let mut left = if goes_on.is_some() { self.bag.left() } else { Vec::new() };
+        for left in &mut left {
+            // Its node is told by its number.
+            while node_of(self.next_worker) != left.lent.lender.id {
+                self.next_worker += 1;
+            }
+            left.worker = self.next_worker;
+            self.next_worker += 1;
+            left.attempts.retain(|(attempt, call)| {
+                assert_eq!(*call, attempt + CALL, "it is another's");
+                // One that has ended is no more, and its lender knows nothing of it.
+                goes_on.as_ref().is_some_and(|goes_on| goes_on(*attempt)) && ran.contains_key(attempt)
+            });
+            let now = left.attempts.iter().map(|(attempt, _)| (*attempt, (ran[attempt].0, left.worker)));
+            self.running.extend(now);
+        }
+        self.bag.go_on(self.now, 7, trust, left, &mut out).unwrap();
         self.carry_out(out);
         self
     }
@@ -82,6 +123,7 @@ impl World {
     }
 
     fn carry_out(&mut self, out: Vec<Output>) {
+        let mut sent = Vec::new();
         for output in out {
             match output {
                 Output::Append(record) => self.unwritten.push(*record),
@@ -90,14 +132,19 @@ impl World {
                         self.running.insert(attempt, (task, worker)).is_none(),
                         "attempt {attempt} twice"
                     );
+                    sent.push(attempt);
                 }
                 Output::Kill { attempt } => self.killed.push(attempt),
                 Output::Settle { task, attempt } => self.settled.entry(task).or_default().push(attempt),
                 Output::GiveBack(worker) => self.given_back.push(worker),
                 Output::Drop { attempt, .. } => self.dropped.push(attempt),
+                Output::Free(span) => self.freed.push(span),
                 Output::Learnt { node, standing, .. } => self.learn(node, standing),
                 Output::Over => self.over = true,
             }
+        }
+        for attempt in sent {
+            self.tell(Input::Sent { attempt, call: attempt + CALL });
         }
     }
 
@@ -122,7 +169,16 @@ impl World {
     fn worker_with(&mut self, offers: Needs) -> u64 {
         let worker = self.next_worker;
         self.next_worker += 1;
-        self.tell(Input::WorkerUp { worker, id: node_of(worker), node: format!("n{}", worker % 3), offers });
+        let (id, node) = (node_of(worker), format!("n{}", worker % 3));
+        let lent = Lent {
+            lease: LeaseId { lender: id, incarnation: Incarnation(1), serial: worker },
+            lender: NodeRef { id, incarnation: Incarnation(1), name: node.clone(), addresses: Vec::new() },
+            slots: offers.slots,
+            memory_mib: offers.memory_mib,
+            resources: offers.resources.clone(),
+        };
+        self.tell(Input::Lent { worker, lent });
+        self.tell(Input::WorkerUp { worker, id, node, offers });
         worker
     }
 
@@ -351,6 +407,18 @@ fn a_task_runs_where_its_needs_are_met_and_slots_are_asked_for_within_the_limit(
 }
 
 #[test]
+fn tasks_have_a_worker_as_long_as_one_could_run_them() {
+    let large = Template { slots: 4, ..shell("large") };
+    let mut world = World::new(draft(vec![shell("a"), large], &[3, 1]));
+    let (one, four) = (shell("a").needs(), Needs { slots: 4, ..shell("a").needs() });
+    assert!(!world.bag.is_served(&one));
+    let worker = world.worker();
+    assert!(world.bag.is_served(&one) && !world.bag.is_served(&four));
+    world.tell(Input::WorkerLeaves(worker));
+    assert!(!world.bag.is_served(&one));
+}
+
+#[test]
 fn tasks_at_the_same_place_follow_one_another() {
     let templates = vec![shell("a"), Template { after_each: vec![0], ..shell("b") }];
     let mut draft = draft(templates, &[2, 2]);
@@ -359,7 +427,7 @@ fn tasks_at_the_same_place_follow_one_another() {
     world.worker();
     world.end(world.attempt_of(0), End::Done);
     world.write_all();
-    assert_eq!(world.verdict(2), Verdict::Ready);
+    assert_ne!(world.verdict(2), Verdict::Waiting);
     assert_eq!(world.verdict(3), Verdict::Waiting);
     world.end(world.attempt_of(1), End::Code(1));
     assert_eq!(world.verdict(3), Verdict::Barred);
@@ -388,9 +456,12 @@ fn a_shrunk_journal_says_the_same() {
 enum Chance {
     Worker,
     Ends(prop::sample::Index, u8),
+    Saves(prop::sample::Index),
     Down(prop::sample::Index),
     Write(usize),
     KeeperDies,
+    /// Another goes on with some of what runs.
+    KeeperMoves(u8),
     Time,
     Cancel(prop::sample::Index),
     Again(prop::sample::Index),
@@ -401,9 +472,11 @@ fn chance() -> impl Strategy<Value = Chance> {
     prop_oneof![
         3 => Just(Chance::Worker),
         12 => (any::<Index>(), any::<u8>()).prop_map(|(which, how)| Chance::Ends(which, how)),
+        4 => any::<Index>().prop_map(Chance::Saves),
         2 => any::<Index>().prop_map(Chance::Down),
         6 => (0usize..6).prop_map(Chance::Write),
         1 => Just(Chance::KeeperDies),
+        2 => any::<u8>().prop_map(Chance::KeeperMoves),
         1 => Just(Chance::Time),
         1 => any::<Index>().prop_map(Chance::Cancel),
         1 => any::<Index>().prop_map(Chance::Again),
@@ -428,6 +501,12 @@ fn happen(mut world: World, chance: Chance) -> World {
             };
             world.end(ids[which.index(ids.len())], end);
         }
+        Chance::Saves(which) => {
+            let ids: Vec<u64> = world.running.keys().copied().collect();
+            if !ids.is_empty() {
+                world.save(ids[which.index(ids.len())]);
+            }
+        }
         Chance::Down(which) => {
             let workers: Vec<u64> = world.running.values().map(|(_, worker)| *worker).collect();
             if workers.is_empty() {
@@ -441,6 +520,7 @@ fn happen(mut world: World, chance: Chance) -> World {
         }
         Chance::Write(count) => world.write(count),
         Chance::KeeperDies => return world.born(),
+        Chance::KeeperMoves(which) => return world.born_of(|attempt| which >> (attempt % 8) & 1 == 0),
         Chance::Time => {
             world.now = world.bag.deadline().unwrap_or(world.now);
             world.tell(Input::Time);
@@ -454,8 +534,9 @@ fn happen(mut world: World, chance: Chance) -> World {
     world
 }
 
-/// No result counts that is not on the disk, and none twice.
+/// No result counts that is not on the disk, and none twice; state that was saved is there.
 fn check(world: &World) {
+    saving::check(world);
     let mut committed: BTreeMap<u32, u64> = BTreeMap::new();
     for record in &world.disk {
         if let Record::Committed { task, attempt, .. } = record {
@@ -487,7 +568,7 @@ proptest! {
         chances in prop::collection::vec(chance(), 0..120),
     ) {
         let templates = vec![
-            Template { retries: 1, ..shell("a") },
+            Template { retries: 1, checkpoint: Some("state".into()), ..shell("a") },
             Template { after: vec![0], ..shell("b") },
             Template { after: vec![0], after_each: vec![1], crash_limit: 2, ..shell("c") },
         ];
@@ -518,7 +599,8 @@ proptest! {
 
 #[test]
 fn an_ipar_application_that_lists_a_task_too_long_has_failed() {
-    let mut world = World::new(crate::ipar::bag(Settings::default(), vec!["app".into()], Vec::new(), 0));
+    let mut world =
+        World::new(crate::ipar::bag(Settings::default(), vec!["app".into()], Vec::new(), 0, false));
     world.worker();
     let said = vec![crate::report::Said::Tasks(vec!["x".repeat(crate::VALUE_BYTES_MAX + 1)])];
     world.end_with(world.attempt_of(0), End::Done, Report { said, ..Report::default() });
@@ -548,6 +630,10 @@ fn a_majority_compares_results_of_different_nodes_and_forgets_none_when_the_keep
     world.next_worker = worker;
     world.worker();
     assert!(world.running.is_empty(), "it has voted, although in an earlier life");
+    let needs = shell("a").needs();
+    assert_eq!(world.bag.avoided(&needs), [node_of(worker)], "no more of its slots are asked for");
+    let why = world.bag.lacks_nodes(&needs).unwrap();
+    assert!(why.contains("2 different nodes") && why.contains(&format!("`n{worker}`")), "{why}");
     for _ in 0..2 {
         world.worker();
         world.end(world.attempt_of(0), End::Done);
@@ -610,7 +696,7 @@ fn what_rests_on_the_word_of_a_node_that_is_caught_is_done_again() {
     assert_eq!(world.bag.caught().map(|(_, name)| name).collect::<Vec<_>>(), ["n1"]);
     assert_eq!((world.bag.counts().done, world.bag.counts().all(), world.bag.counts().withdrawn), (0, 3, 1));
     assert_eq!(world.given_back, [1], "it is given nothing any more");
-    assert_eq!(world.bag.avoided(), [node_of(1)]);
+    assert_eq!(world.bag.avoided(&shell("a").needs()), [node_of(1)]);
     // A keeper that goes on knows it too, from the journal or from what it keeps of nodes.
     let mut world = world.born();
     world.next_worker = 4;
@@ -748,4 +834,48 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn another_keeper_goes_on_with_what_runs_and_begins_nothing_of_it_again() {
+    let mut draft = draft(vec![shell("a")], &[3]);
+    draft.settings.replicas = 1;
+    let mut world = World::new(draft);
+    for _ in 0..3 {
+        world.worker();
+    }
+    world.end(world.attempt_of(0), End::Done);
+    world.write_all();
+    let attempts = [world.attempt_of(1), world.attempt_of(2)];
+    assert_eq!(world.bag.left().len(), 3, "also where nothing runs");
+    let kept = attempts[0];
+    let mut world = world.born_of(|attempt| attempt == kept);
+    assert_eq!(world.running.keys().copied().collect::<Vec<_>>()[0], kept);
+    assert_eq!(world.attempt_of(1), kept);
+    assert_ne!(world.attempt_of(2), attempts[1], "what was not found began again, on a lease that was left");
+    assert_eq!(world.dropped, [attempts[1]]);
+    // The journal says so too: it can be read, and written anew, and a third keeper goes on with the same.
+    world.write_all();
+    world.disk = world.bag.shrink().collect();
+    let before = world.bag.left();
+    let mut world = world.born_of(|_| true);
+    assert_eq!(before.iter().map(|left| left.attempts.len()).collect::<Vec<_>>(), [1, 1, 0]);
+    assert_eq!((world.attempt_of(1), world.running.len()), (kept, 2));
+    world.end(kept, End::Done);
+    world.end(world.attempt_of(2), End::Done);
+    world.write_all();
+    assert!(world.over && world.settled[&1] == [kept]);
+}
+
+#[test]
+fn a_question_whose_answer_is_known_is_asked_anew_by_the_next_keeper() {
+    let mut world = World::new(with_spot_checks());
+    world.worker();
+    while let Some((&attempt, _)) = world.running.first_key_value()
+        && !world.bag.is_check(attempt)
+    {
+        world.end(attempt, End::NotBegun("no lease".into()));
+    }
+    world.write_all();
+    assert!(world.bag.left().iter().all(|left| left.attempts.is_empty()));
 }

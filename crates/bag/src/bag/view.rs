@@ -2,11 +2,13 @@
 
 use super::Bag;
 use super::state::{Closed, Done, State};
+use crate::checks::Accept;
 use crate::end::{Cost, Evidence};
 use crate::error::Error;
-use crate::record::{Span, Vote};
+use crate::record::{Saved, Span, Vote};
 use crate::template::{Settings, Template};
 use crate::words::Named;
+use mutirao_schedule::bag::Needs;
 use mutirao_wire::{BlobHash, NodeId, Tick};
 use serde::Serialize;
 
@@ -146,6 +148,8 @@ pub struct TaskView<'a> {
     pub tries: (u16, u16),
     /// The last attempt that failed.
     pub evidence: Option<&'a Evidence>,
+    /// The state with which its next attempt begins.
+    pub saved: Option<&'a Saved>,
     done: Option<&'a Done>,
 }
 
@@ -252,10 +256,55 @@ impl Bag {
         self.attempts.get(&attempt).is_some_and(|running| running.check.is_some())
     }
 
-    /// Nodes whose word counts nothing in this bag: no lease of theirs is of use.
-    pub fn avoided(&self) -> Vec<NodeId> {
+    /// Nodes no lease of which is of use to tasks that need so much: their word counts nothing in this bag, or each of
+    /// these tasks waits for results of others.
+    pub fn avoided(&self, needs: &Needs) -> Vec<NodeId> {
         let Some(judge) = &self.judge else { return Vec::new() };
-        judge.standings().iter().filter(|(_, standing)| standing.is_caught()).map(|(node, _)| node).collect()
+        let caught = judge.standings().iter().filter(|(_, standing)| standing.is_caught());
+        let mut avoided: Vec<NodeId> = caught.map(|(node, _)| node).collect();
+        avoided.extend(self.heard_out(needs).into_iter().map(|(node, _)| node));
+        avoided
+    }
+
+    /// Nodes that have given, or are about to give, their result of each task that waits and needs so much.
+    fn heard_out(&self, needs: &Needs) -> Vec<(NodeId, &str)> {
+        let scheduler = self.scheduler.as_ref().filter(|_| self.judge.is_some());
+        let barred = scheduler.map(|scheduler| scheduler.floor().barred_sites(needs)).unwrap_or_default();
+        if barred.is_empty() {
+            return Vec::new();
+        }
+        let sites = self.sites.iter().filter(|(_, (site, _))| barred.contains(site));
+        sites.map(|(node, (_, name))| (*node, name.as_str())).collect()
+    }
+
+    /// Whether tasks that need so much have a worker, although they may wait for their turn there.
+    pub fn is_served(&self, needs: &Needs) -> bool {
+        self.scheduler.as_ref().is_some_and(|scheduler| scheduler.floor().is_served(needs))
+    }
+
+    /// Where results are compared: of how many different nodes they are wanted, if tasks that need so much wait because
+    /// those that lend slots have given theirs.
+    pub fn lacks_nodes(&self, needs: &Needs) -> Option<String> {
+        let mut names: Vec<String> =
+            self.heard_out(needs).iter().map(|(_, name)| format!("`{name}`")).collect();
+        names.sort();
+        let (last, others) = names.split_last()?;
+        let heard =
+            if others.is_empty() { last.clone() } else { format!("{} and {last}", others.join(", ")) };
+        let wanted = match self.settings.checks.accept {
+            Accept::Majority { of } => {
+                format!(
+                    "results are wanted of {} different nodes, of up to {of} where they differ",
+                    of / 2 + 1
+                )
+            }
+            _ => "further results are wanted of different nodes".to_owned(),
+        };
+        let (given, more) = match names.len() {
+            1 => ("has given its own", "another node is"),
+            _ => ("have given theirs", "other nodes are"),
+        };
+        Some(format!("{wanted}; {heard} {given}, and {more} needed"))
     }
 
     /// Nodes that gave wrong answers in this bag, by name.
@@ -300,6 +349,7 @@ impl Bag {
             running: task.running,
             tries: (task.failures, task.crashes),
             evidence: task.evidence.as_deref(),
+            saved: self.states.get(&number),
             done,
         })
     }
@@ -363,6 +413,13 @@ impl Bag {
             }
         };
         text += &self.votes_text(number);
+        if let Some(saved) = task.saved {
+            text += &format!(
+                "; its next attempt begins with the {} ",
+                counted(saved.content.bytes.into(), "byte", "bytes")
+            );
+            text += &format!("that attempt {} saved", saved.attempt);
+        }
         if let Some(evidence) = task.evidence {
             text += &match evidence.node.as_str() {
                 "" => format!("; {}", evidence.end),

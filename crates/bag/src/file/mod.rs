@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::limits::TASKS_MAX;
 use crate::template::{Program, Settings};
 use mutirao_text::At;
+use mutirao_wire::bag::MEMBERS;
 use node::{Node, Table, Wrong};
 use task::TaskText;
 
@@ -91,6 +92,12 @@ fn read_settings(root: &mut Table<'_>, settings: Settings) -> Result<Settings, W
     if let Some(labels) = root.take("labels") {
         settings.labels = labels.texts()?;
     }
+    if let Some(members) = root.take("members") {
+        settings.members = members.texts()?;
+        if let Err(reason) = check_members(&settings.members) {
+            return Err(members.wrong(reason));
+        }
+    }
     if let Some(list) = root.take("list") {
         settings.list = Some(list.text()?.to_owned());
     }
@@ -101,6 +108,17 @@ fn read_settings(root: &mut Table<'_>, settings: Settings) -> Result<Settings, W
         checks::read(&mut settings.checks, results)?;
     }
     Ok(settings)
+}
+
+/// Whether a bag can be kept by nodes of these names; or else why not.
+pub fn check_members(names: &[String]) -> Result<(), String> {
+    if ![1, MEMBERS].contains(&names.len()) {
+        return Err(format!("a bag is kept by 1 or {MEMBERS} nodes, not by {}", names.len()));
+    }
+    match (1..names.len()).find(|place| names[..*place].contains(&names[*place])) {
+        Some(twice) => Err(format!("`{}` is named twice", names[twice])),
+        None => Ok(()),
+    }
 }
 
 /// The tasks in an order in which each comes after those it waits for: that of the file, where it is one.

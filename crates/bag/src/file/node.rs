@@ -1,5 +1,6 @@
 //! A TOML document whose every part knows where it stands.
 
+use mutirao_text::alike;
 use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -36,6 +37,8 @@ pub(super) struct Table<'a> {
     /// In the order of the text.
     entries: Vec<(Cow<'a, str>, usize, Node<'a>)>,
     taken: Vec<bool>,
+    /// What was looked for and was not there.
+    missed: Vec<String>,
 }
 
 /// Reads a document.
@@ -122,6 +125,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn switch(&self) -> Result<bool, Wrong> {
+        match self.value {
+            Value::Switch(value) => Ok(value),
+            _ => Err(self.wrong("this must be true or false")),
+        }
+    }
+
     /// A whole number from `least` to `most`.
     pub(super) fn number(&self, least: i64, most: i64) -> Result<i64, Wrong> {
         let number = match &self.value {
@@ -150,18 +161,39 @@ impl<'a> Table<'a> {
         let mut entries: Vec<_> = table.into_iter().map(entry).collect();
         entries.sort_by_key(|(_, at, _)| *at);
         let taken = vec![false; entries.len()];
-        Table { at, entries, taken }
+        Table { at, entries, taken, missed: Vec::new() }
     }
 
     /// Takes the entry of this name, if there is one.
     pub(super) fn take(&mut self, name: &str) -> Option<Node<'a>> {
-        let place = self.entries.iter().position(|(known, ..)| known == name)?;
+        let Some(place) = self.entries.iter().position(|(known, ..)| known == name) else {
+            self.missed.push(name.to_owned());
+            return None;
+        };
         self.taken[place] = true;
         Some(self.entries[place].2.clone())
     }
 
     pub(super) fn require(&mut self, name: &str, reason: &str) -> Result<Node<'a>, Wrong> {
-        self.take(name).ok_or_else(|| Wrong { at: self.at, reason: reason.to_owned() })
+        if let Some(node) = self.take(name) {
+            return Ok(node);
+        }
+        // Rather than that it is missing, say that it is misspelt.
+        let misspelt = self.left().find_map(|(word, at, _)| {
+            let reason = format!("there is no setting `{word}`; did you mean `{}`?", self.meant(word)?);
+            Some(Wrong { at: *at, reason })
+        });
+        Err(misspelt.unwrap_or_else(|| Wrong { at: self.at, reason: reason.to_owned() }))
+    }
+
+    /// What was looked for in vain that is like this word.
+    fn meant(&self, word: &str) -> Option<String> {
+        alike(word, self.missed.iter().map(String::as_str))
+    }
+
+    /// Entries that were not taken.
+    fn left(&self) -> impl Iterator<Item = &(Cow<'a, str>, usize, Node<'a>)> {
+        self.entries.iter().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(entry, _)| entry)
     }
 
     /// All entries in the order of the text.
@@ -171,13 +203,9 @@ impl<'a> Table<'a> {
 
     /// The first entry that was not taken is one that nobody knows.
     pub(super) fn finish(&self, what: &str) -> Result<(), Wrong> {
-        let left = self.entries.iter().zip(&self.taken).find(|(_, taken)| !**taken);
-        match left {
-            None => Ok(()),
-            Some(((name, at, _), _)) => {
-                Err(Wrong { at: *at, reason: format!("{what} has no setting `{name}`") })
-            }
-        }
+        let Some((name, at, _)) = self.left().next() else { return Ok(()) };
+        let meant = self.meant(name).map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        Err(Wrong { at: *at, reason: format!("{what} has no setting `{name}`{meant}") })
     }
 }
 

@@ -10,8 +10,18 @@ use mutirao_wire::limits::{NAME_BYTES_MAX, RESOURCE_AMOUNT_MAX};
 use mutirao_wire::node::Resource;
 
 /// What every table of tasks may say, and `defaults` too.
-const SETTINGS: [&str; 8] =
-    ["cores", "memory", "resources", "time_limit", "priority", "retries", "crash_limit", "environment"];
+const SETTINGS: [&str; 10] = [
+    "cores",
+    "memory",
+    "resources",
+    "time_limit",
+    "priority",
+    "retries",
+    "crash_limit",
+    "checkpoint",
+    "in_place",
+    "environment",
+];
 
 /// A table of tasks that was read, except that the names of others are names still.
 pub(super) struct TaskText {
@@ -90,7 +100,7 @@ impl TaskText {
             |reason: &str| Err(Wrong { at: self.at, reason: format!("task `{}` {reason}", template.name) });
         let is_operation = matches!(template.work, Work::Operation { .. });
         let has_surroundings =
-            template.has_playpen() || template.stdin != Words::default() || !template.environment.is_empty();
+            template.brings_files() || template.stdin != Words::default() || !template.environment.is_empty();
         match (is_operation, has_program) {
             (true, false) => wrong("calls an operation: say at the top of the file of which `program`"),
             (false, true) => wrong("has a command, but the file names a `program`: its tasks are operations"),
@@ -121,6 +131,17 @@ fn set(template: &mut Template, setting: &str, node: Node<'_>) -> Result<(), Wro
         "priority" => template.priority = node.number(-1_000_000, 1_000_000)? as i32,
         "retries" => template.retries = node.number(0, 10_000)? as u32,
         "crash_limit" => template.crash_limit = node.number(1, 10_000)? as u32,
+        "checkpoint" if matches!(template.work, Work::Operation { .. }) => {
+            template.checkpoint = node.switch()?.then(String::new);
+        }
+        "checkpoint" => {
+            let name = node.text()?;
+            if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+                return Err(node.wrong("a checkpoint is the name of a file in the directory of the task"));
+            }
+            template.checkpoint = Some(name.to_owned());
+        }
+        "in_place" => template.in_place = node.switch()?,
         _ => {
             for (name, value) in node.table("`environment`")?.entries() {
                 if name.text.is_empty() || name.text.contains(['=', '\0']) {

@@ -124,12 +124,18 @@ fn what_is_wrong_is_told_where_it_stands() {
             "parameters: n",
         ),
         ("[task.a]\ncommand = 'x'\noutputs = ['o']\nknown = [{ stdout = '' }]\n", 4, 10, "as `o` must be"),
+        ("members = ['a', 'b']\n[task.a]\ncommand = 'x'\n", 1, 11, "by 1 or 3 nodes, not by 2"),
+        ("members = ['a', 'b', 'a']\n[task.a]\ncommand = 'x'\n", 1, 11, "`a` is named twice"),
         ("name = 'a'\n", 1, 1, "there is no task"),
         ("[task.a]\noperation = 'x'\n", 1, 7, "of which `program`"),
         ("program = 'p'\n[task.a]\ncommand = 'x'\n", 2, 7, "its tasks are operations"),
         ("program = 'p'\n[task.a]\noperation = 'x'\nstdin = 'y'\n", 2, 7, "has no `inputs`"),
         ("[task.a]\ncommand = 'x {y}'\n", 2, 11, "no parameter `y`"),
-        ("[task.a]\ncommand = 'x'\ncoers = 2\n", 3, 1, "no setting `coers`"),
+        ("[task.a]\ncommand = 'x'\ncoers = 2\n", 3, 1, "no setting `coers`; did you mean `cores`?"),
+        ("[task.a]\ncores = 1\ncomand = 'x'\n", 3, 1, "no setting `comand`; did you mean `command`?"),
+        ("[task.a]\nopertion = 'x'\n", 2, 1, "did you mean `operation`?"),
+        ("nmae = 'n'\n[task.a]\ncommand = 'x'\n", 1, 1, "did you mean `name`?"),
+        ("[tsak.a]\ncommand = 'x'\n", 1, 2, "did you mean `task`?"),
         ("[task.a]\ncommand = 'x'\ncores = 0\n", 3, 9, "whole number from 1"),
         ("[task.a]\ncommand = 'x'\nmemory = '2'\n", 3, 10, "2GiB"),
         ("[task.a]\ncommand = 'x'\nafter = ['b']\n", 3, 10, "no task `b`"),
@@ -158,4 +164,26 @@ proptest! {
     fn any_text_is_read_or_refused(text in "[\\[\\]a-z{}='\".,0-9 \n]{0,200}") {
         let _ = read_text(&text);
     }
+}
+
+#[test]
+fn a_checkpoint_is_a_file_in_the_directory_of_the_task() {
+    let draft = read_text("[task.a]\ncommand = 'x'\ncheckpoint = 'state.dat'\n").unwrap();
+    let template = &draft.templates[0];
+    assert_eq!(template.checkpoint.as_deref(), Some("state.dat"));
+    assert!(template.has_playpen());
+    for name in ["", "a/b", "../a", ".hidden"] {
+        let text = format!("[task.a]\ncommand = 'x'\ncheckpoint = '{name}'\n");
+        let error = read_text(&text).unwrap_err().to_string();
+        assert!(error.contains("line 3, column 14") && error.contains("name of a file"), "{error}");
+    }
+}
+
+#[test]
+fn an_operation_says_whether_it_saves_state() {
+    let text = |switch: &str| format!("program = 'p'\n[task.a]\noperation = 'x'\ncheckpoint = {switch}\n");
+    assert!(read_text(&text("true")).unwrap().templates[0].checkpoint.is_some());
+    assert!(read_text(&text("false")).unwrap().templates[0].checkpoint.is_none());
+    let error = read_text(&text("'state'")).unwrap_err().to_string();
+    assert!(error.contains("true or false"), "{error}");
 }

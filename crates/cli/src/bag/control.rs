@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use mutirao_bag::{Added, Bag, Input, Output};
 use mutirao_schedule::bag::Needs;
 use mutirao_wire::Tick;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,10 +30,14 @@ pub enum Order {
     Cancel(String),
     /// Try these again.
     Retry(String),
+    /// Try these again, from the beginning.
+    RetryAfresh(String),
     /// Tell how things stand whenever that changes.
     Watch,
     /// What follows is from a program that has the bag open. It says nothing before it was answered.
     Session,
+    /// Give the bag to the member where it was submitted, where a program wants to open it.
+    GiveBack,
 }
 
 /// An order, and who waits for the answer.
@@ -107,6 +112,11 @@ pub fn answer_line(answer: &Result<usize>) -> String {
     line.to_string()
 }
 
+/// The answer to an order of which nobody knows what came of it.
+pub fn keeper_changed() -> anyhow::Error {
+    anyhow::anyhow!("the keeper changed meanwhile; look with `mutirao bag show` what holds")
+}
+
 /// Tells an answer where no other members are.
 pub fn answer_here(back: Back, line: &str) {
     if let Back::Stream(stream) = back {
@@ -125,10 +135,17 @@ impl Watcher {
         Watcher { stream, last: String::new() }
     }
 
+    /// Whether somebody listens still.
+    fn is_there(&self) -> bool {
+        let mut polled = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        // An error is nobody's going away.
+        poll(&mut polled, Some(&Timespec::default())).is_err() || polled[0].revents().is_empty()
+    }
+
     /// Says how things stand, if that is news; false when nobody listens any more.
     pub fn tell(&mut self, line: &str) -> bool {
         if self.last == line {
-            return true;
+            return self.is_there();
         }
         self.last = line.to_owned();
         writeln!(self.stream, "{line}").is_ok()
@@ -191,7 +208,10 @@ pub fn inputs(bag: &Bag, order: &Order) -> Result<Inputs> {
         Order::Retry(what) => {
             each(what, Input::Again, |view| matches!(view.verdict, Failed | SetAside | Cancelled))
         }
-        Order::Watch | Order::Session => Ok(Inputs { inputs: Vec::new(), tasks: 0 }),
+        Order::RetryAfresh(what) => {
+            each(what, Input::Afresh, |view| matches!(view.verdict, Failed | SetAside | Cancelled))
+        }
+        Order::Watch | Order::Session | Order::GiveBack => Ok(Inputs { inputs: Vec::new(), tasks: 0 }),
     }
 }
 

@@ -37,6 +37,9 @@ pub struct IparArgs {
     /// How often a task is tried again that failed or did not report
     #[arg(long, default_value_t = 2)]
     pub retries: u32,
+    /// Runs save state for their next attempt: MUTIRAO_CHECKPOINT names the file, `mutirao bag checkpoint` keeps it
+    #[arg(long)]
+    pub saves_state: bool,
     /// In the background
     #[arg(long)]
     pub detach: bool,
@@ -116,7 +119,7 @@ pub fn run(cli: &Cli, args: &IparArgs) -> Result<u8> {
     let directory = text(directory.as_os_str())?;
     let settings = Settings { list: Some(text(list.as_os_str())?), nodes, directory, ..super::here(name)? };
     program.extend(args.arguments.iter().cloned());
-    let draft = mutirao_bag::ipar::bag(settings, program, files, args.retries);
+    let draft = mutirao_bag::ipar::bag(settings, program, files, args.retries, args.saves_state);
     match args.detach {
         true => super::submit(cli, draft, cli.output),
         false => super::run_here(Place::submit(draft)?, cli.node.clone()),

@@ -3,8 +3,9 @@
 use super::member;
 use super::place::Place;
 use super::programs;
-use crate::args::Cli;
 use crate::list::ask;
+use crate::output::remark;
+use crate::sorted::sort;
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{Options, Pool, Private, Slots};
 use mutirao_bag::Bag;
@@ -14,16 +15,41 @@ use mutirao_wire::{BagId, NodeRef};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// A keeper is up, or has said why not, within so long.
+/// A keeper is up, or its journal has grown, within so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Input files of a bag that come along to several members, together.
 const INPUT_BYTES_MAX: u64 = 256 << 20;
 /// What a bag's program consists of, that comes along to several members: the bag begins when all of it is there.
 const PROGRAM_BYTES_MAX: u64 = 32 << 20;
 
+/// The pool through a node of this machine, for questions and orders.
+pub fn open_pool(node: Option<&str>) -> Result<Pool> {
+    let options = Options {
+        name: Some("mutirao".into()),
+        node: node.map(str::to_owned),
+        slots: Slots::ByHand,
+        private: Private::Never,
+        ..Options::default()
+    };
+    Ok(Pool::open(options)?)
+}
+
+/// Has a bag kept in the background: by this machine's node, or, where none runs, by a process of its own.
+pub fn background(place: &Place, node: Option<&str>) -> Result<()> {
+    let keep = by_node(place, node)?;
+    if keep.is_none() && !place.read()?.0.settings().members.is_empty() {
+        bail!("no node runs on this machine, so that none can keep the bag; see `mutirao up --help`");
+    }
+    remark!("mutirao: {}", super::show::keepers_text(keep.as_ref()));
+    match keep {
+        Some(_) => wait_for(place),
+        None => super::detach(place, node),
+    }
+}
+
 /// Hands a bag over to this machine's node and others; nothing where none runs.
-pub fn by_node(cli: &Cli, place: &Place) -> Result<Option<Keep>> {
-    match crate::open(cli) {
+pub fn by_node(place: &Place, node: Option<&str>) -> Result<Option<Keep>> {
+    match open_pool(node) {
         Ok(pool) => {
             let keep = hand_over(place, &pool)?;
             pool.close();
@@ -49,9 +75,10 @@ pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
         Some(keep) if is_begun => (KeepHow::GoOn, keep),
         Some(keep) => submitted().map(|_| (KeepHow::Begin, keep))?,
         None => {
-            let members = members(&submitted()?, pool)?;
+            let submitted = submitted()?;
+            let (name, members) = (submitted.settings().name.clone(), members(&submitted, pool)?);
             let bag = BagId(u128::from_le_bytes(mutirao_trust::random()?));
-            (KeepHow::Begin, Keep { bag, number: place.id, members })
+            (KeepHow::Begin, Keep { bag, number: place.id, name, members })
         }
     };
     let Some(first) = keep.members.first().filter(|first| first.id == node.id) else {
@@ -63,7 +90,7 @@ pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
     for other in &keep.members[1..] {
         match order(pool, &keep, other, how) {
             Err(error) if how == KeepHow::Begin => return Err(error),
-            Err(error) => eprintln!("mutirao: {error:#}"),
+            Err(error) => remark!("mutirao: {error:#}"),
             Ok(()) => {}
         }
     }
@@ -75,25 +102,46 @@ pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
 /// with others.
 pub fn wake(place: &Place) -> Result<bool> {
     let Some(keep) = place.kept()?.filter(|keep| keep.members.len() > 1) else { return Ok(false) };
-    let options = Options {
-        name: Some("mutirao".into()),
-        node: Some(keep.members[0].name.clone()),
-        slots: Slots::ByHand,
-        private: Private::Never,
-        ..Options::default()
-    };
-    let pool = Pool::open(options)?;
-    hand_over(place, &pool)?;
+    let pool = open_pool(Some(place.member().unwrap_or(&keep.members[0].name)))?;
+    let node = pool.node().id;
+    match keep.members.iter().find(|member| member.id == node) {
+        // The others hear of it from this one.
+        Some(member) if member.id != keep.members[0].id => order(&pool, &keep, member, KeepHow::GoOn)?,
+        _ => drop(hand_over(place, &pool)?),
+    }
     pool.close();
     until_begun(place, || Ok(place.connect().is_some()))?;
     Ok(true)
 }
 
+/// Has all nodes that keep a bag, which was removed, forget it.
+pub fn forget(pool: &Pool, keep: &Keep) {
+    for member in &keep.members {
+        if let Err(error) = order(pool, keep, member, KeepHow::Forget) {
+            remark!("mutirao: what `{}` keeps of it stays there: {error:#}", member.name);
+        }
+    }
+}
+
 /// The nodes that are to keep a bag: this one, and two more if there are that take it and its files are not too many.
 fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
     let me = pool.node();
+    let names = &bag.settings().members;
+    // What came of it lies in the files of this machine, and would not come along.
+    if bag.lives() > 0 {
+        if names.len() != 1 {
+            eprintln!("mutirao: the bag has begun on this machine and stays here");
+        }
+        return Ok(vec![me]);
+    }
+    if names.len() == 1 {
+        return named(pool, names);
+    }
     let alone = |why: &str| {
-        eprintln!("mutirao: {why}");
+        if !names.is_empty() {
+            bail!("{why}: several nodes cannot keep it");
+        }
+        remark!("mutirao: {why}");
         Ok(vec![me.clone()])
     };
     let size = |path: String| std::fs::metadata(path).map_or(0, |facts| facts.len());
@@ -102,13 +150,19 @@ fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
         let most = PROGRAM_BYTES_MAX >> 20;
         return alone(&format!("its program has more than {most} MiB with its libraries and stays here"));
     }
+    if bag.templates().iter().any(|template| template.in_place) {
+        return alone("its tasks work in place, beside the files of this machine");
+    }
     if member::inputs(bag).into_iter().map(size).sum::<u64>() > INPUT_BYTES_MAX {
         let most = INPUT_BYTES_MAX >> 20;
         return alone(&format!("its input files have more than {most} MiB together and stay here"));
     }
+    if !names.is_empty() {
+        return named(pool, names);
+    }
     let mut others = pool.nodes()?;
     others.retain(|row| row.node.id != me.id && row.node.name != me.name && row.state == NodeState::Up);
-    others.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+    sort(&mut others, |a, b| a.node.name.cmp(&b.node.name));
     others.dedup_by(|a, b| a.node.name == b.node.name);
     let host = |node: &NodeRef| node.addresses.first().map(std::net::SocketAddr::ip);
     let mut chosen = vec![me.clone()];
@@ -119,8 +173,7 @@ fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
         let place = others.iter().position(|row: &NodeRow| !hosts.contains(&host(&row.node)));
         let Some(place) = place.or((!others.is_empty()).then_some(0)) else { break };
         let node = others.remove(place).node;
-        let keep = Keep { bag: BagId(0), number: 0, members: vec![node.clone()] };
-        match order(pool, &keep, &node, KeepHow::Would) {
+        match would_keep(pool, &node) {
             Ok(()) => chosen.push(node),
             Err(error) => refusals.push(format!("{error:#}")),
         }
@@ -128,8 +181,36 @@ fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
     if chosen.len() == MEMBERS {
         return Ok(chosen);
     }
-    refusals.iter().for_each(|refusal| eprintln!("mutirao: {refusal}"));
+    refusals.iter().for_each(|refusal| remark!("mutirao: {refusal}"));
     alone("there are fewer than three nodes that would keep it")
+}
+
+/// The nodes of these names, this machine's first.
+fn named(pool: &Pool, names: &[String]) -> Result<Vec<NodeRef>> {
+    let me = pool.node();
+    if !names.contains(&me.name) {
+        bail!(
+            "`{}` is not among the nodes that are to keep the bag, and a bag begins where it is submitted: name it \
+             too, or submit the bag on one of them",
+            me.name
+        );
+    }
+    let rows = pool.nodes()?;
+    let mut chosen = vec![me.clone()];
+    for name in names.iter().filter(|name| **name != me.name) {
+        let row = rows.iter().find(|row| row.node.name == *name && row.state == NodeState::Up);
+        let row =
+            row.with_context(|| format!("there is no node `{name}` that is up; see `mutirao nodes`"))?;
+        would_keep(pool, &row.node)?;
+        chosen.push(row.node.clone());
+    }
+    Ok(chosen)
+}
+
+/// Whether a node would keep a bag; an error that says why not.
+fn would_keep(pool: &Pool, node: &NodeRef) -> Result<()> {
+    let keep = Keep { bag: BagId(0), number: 0, name: String::new(), members: vec![node.clone()] };
+    order(pool, &keep, node, KeepHow::Would)
 }
 
 /// Orders one node to keep a bag.
@@ -138,11 +219,12 @@ fn order(pool: &Pool, keep: &Keep, node: &NodeRef, how: KeepHow) -> Result<()> {
     for row in ask(pool, topic, Some(node.id.to_string()))? {
         match row {
             Row::Done { .. } => return Ok(()),
+            Row::Failed { text, .. } if how == KeepHow::Forget => bail!(text),
             Row::Failed { node, text } => bail!("node `{node}` does not keep the bag: {text}"),
             _ => {}
         }
     }
-    bail!("node `{}` did not say whether it keeps the bag", node.name)
+    bail!("node `{}` did not answer", node.name)
 }
 
 /// Waits until the keeper of a bag that was handed over hears orders, or the bag is over.
@@ -164,20 +246,34 @@ fn until_begun(place: &Place, is_so: impl Fn() -> Result<bool>) -> Result<()> {
     let watched = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).with_context(failed)?;
     let changes = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE;
     add_watch(&watched, place.directory(), changes).with_context(failed)?;
-    let begun = Instant::now();
-    while !is_so()? {
-        let left = PATIENCE.saturating_sub(begun.elapsed());
+    let (mut bytes, mut since) = (0, Instant::now());
+    loop {
+        let looks = Instant::now();
+        if is_so()? {
+            return Ok(());
+        }
+        // That may have read a journal which grows long: no more than a fifth of the time goes into it.
+        std::thread::sleep(looks.elapsed() * 4);
+        let journal = std::fs::metadata(super::shared::journal_path(place.directory()));
+        let there = journal.map_or(0, |facts| facts.len());
+        if there != bytes {
+            (bytes, since) = (there, Instant::now());
+        }
+        let left = PATIENCE.saturating_sub(since.elapsed());
         let left = Timespec::try_from(left).context("a time to wait is too long")?;
         let changed = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&left));
-        if changed.is_ok_and(|count| count == 0) {
-            bail!("the keeper of bag {} does not begin; see the log of its node", place.id);
+        if since.elapsed() >= PATIENCE && changed.is_ok() {
+            bail!(
+                "the keeper of bag {} has not come on for {} s; see the log of its node",
+                place.id,
+                PATIENCE.as_secs()
+            );
         }
         // Looked at once for all that has changed.
         let mut room = [std::mem::MaybeUninit::uninit(); 4096];
         let mut news = Reader::new(&watched, &mut room);
         while news.next().is_ok() {}
     }
-    Ok(())
 }
 
 /// Where a bag is, and which of its members a process is, where there are several.
@@ -191,7 +287,10 @@ pub fn taken_up(id: BagId, node: &str) -> Result<Option<TakenUp>> {
     let me = me.with_context(|| format!("{} is of a bag without a member `{node}`", own.display()))?;
     if me > 0 {
         let place = Place::of_member(keep.number, own);
-        place.write_kept(&keep)?;
+        // Mostly it says so already, and then no disk need have room for it.
+        if place.kept().ok().flatten().as_ref() != Some(&keep) {
+            place.write_kept(&keep)?;
+        }
         return Ok(Some((place, Some((keep, me)))));
     }
     let place = match Place::numbered(keep.number)? {

@@ -80,7 +80,7 @@ impl Leases {
     }
 
     /// Asks for what is wanted most, unless a request is under way.
-    pub fn want(&mut self, wanted: Vec<(Needs, u32)>, avoid: impl FnOnce() -> Vec<NodeId>) {
+    pub fn want(&mut self, wanted: Vec<(Needs, u32)>, avoid: impl FnOnce(&Needs) -> Vec<NodeId>) {
         self.waits.retain(|(needs, _)| wanted.iter().any(|(wanted, _)| wanted == needs));
         self.in_vain.retain(|needs| wanted.iter().any(|(wanted, _)| wanted == needs));
         if self.asking {
@@ -92,7 +92,7 @@ impl Leases {
         let fresh = wanted.into_iter().filter(|(needs, _)| !self.in_vain.contains(needs));
         if let Some((needs, count)) = fresh.max_by_key(|(_, count)| *count) {
             let given_up = self.unfit.iter().filter(|(_, unfit)| unfit.failures >= FAILURES_MAX);
-            let (mut avoid, mut unfit) = (avoid(), BTreeMap::new());
+            let (mut avoid, mut unfit) = (avoid(&needs), BTreeMap::new());
             for (node, known) in given_up {
                 avoid.push(*node);
                 unfit.insert(known.name.clone(), known.why.clone());
@@ -102,8 +102,8 @@ impl Leases {
         }
     }
 
-    /// Takes the answer: the leases, each with its node.
-    pub fn granted(&mut self, pool: &Pool, needs: &Needs, allocation: &Allocation) -> Vec<(u64, NodeRef)> {
+    /// Takes the answer: the leases.
+    pub fn granted(&mut self, pool: &Pool, needs: &Needs, allocation: &Allocation) -> Vec<Lease> {
         self.asking = false;
         if !allocation.leases.is_empty() {
             self.waits.retain(|(waiting, _)| waiting != needs);
@@ -114,9 +114,19 @@ impl Leases {
             // One that is gone by now is of no interest.
             let Some(lease) = leases.iter().find(|lease| lease.key == *key) else { continue };
             self.held.insert(*key, Held { leaving: false, lender: lease.lender.clone() });
-            granted.push((u64::from(key.0), lease.lender.clone()));
+            granted.push(lease.clone());
         }
         granted
+    }
+
+    /// Takes in a lease of the keeper before.
+    pub fn adopt(&mut self, worker: u64, lender: &NodeRef) {
+        self.held.insert(LeaseKey(worker as u32), Held { leaving: false, lender: lender.clone() });
+    }
+
+    /// The node of a lease.
+    pub fn lender(&self, lease: LeaseKey) -> Option<&NodeRef> {
+        self.held.get(&lease).map(|held| &held.lender)
     }
 
     pub fn asked_in_vain(&mut self, needs: &Needs) {

@@ -9,7 +9,7 @@ use mutirao_wire::local::LocalMessage;
 use mutirao_wire::{BagId, NodeId};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,9 +29,7 @@ pub struct Link {
 impl Link {
     /// Connects; what others say comes as [`Event::Said`], the loss of the node as [`Event::NodeLost`].
     pub fn open(bag: BagId, node: &str, events: &Sender<Event>) -> Result<Link> {
-        let nodes = mutirao_node::local_nodes(&crate::up::runtime());
-        let socket = nodes.into_iter().find(|local| local.name == node).map(|local| local.socket);
-        let socket = socket.with_context(|| format!("node `{node}` does not run"))?;
+        let socket = socket_of(node)?;
         let stream = connect(&socket, bag).with_context(|| format!("node `{node}` does not answer"))?;
         let way = Arc::new(Mutex::new(Some(stream.try_clone()?)));
         let (theirs, events) = (way.clone(), events.clone());
@@ -42,11 +40,10 @@ impl Link {
 
     /// Says something to the member on another node. It may be lost.
     pub fn say(&self, to: NodeId, bytes: Vec<u8>) {
-        let mut frame = Vec::new();
-        MemberMessage::from(MemberBytes { bag: self.bag, member: to, bytes }).put(&mut frame);
+        let message = MemberBytes { bag: self.bag, member: to, bytes };
         let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = way.as_mut()
-            && stream.write_all(&frame).is_err()
+            && say(stream, message).is_err()
         {
             // Half a frame makes the rest unreadable. The reader finds out and connects anew.
             let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -55,13 +52,25 @@ impl Link {
     }
 }
 
+/// The socket of a node of this machine.
+pub fn socket_of(node: &str) -> Result<PathBuf> {
+    let nodes = mutirao_node::local_nodes(&crate::up::runtime());
+    let socket = nodes.into_iter().find(|local| local.name == node).map(|local| local.socket);
+    socket.with_context(|| format!("node `{node}` does not run"))
+}
+
 fn connect(socket: &Path, bag: BagId) -> std::io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut frame = Vec::new();
-    MemberMessage::from(MemberHello { protocol: PROTOCOL, bag }).put(&mut frame);
-    stream.write_all(&frame)?;
+    say(&mut stream, MemberHello { protocol: PROTOCOL, bag })?;
     Ok(stream)
+}
+
+/// Writes a message to a node.
+pub fn say(stream: &mut UnixStream, message: impl Into<MemberMessage>) -> std::io::Result<()> {
+    let mut frame = Vec::new();
+    message.into().put(&mut frame);
+    stream.write_all(&frame)
 }
 
 fn read_for_ever(
@@ -72,8 +81,15 @@ fn read_for_ever(
     events: &Sender<Event>,
 ) {
     loop {
-        let why = read(&mut stream, events);
+        let end = read(&mut stream, events);
         *way.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let why = match end {
+            End::Lost(why) => why,
+            End::Refused(why) => {
+                let _ = events.send(Event::NodeLost(why));
+                return;
+            }
+        };
         let lost = Instant::now();
         let again = loop {
             // One that goes down removes its socket; one that was killed leaves it, and may be back soon.
@@ -96,30 +112,37 @@ fn read_for_ever(
     }
 }
 
-/// Hands on what comes; why nothing more does.
-fn read(stream: &mut UnixStream, events: &Sender<Event>) -> String {
+/// Why nothing more comes.
+enum End {
+    Lost(String),
+    /// The node does not want this member, any more.
+    Refused(String),
+}
+
+/// Hands on what comes, to its end.
+fn read(stream: &mut UnixStream, events: &Sender<Event>) -> End {
     let mut decoder = Decoder::new(DATA_BODY_MAX);
     let mut bytes = vec![0; 64 * 1024];
     loop {
         let count = match stream.read(&mut bytes) {
-            Ok(0) => return "it closed the connection".into(),
+            Ok(0) => return End::Lost("it closed the connection".into()),
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return error.to_string(),
+            Err(error) => return End::Lost(error.to_string()),
         };
         decoder.push(&bytes[..count]);
         loop {
             match decoder.next_frame() {
                 Ok(None) => break,
-                Err(error) => return error.to_string(),
+                Err(error) => return End::Lost(error.to_string()),
                 Ok(Some((header, body))) => {
                     if let Ok(MemberMessage::MemberBytes(said)) = MemberMessage::read(&header, body) {
                         if events.send(Event::Said { from: said.member, bytes: said.bytes }).is_err() {
-                            return "nobody listens".into();
+                            return End::Lost("nobody listens".into());
                         }
                     } else if let Ok(LocalMessage::ClientRefused(refused)) = LocalMessage::read(&header, body)
                     {
-                        return refused.text;
+                        return End::Refused(refused.text);
                     }
                 }
             }

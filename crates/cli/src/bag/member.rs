@@ -7,8 +7,9 @@ use super::outputs;
 use super::place::Place;
 use super::programs;
 use super::session;
-use super::shared::{Heard, Shared};
+use super::shared::{Heard, Shared, is_full};
 use super::work::output_paths;
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use mutirao_bag::{Bag, Record, TaskView};
 use mutirao_wire::bag::Keep;
@@ -21,6 +22,10 @@ use std::time::{Duration, Instant};
 /// Once the bag is over, a member stays for so long for those that have not heard yet: one that leads, one that
 /// follows, one that knows of no leader.
 const LINGER: [Duration; 3] = [Duration::from_secs(10), Duration::from_millis(1500), Duration::from_secs(15)];
+/// One that leads and cannot keep the bag gives the lead away so often.
+const HAND_ON: Duration = Duration::from_secs(10);
+/// A bag that a program wants to open is asked for so often.
+const WANT_AGAIN: Duration = Duration::from_secs(3);
 /// An order waits so long for a keeper.
 const ORDER_PATIENCE: Duration = Duration::from_secs(20);
 /// Orders that wait at one member.
@@ -37,6 +42,10 @@ pub struct Follower {
     passed: BTreeMap<u64, (Back, Instant)>,
     next_order: u64,
     drafted: bool,
+    /// When it gave the lead away last, since it cannot keep the bag.
+    handed: Option<Instant>,
+    /// When it last asked the keeper for the bag, which a program wants to open here.
+    wanted: Option<Instant>,
     over_since: Option<Instant>,
     /// The bag was over when this began, and nobody has asked for anything yet.
     rests: bool,
@@ -57,8 +66,9 @@ pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
     keeper::signals(&sender)?;
     mutirao::raw::init(crate::operations())?;
     let mut follower = Follower::new(place, bag, shared);
+    follower.settle_parts();
     follower.take_all()?;
-    follower.rests = follower.bag.is_over();
+    follower.rests = follower.bag.is_over() && !follower.shared.mends();
     loop {
         match follower.run(&events)? {
             Next::Over => return Ok(Kept::Over(follower.bag.counts())),
@@ -67,8 +77,9 @@ pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
                 for (asked, _) in std::mem::take(&mut follower.waiting) {
                     let _ = sender.send(Event::Order(asked));
                 }
+                follower.forget_passed();
                 let Follower { place, bag, shared, watchers, .. } = follower;
-                eprintln!("mutirao: `{node}` keeps bag {} now", place.id);
+                remark!("mutirao: `{node}` keeps bag {} now", place.id);
                 let led = keeper::lead(place, bag, shared, watchers, node, &sender, &events)?;
                 let Some((place, bag, shared)) = led.back else { return Ok(led.kept) };
                 follower = Follower { drafted: true, ..Follower::new(place, bag, shared) };
@@ -88,6 +99,8 @@ impl Follower {
             passed: BTreeMap::new(),
             next_order: 0,
             drafted: false,
+            handed: None,
+            wanted: None,
             over_since: None,
             rests: false,
         }
@@ -96,6 +109,7 @@ impl Follower {
     fn run(&mut self, events: &Receiver<Event>) -> Result<Next> {
         loop {
             self.take_all()?;
+            place_files(&mut self.shared, self.place.id, &self.bag)?;
             if let Some(next) = self.next()? {
                 return Ok(next);
             }
@@ -122,7 +136,15 @@ impl Follower {
     /// What is to be done as things stand, if not to go on.
     fn next(&mut self) -> Result<Option<Next>> {
         let leads = self.shared.begin_to_lead();
-        if self.bag.is_over() && self.waiting.is_empty() {
+        if self.shared.senseless().is_some() {
+            if leads && self.handed.is_none_or(|handed| handed.elapsed() > HAND_ON) {
+                self.handed = Some(Instant::now());
+                self.shared.hand_on();
+            }
+            return Ok(None);
+        }
+        let is_done = !self.shared.mends() && !self.shared.lacks_room();
+        if self.bag.is_over() && self.waiting.is_empty() && is_done {
             let over = self.over_since.get_or_insert_with(Instant::now).elapsed();
             let long = match (leads, self.shared.leader()) {
                 // All have it, and the next beat tells them that it counts.
@@ -152,14 +174,27 @@ impl Follower {
     /// Takes all that counts by now.
     fn take_all(&mut self) -> Result<()> {
         for (index, bytes) in self.shared.pump()? {
-            let record = Record::decode(&bytes, self.bag.records() + 1)?;
-            let counts = record.counts();
-            self.bag.replay(record)?;
+            if self.shared.senseless().is_some() {
+                break;
+            }
+            let taken = Record::decode(&bytes, self.bag.records() + 1).and_then(|record| {
+                let counts = record.counts();
+                self.bag.replay(record).map(|()| counts)
+            });
+            let counts = match taken {
+                Ok(counts) => counts,
+                Err(error) => {
+                    let why = format!("entry {index} of the journal makes no sense: {error}");
+                    self.shared.is_senseless(&why);
+                    break;
+                }
+            };
+            self.bag.take_freed().into_iter().for_each(|span| self.shared.free(span));
             if let Some((task, attempt)) = counts
                 && let Some(view) = self.bag.task(task)
             {
                 let again = self.shared.is_to_settle(index);
-                settle(&mut self.shared, self.place.id, &self.bag, &view, attempt, again)?;
+                settle(&mut self.shared, self.place.id, &self.bag, &view, attempt, again);
                 self.shared.settled(index)?;
             }
         }
@@ -167,6 +202,18 @@ impl Follower {
             self.shared.compact(&mut self.bag)?;
         }
         Ok(())
+    }
+
+    /// Files of results that are in the parts of the journal may still be to be put in their places.
+    fn settle_parts(&mut self) {
+        if !self.shared.parts_are_to_settle() {
+            return;
+        }
+        for view in self.bag.tasks() {
+            if let Some((attempt, ..)) = view.result() {
+                settle(&mut self.shared, self.place.id, &self.bag, &view, attempt, true);
+            }
+        }
     }
 
     /// Goes on with the bag as it was fetched, since the entries that made it so are no more.
@@ -177,7 +224,7 @@ impl Follower {
             for (number, view) in (0..).zip(bag.tasks()) {
                 let known = self.bag.task(number).and_then(|view| result(&view));
                 if let Some(attempt) = result(&view).filter(|attempt| known != Some(*attempt)) {
-                    settle(&mut self.shared, self.place.id, &bag, &view, attempt, true)?;
+                    settle(&mut self.shared, self.place.id, &bag, &view, attempt, true);
                 }
             }
         }
@@ -205,13 +252,17 @@ impl Follower {
 
     fn take(&mut self, event: Event) -> Result<Option<Next>> {
         match event {
-            Event::Said { from, bytes } => match self.shared.hear(from, &bytes) {
+            Event::Said { from, bytes } => match self.shared.hear(from, &bytes)? {
                 Heard::Request => self.rests = false,
                 Heard::Fetched => self.install()?,
                 Heard::Answer { number, line } => {
                     if let Some((back, _)) = self.passed.remove(&number) {
                         back.say(&mut self.shared, &line);
                     }
+                }
+                Heard::Order { from, number, last: true, .. } if self.shared.senseless().is_some() => {
+                    let line = control::answer_line(&Err(self.cannot_keep()));
+                    self.shared.answer(from, number, line);
                 }
                 // It was meant for a keeper: whoever asked finds the present one.
                 Heard::Nothing | Heard::Order { .. } => {}
@@ -230,29 +281,57 @@ impl Follower {
             Event::Stop => return Ok(Some(Next::Stop)),
             // Of a pool that this member does not use now.
             Event::Ended { .. }
+            | Event::Inputs { .. }
+            | Event::Fetched { .. }
+            | Event::NoRoom(_)
             | Event::Leases
             | Event::Granted(_)
             | Event::Short { .. }
             | Event::Nowhere(_)
             | Event::PoolLost(_)
-            | Event::Program(_) => {}
+            | Event::Program(_)
+            | Event::State { .. } => {}
         }
         Ok(None)
     }
 
+    /// Nobody answers any more what another was to carry out, whose place this one takes.
+    fn forget_passed(&mut self) {
+        for (_, (back, _)) in std::mem::take(&mut self.passed) {
+            back.say(&mut self.shared, &control::answer_line(&Err(control::keeper_changed())));
+        }
+    }
+
+    fn cannot_keep(&self) -> anyhow::Error {
+        anyhow::anyhow!("{}", self.shared.senseless().unwrap_or_default())
+    }
+
+    /// Asks whoever keeps the bag to give it to this member.
+    fn want_bag(&mut self) {
+        let is_due = self.wanted.is_none_or(|wanted| wanted.elapsed() > WANT_AGAIN);
+        let Some(leader) = self.shared.leader().filter(|_| is_due && self.shared.is_origin()) else { return };
+        self.wanted = Some(Instant::now());
+        if let Ok(order) = serde_json::to_vec(&Order::GiveBack) {
+            self.next_order += 1;
+            self.shared.pass_on(leader, self.next_order, &order);
+        }
+    }
+
     /// Orders go to whoever keeps the bag.
     fn pass_orders_on(&mut self) {
+        if self.shared.senseless().is_some() && self.shared.leader().is_none() {
+            for (asked, _) in std::mem::take(&mut self.waiting) {
+                let error = self.cannot_keep();
+                match (&asked.order, &asked.back) {
+                    (Order::Session, Back::Stream(stream)) => session::refuse(stream, &error),
+                    _ => asked.back.say(&mut self.shared, &control::answer_line(&Err(error))),
+                }
+            }
+        }
         if let Some(leader) = self.shared.leader() {
             for (asked, since) in std::mem::take(&mut self.waiting) {
-                if let (Order::Session, Back::Stream(stream)) = (&asked.order, &asked.back) {
-                    let (bag, keeper) = (self.place.id, self.shared.name_of(leader));
-                    session::refuse(
-                        stream,
-                        &anyhow::anyhow!(
-                            "bag {bag} is kept by `{keeper}` now, where programs cannot open it; \
-                             `mutirao bag wait {bag}` tells when it is over, and then it can be opened here"
-                        ),
-                    );
+                if let Order::Session = asked.order {
+                    self.waiting.push((asked, since));
                     continue;
                 }
                 let Ok(order) = serde_json::to_vec(&asked.order) else { continue };
@@ -261,11 +340,23 @@ impl Follower {
                 self.passed.insert(self.next_order, (asked.back, since));
             }
         }
+        if self.waiting.iter().any(|(asked, _)| matches!(asked.order, Order::Session)) {
+            self.want_bag();
+        }
         let late = |since: &Instant| since.elapsed() > ORDER_PATIENCE;
         let none = || anyhow::anyhow!("no keeper has answered; look with `mutirao bag show` and try again");
+        let elsewhere = self.shared.leader().map(|leader| self.shared.name_of(leader).to_owned());
+        let not_here = || match &elsewhere {
+            Some(keeper) => anyhow::anyhow!(
+                "bag {0} is kept by `{keeper}` and has not come here, where programs can open it; try again, or see \
+                 `mutirao bag results {0}`",
+                self.place.id
+            ),
+            None => none(),
+        };
         for (asked, _) in self.waiting.extract_if(.., |(_, since)| late(since)) {
             match (&asked.order, &asked.back) {
-                (Order::Session, Back::Stream(stream)) => session::refuse(stream, &none()),
+                (Order::Session, Back::Stream(stream)) => session::refuse(stream, &not_here()),
                 _ => asked.back.say(&mut self.shared, &control::answer_line(&Err(none()))),
             }
         }
@@ -275,28 +366,41 @@ impl Follower {
     }
 }
 
-/// A result counts: its files are those that others read from now on and, where the bag was submitted, are put in
+/// A result counts: its files are those that others read from now on and, where the bag was submitted, are to be put in
 /// their places, unless they were before.
-pub fn settle(
-    shared: &mut Shared,
-    number: u32,
-    bag: &Bag,
-    task: &TaskView<'_>,
-    attempt: u64,
-    place: bool,
-) -> Result<()> {
-    let paths = output_paths(number, bag.settings(), task, attempt);
-    shared.results_are(attempt, &paths);
-    if place {
-        for (_, path, waiting) in &paths {
-            let Some(file) = shared.result(path) else { continue };
-            let failed = || format!("cannot put {} in its place", path.display());
-            let bytes = shared.read_output(file.content).with_context(failed)?;
-            outputs::write(waiting, &bytes, file.executable).with_context(failed)?;
-        }
-        outputs::settle(number, bag, task, attempt)?;
+pub fn settle(shared: &mut Shared, number: u32, bag: &Bag, task: &TaskView<'_>, attempt: u64, place: bool) {
+    shared.results_are(attempt, &output_paths(number, bag.settings(), task, attempt));
+    if place && !task.template.outputs.is_empty() {
+        shared.place_later(task.number, attempt);
     }
-    Ok(())
+}
+
+/// Puts files of results in their places, as far as that can be done now.
+pub fn place_files(shared: &mut Shared, number: u32, bag: &Bag) -> Result<()> {
+    if shared.placing().is_empty() || shared.waits_to_place() {
+        return Ok(());
+    }
+    while let Some((task, attempt)) = shared.placing().next() {
+        let view = bag.task(task).filter(|view| view.result().is_some_and(|(of, ..)| of == attempt));
+        match view.map_or(Ok(()), |view| place_of(shared, number, bag, &view, attempt)) {
+            Ok(()) => shared.placing().is_placed(),
+            Err(error) => {
+                let is_full = is_full(&error);
+                shared.placing().fails(&error, is_full);
+            }
+        }
+    }
+    shared.note_settled()
+}
+
+fn place_of(shared: &Shared, number: u32, bag: &Bag, task: &TaskView<'_>, attempt: u64) -> Result<()> {
+    for (_, path, waiting) in &output_paths(number, bag.settings(), task, attempt) {
+        let Some(file) = shared.result(path) else { continue };
+        let failed = || format!("cannot put {} in its place", path.display());
+        let bytes = shared.read_output(file.content).with_context(failed)?;
+        outputs::write(waiting, &bytes, file.executable).with_context(failed)?;
+    }
+    outputs::settle(number, bag, task, attempt)
 }
 
 /// Paths of all files that the tasks of a bag need and no task of it makes.

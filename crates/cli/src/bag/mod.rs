@@ -1,31 +1,43 @@
 //! `mutirao bag`: thousands of independent tasks that finish whatever happens.
 
+mod ask;
+mod check;
 mod control;
 mod credibility;
+mod elsewhere;
+mod inputs;
 mod ipar;
 mod java;
 mod keeper;
 mod kept;
+mod kept_files;
 mod leases;
 mod link;
 mod member;
 mod outputs;
 mod place;
 mod programs;
+mod saving;
 mod session;
 mod shared;
 mod show;
+mod sites;
+mod states;
+mod visit;
 mod work;
 
 pub use ipar::{IparArgs, ReportArgs};
 pub use leases::why_none;
 pub use programs::{SessionArgs, session};
+pub use visit::answer as visited;
 pub use work::operations;
 
 use crate::args::{Cli, Output as Form};
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
+use ask::{Ask, named};
 use clap::{Args, Subcommand};
-use control::Order;
+use elsewhere::Found;
 use keeper::{Kept, Manner};
 use mutirao_bag::{Accept, Added, Counts, Draft, Settings};
 use mutirao_wire::BagId;
@@ -33,6 +45,10 @@ use place::Place;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// When the disk is full, it is tried again after so long.
+const DISK_RETRY: Duration = Duration::from_secs(2);
 
 /// What to do with bags.
 #[derive(Debug, Subcommand)]
@@ -48,9 +64,12 @@ Example: mutirao bag run sweep.toml")]
     #[command(after_help = "Example: mutirao bag submit sweep.toml       prints the bag's number")]
     Submit(FileArgs),
     /// Go on with a bag that was stopped
-    #[command(after_help = "Example: mutirao bag resume 7")]
+    #[command(after_help = "\
+A bag that was submitted on another machine goes on in the background, as its nodes keep it.
+
+Example: mutirao bag resume 7")]
     Resume {
-        /// The bag, by number or name
+        /// The bag, by number (`7`, or `7@lab3` of another machine) or name
         bag: String,
         /// In the background
         #[arg(long)]
@@ -67,7 +86,27 @@ Examples:
   mutirao bag add --like solve alpha=0.3 n=12      in a task: one more task of template `solve`
   mutirao bag add --to 7 -- ./solve --alpha 0.3    from outside: a task with this command")]
     Add(AddArgs),
-    /// List the bags
+    /// Save state from inside a task, so that its next attempt need not begin anew
+    #[command(after_help = "\
+For tasks with a `checkpoint` in the bag file. When this returns, the state outlives the machine. With exit code 1
+it is not kept, for the reason that is told; the task may go on. The next attempt finds it in the file that
+MUTIRAO_CHECKPOINT names.
+
+Examples:
+  mutirao bag checkpoint state.new     what is in this file becomes the state
+  mutirao bag checkpoint               the state as it is in its file already")]
+    Checkpoint {
+        /// The file with the state, if not its own
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// List the bags: those of this machine, and yours of the whole pool
+    #[command(after_help = "\
+A bag that was submitted on another machine is called by its number there and the node: 7@lab3. All commands for bags
+take that; and its number or name alone where no other has it. Bags of other machines are listed for users of the pool,
+who have a certificate: see `mutirao join --help`.
+
+Example: mutirao bag ls")]
     Ls,
     /// Show a bag and its tasks
     #[command(after_help = "Example: mutirao bag show 7 failed")]
@@ -87,13 +126,13 @@ Examples:
     /// Print all tasks as comma-separated values
     #[command(after_help = "Example: mutirao bag export 7 > tasks.csv")]
     Export {
-        /// The bag, by number or name
+        /// The bag, by number (`7`, or `7@lab3` of another machine) or name
         bag: String,
     },
     /// Follow a bag until it is over
     #[command(after_help = "Example: mutirao bag watch 7")]
     Watch {
-        /// The bag, by number or name
+        /// The bag, by number (`7`, or `7@lab3` of another machine) or name
         bag: String,
     },
     /// Wait until a bag is over
@@ -103,15 +142,26 @@ runs it.
 
 Example: mutirao bag wait 7 && echo done")]
     Wait {
-        /// The bag, by number or name
+        /// The bag, by number (`7`, or `7@lab3` of another machine) or name
         bag: String,
     },
     /// Let tasks not be done
     #[command(after_help = "Example: mutirao bag cancel 7 all")]
     Cancel(WhichArgs),
     /// Try tasks again that failed, were set aside or cancelled
-    #[command(after_help = "Example: mutirao bag retry 7 failed && mutirao bag resume 7")]
-    Retry(WhichArgs),
+    #[command(after_help = "\
+A task that saved state goes on with it.
+
+Examples:
+  mutirao bag retry 7 failed && mutirao bag resume 7
+  mutirao bag retry --afresh 7 sum      whatever it saved is forgotten")]
+    Retry {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// From the beginning, whatever state was saved
+        #[arg(long)]
+        afresh: bool,
+    },
     /// List what is known of nodes from bags whose results are checked
     #[command(after_help = "\
 PASSED and FAILED are spot checks: questions whose answer is known. OUTVOTED are results that others overruled.
@@ -129,16 +179,19 @@ Examples:
   mutirao bag rm 7
   mutirao bag rm 8 --unfinished       although not all of its tasks are over")]
     Rm {
-        /// The bag, by number or name
+        /// The bag, by number (`7`, or `7@lab3` of another machine) or name
         bag: String,
         /// Also if it is not over
         #[arg(long)]
         unfinished: bool,
     },
-    /// Check the journal of a bag
-    #[command(after_help = "Example: mutirao bag check 7")]
+    /// Check the journal of a bag, on each node that keeps it
+    #[command(after_help = "\
+The exit code is 1 if one is damaged. A node that cannot be asked is named, and does not change the exit code.
+
+Example: mutirao bag check 7")]
     Check {
-        /// The bag, by number or name
+        /// The bag, by number (`7`, or `7@lab3` of another machine) or name
         bag: String,
     },
     /// Run an ipar application
@@ -159,6 +212,9 @@ pub struct FileArgs {
     /// The part of all attempts that are spot checks, whatever the file says
     #[arg(long, value_name = "PART", value_parser = spot_part)]
     pub spot_checks: Option<u32>,
+    /// The nodes that keep a submitted bag, one or three, whatever the file says: `lab1,lab2,lab3`
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub members: Vec<String>,
 }
 
 fn spot_part(text: &str) -> Result<u32, String> {
@@ -169,7 +225,7 @@ fn spot_part(text: &str) -> Result<u32, String> {
 /// Tasks of a bag.
 #[derive(Debug, Args)]
 pub struct WhichArgs {
-    /// The bag, by number or name
+    /// The bag, by number (`7`, or `7@lab3` of another machine) or name
     pub bag: String,
     /// A task by its number (`7`), those of a template (`solve`), one of them by its place (`solve.3`), those of
     /// a state (`failed`), or `all`
@@ -179,7 +235,7 @@ pub struct WhichArgs {
 /// Options of `bag add`.
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The bag, by number or name; its own from inside a task
+    /// The bag, by number (`7`, or `7@lab3` of another machine) or name; its own from inside a task
     #[arg(long, value_name = "BAG")]
     pub to: Option<String>,
     /// The template of the task
@@ -198,41 +254,83 @@ fn value(text: &str) -> Result<(String, String), String> {
     split.ok_or_else(|| format!("`{text}` is no value; write NAME=VALUE, or `--` before a command"))
 }
 
+/// `mutirao bag checkpoint`
+fn checkpoint(file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(mutirao::checkpoint::keep()?) };
+    let bytes = mutirao_wire::checkpoint::STATE_BYTES_MAX as u64;
+    let state = mutirao_store::read_limited(file, bytes).context("the state is not kept")?;
+    Ok(mutirao::checkpoint::save(&state)?)
+}
+
 /// Carries out a command.
 pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
     let form = cli.output;
     match command {
         BagCommand::Run(args) => run_here(Place::submit(read(args)?)?, cli.node.clone()),
         BagCommand::Submit(args) => submit(cli, read(args)?, form),
-        BagCommand::Resume { bag, detach: false } => run_here(Place::find(bag)?, cli.node.clone()),
-        BagCommand::Resume { bag, detach: true } => {
-            background(cli, &Place::find(bag)?)?;
-            Ok(0)
-        }
+        BagCommand::Resume { bag, detach } => match elsewhere::find(cli, bag)? {
+            Found::Here(place) if !detach => run_here(place, cli.node.clone()),
+            found => ask(cli, found, &Ask::Resume),
+        },
         BagCommand::Plan(args) => plan(&read(args)?, form),
-        BagCommand::Add(args) => add(args),
-        BagCommand::Ls => show::ls(form).map(|()| 0),
-        BagCommand::Show(which) => {
-            show::show(&Place::find(&which.bag)?, which.tasks.as_deref(), form).map(|()| 0)
-        }
-        BagCommand::Explain(which) => {
-            let tasks = which.tasks.as_deref().unwrap_or("all");
-            show::explain(&Place::find(&which.bag)?, tasks, form).map(|()| 0)
-        }
+        BagCommand::Add(args) => add(cli, args),
+        BagCommand::Checkpoint { file } => checkpoint(file.as_deref()).map(|()| 0),
+        BagCommand::Ls => show::ls(elsewhere::rows(cli), form).map(|()| 0),
+        BagCommand::Show(which) => of(cli, &which.bag, &Ask::Show { tasks: which.tasks.clone() }),
+        BagCommand::Explain(which) => of(cli, &which.bag, &Ask::Explain { tasks: which.tasks.clone() }),
         BagCommand::Results { which, stderr } => {
-            show::results(&Place::find(&which.bag)?, which.tasks.as_deref(), *stderr, form).map(|()| 0)
+            of(cli, &which.bag, &Ask::Results { tasks: which.tasks.clone(), stderr: *stderr })
         }
-        BagCommand::Export { bag } => show::export(&Place::find(bag)?).map(|()| 0),
-        BagCommand::Watch { bag } => follow(&Place::find(bag)?, true, form),
-        BagCommand::Wait { bag } => follow(&Place::find(bag)?, false, form),
-        BagCommand::Cancel(which) => order(which, Order::Cancel, "cancelled"),
-        BagCommand::Retry(which) => order(which, Order::Retry, "will be tried again"),
-        BagCommand::Rm { bag, unfinished } => Place::find(bag)?.remove(*unfinished).map(|()| 0),
+        BagCommand::Export { bag } => of(cli, bag, &Ask::Export),
+        BagCommand::Watch { bag } => of(cli, bag, &Ask::Watch),
+        BagCommand::Wait { bag } => of(cli, bag, &Ask::Wait),
+        BagCommand::Cancel(which) => {
+            of(cli, &which.bag, &Ask::Cancel { tasks: named(which.tasks.as_ref())? })
+        }
+        BagCommand::Retry { which, afresh } => {
+            let tasks = named(which.tasks.as_ref())?;
+            of(cli, &which.bag, &Ask::Retry { tasks, afresh: *afresh })
+        }
+        BagCommand::Rm { bag, unfinished } => remove(cli, bag, *unfinished),
         BagCommand::Nodes(args) => credibility::run(args, form).map(|()| 0),
-        BagCommand::Check { bag } => show::check(&Place::find(bag)?, form),
+        BagCommand::Check { bag } => check::check(cli, bag),
         BagCommand::Ipar(args) => ipar::run(cli, args),
         BagCommand::Report(args) => ipar::report(args),
     }
+}
+
+/// Asks a bag something, wherever it is.
+fn of(cli: &Cli, bag: &str, what: &Ask) -> Result<u8> {
+    ask(cli, elsewhere::find(cli, bag)?, what)
+}
+
+fn ask(cli: &Cli, found: Found, what: &Ask) -> Result<u8> {
+    match found {
+        Found::Here(place) => what.carry_out(&place, cli.node.as_deref(), cli.output),
+        Found::Elsewhere(pool, bag) => bag.ask(&pool, what, cli.output),
+    }
+}
+
+/// Removes a bag, also what nodes keep of it.
+fn remove(cli: &Cli, bag: &str, unfinished: bool) -> Result<u8> {
+    let found = elsewhere::find(cli, bag)?;
+    let (keep, here) = match &found {
+        Found::Here(place) => (place.kept().ok().flatten(), true),
+        Found::Elsewhere(_, bag) => (Some(bag.keep().clone()), false),
+    };
+    let code = match &found {
+        Found::Here(place) => place.remove(unfinished).map(|()| 0)?,
+        Found::Elsewhere(pool, bag) => bag.ask(pool, &Ask::Remove { unfinished }, cli.output)?,
+    };
+    let Some(keep) = keep.filter(|_| code == 0) else { return Ok(code) };
+    match (found, here.then(|| kept::open_pool(Some(&keep.members[0].name)))) {
+        (Found::Elsewhere(pool, _), _) | (_, Some(Ok(pool))) => kept::forget(&pool, &keep),
+        (_, Some(Err(error))) => {
+            remark!("mutirao: what nodes keep of it beside its directory stays there: {error:#}");
+        }
+        (Found::Here(_), None) => {}
+    }
+    Ok(code)
 }
 
 /// A keeper that was started in the background.
@@ -282,9 +380,11 @@ fn read(args: &FileArgs) -> Result<Draft> {
     let mut draft = mutirao_bag::read(&text, settings, &load).with_context(|| name.to_string())?;
     programs::check(&mut draft, &directory).with_context(|| name.to_string())?;
     if let Some((task, input)) = draft.missing_input(|path| directory.join(path).exists()) {
-        eprintln!(
-            "mutirao: task {task} wants `{input}`, which is not there, and no other task is to bring it"
-        );
+        remark!("mutirao: task {task} wants `{input}`, which is not there, and no other task is to bring it");
+    }
+    if !args.members.is_empty() {
+        mutirao_bag::check_members(&args.members).map_err(anyhow::Error::msg)?;
+        draft.settings.members.clone_from(&args.members);
     }
     let checks = &mut draft.settings.checks;
     checks.accept = args.accept.unwrap_or(checks.accept);
@@ -309,18 +409,18 @@ fn here(name: String) -> Result<Settings> {
 
 fn run_here(place: Place, node: Option<String>) -> Result<u8> {
     let id = place.id;
-    eprintln!("mutirao: bag {id}; what is left of it, `mutirao bag resume {id}` goes on with");
+    remark!("mutirao: bag {id}; what is left of it, `mutirao bag resume {id}` goes on with");
     let manner = Manner { prints: true, shows: std::io::stderr().is_terminal(), ..Manner::default() };
     match keeper::keep(place, node, manner)? {
         Kept::Over(counts) => {
-            eprintln!("mutirao: bag {id}: {}", summary(&counts));
+            remark!("mutirao: bag {id}: {}", summary(&counts));
             if counts.bad() > 0 {
-                eprintln!("mutirao: `mutirao bag explain {id}` says why");
+                remark!("mutirao: `mutirao bag explain {id}` says why");
             }
             Ok(u8::from(counts.bad() > 0))
         }
         Kept::Stopped | Kept::Moved => {
-            eprintln!("mutirao: stopped; `mutirao bag resume {id}` goes on");
+            remark!("mutirao: stopped; `mutirao bag resume {id}` goes on");
             Ok(130)
         }
     }
@@ -344,22 +444,17 @@ fn summary(counts: &Counts) -> String {
 
 fn submit(cli: &Cli, draft: Draft, form: Form) -> Result<u8> {
     let place = Place::submit(draft)?;
-    background(cli, &place)?;
+    let kept = kept::background(&place, cli.node.as_deref());
+    if kept.is_err() && matches!(place.kept(), Ok(None)) {
+        // Nobody has heard of it.
+        place.remove_all()?;
+    }
+    kept?;
     match form {
         Form::Text => crate::output::put(&format!("{}\n", place.id))?,
         Form::Json => crate::output::put(&format!("{}\n", serde_json::json!({ "bag": place.id })))?,
     }
     Ok(0)
-}
-
-/// Has a bag kept in the background: by this machine's node, or, where none runs, by a process of its own.
-fn background(cli: &Cli, place: &Place) -> Result<()> {
-    let keep = kept::by_node(cli, place)?;
-    eprintln!("mutirao: {}", show::keepers_text(keep.as_ref()));
-    match keep {
-        Some(_) => kept::wait_for(place),
-        None => detach(place, cli.node.as_deref()),
-    }
 }
 
 /// A keeper that outlives this process and its terminal, to be started.
@@ -426,65 +521,13 @@ fn plan(draft: &Draft, form: Form) -> Result<u8> {
     Ok(0)
 }
 
-fn add(args: &AddArgs) -> Result<u8> {
+fn add(cli: &Cli, args: &AddArgs) -> Result<u8> {
     let command =
         (!args.command.is_empty()).then(|| mutirao_bag::AddedCommand::Program(args.command.clone()));
     let added = Added { like: args.like.clone(), values: args.values.iter().cloned().collect(), command };
     match (&args.to, std::env::var_os(work::REPORT_ENV)) {
-        (Some(bag), _) => {
-            let place = Place::find(bag)?;
-            let (_, kept) = control::give(&place, &Order::Add(vec![added]))?;
-            if !kept {
-                eprintln!("mutirao: nobody runs bag {0}; `mutirao bag resume {0}` does", place.id);
-            }
-        }
-        (None, Some(report)) => ipar::write(Path::new(&report), &added.line())?,
+        (Some(bag), _) => of(cli, bag, &Ask::Add(added)),
+        (None, Some(report)) => ipar::write(Path::new(&report), &added.line()).map(|()| 0),
         (None, None) => bail!("say to which bag with --to; only from inside a task it is the task's own"),
     }
-    Ok(0)
-}
-
-fn order(which: &WhichArgs, order: impl Fn(String) -> Order, done: &str) -> Result<u8> {
-    let place = Place::find(&which.bag)?;
-    let Some(tasks) = &which.tasks else { bail!("say which tasks; `all` are all of them") };
-    let (count, kept) = control::give(&place, &order(tasks.clone()))?;
-    eprintln!("mutirao: {} {done}", crate::output::counted(count, "task"));
-    if !kept {
-        eprintln!("mutirao: nobody runs bag {0}; `mutirao bag resume {0}` does", place.id);
-    }
-    Ok(0)
-}
-
-/// Follows a bag to its end.
-fn follow(place: &Place, shows: bool, form: Form) -> Result<u8> {
-    let over = control::watch(place, |value| {
-        if !shows {
-            return Ok(());
-        }
-        let number = |name: &str| value[name].as_u64().unwrap_or(0);
-        let bad = number("failed") + number("set_aside") + number("barred");
-        let line = match form {
-            Form::Json => format!("{value}\n"),
-            Form::Text => {
-                let cancelled = match number("cancelled") {
-                    0 => String::new(),
-                    count => format!(", {count} cancelled"),
-                };
-                let waits: String = control::waits(value).map(|(_, why)| format!("; {why}")).collect();
-                format!(
-                    "{} done, {} to do, {} running on {}, {bad} failed{cancelled}{waits}\n",
-                    number("done"),
-                    number("waiting") + number("open"),
-                    number("running"),
-                    crate::output::counted(number("workers"), "worker"),
-                )
-            }
-        };
-        crate::output::put(&line)
-    })?;
-    if !over {
-        eprintln!("mutirao: nobody runs bag {0} and it is not over; `mutirao bag resume {0}`", place.id);
-        return Ok(3);
-    }
-    Ok(u8::from(place.read()?.0.counts().bad() > 0))
 }

@@ -1,18 +1,21 @@
 //! What tasks have written: one file that grows only, and files that are put where they belong.
 
-use super::work::output_paths;
+use super::work::{Outcome, output_paths};
 use anyhow::{Context, Result};
 use mutirao_bag::{Bag, Span, TaskView};
-use mutirao_runner::File as TaskFile;
+use mutirao_runner::look;
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file of outputs.
 #[derive(Debug)]
 pub struct Outputs {
-    file: File,
+    file: Arc<File>,
     end: u64,
     dirty: bool,
 }
@@ -24,7 +27,7 @@ impl Outputs {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = opened.with_context(failed)?;
         let end = file.metadata().with_context(failed)?.len();
-        Ok(Outputs { file, end, dirty: false })
+        Ok(Outputs { file: Arc::new(file), end, dirty: false })
     }
 
     /// What is appended next replaces what is there, from so many bytes on.
@@ -57,6 +60,30 @@ impl Outputs {
         Ok(())
     }
 
+    /// Gives the room back of what nobody reads any more, where the file system can.
+    pub fn free(&self, offset: u64, bytes: u64) {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if bytes > 0 {
+            let _ = rustix::fs::fallocate(&self.file, flags, offset, bytes);
+        }
+    }
+
+    /// The file, to be read elsewhere.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// How many bytes from there on, up to `end`, nobody reads any more.
+    pub fn hole(&self, offset: u64, end: u64) -> u64 {
+        let data = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => data,
+            // Nothing but a hole follows.
+            Err(Errno::NXIO) => end,
+            Err(_) => offset,
+        };
+        data.min(end).saturating_sub(offset)
+    }
+
     pub fn read(&self, span: Span) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; span.bytes as usize];
         self.file.read_exact_at(&mut bytes, span.offset)?;
@@ -74,34 +101,66 @@ pub enum NotKept {
     Refused(PathBuf, io::Error),
 }
 
+impl NotKept {
+    /// Of a file that could not be written.
+    pub fn of(path: PathBuf, error: io::Error) -> NotKept {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NotKept::Full(path),
+            _ => NotKept::Refused(path, error),
+        }
+    }
+}
+
 /// Writes the files of an attempt under its own name, beside where they belong.
 pub fn keep(
     bag: u32,
     owner: &Bag,
     task: &TaskView<'_>,
     attempt: u64,
-    files: &[TaskFile],
+    Outcome { files, fetched, placed, .. }: &Outcome,
 ) -> Result<(), NotKept> {
     for (there, path, waiting) in output_paths(bag, owner.settings(), task, attempt) {
+        if placed.contains(&there) {
+            match look(&waiting).is_ok_and(|facts| facts.is_file()) {
+                true => continue,
+                false => return Err(NotKept::Missing(there)),
+            }
+        }
+        if fetched.iter().any(|kept| kept.name == there) {
+            continue;
+        }
         let Some(file) = files.iter().find(|file| file.name == there) else {
             return Err(NotKept::Missing(there));
         };
-        write(&waiting, &file.bytes, file.executable).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NotKept::Full(path),
-            _ => NotKept::Refused(path, error),
-        })?;
+        write(&waiting, &file.bytes, file.executable).map_err(|error| NotKept::of(path, error))?;
     }
     Ok(())
 }
 
 /// Writes a file to the disk.
 pub fn write(path: &Path, bytes: &[u8], executable: bool) -> io::Result<()> {
+    put(path, executable, |opened| opened.write_all_at(bytes, 0))
+}
+
+/// Copies a file to the disk.
+pub fn copy(from: &mut File, path: &Path, executable: bool) -> io::Result<()> {
+    put(path, executable, |mut opened| {
+        if rustix::fs::ioctl_ficlone(opened, &*from).is_ok() {
+            return Ok(());
+        }
+        from.rewind()?;
+        io::copy(from, &mut opened).map(drop)
+    })
+}
+
+/// Makes a file, or leaves none.
+fn put(path: &Path, executable: bool, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
     let mut open = OpenOptions::new();
     let opened = open.write(true).create(true).truncate(true).open(path)?;
-    let written = opened.write_all_at(bytes, 0).and_then(|()| opened.sync_data());
+    let written = fill(&opened).and_then(|()| opened.sync_data());
     if written.is_err() {
         // It takes room that others may need.
         let _ = fs::remove_file(path);

@@ -21,6 +21,16 @@ const KEPT_BYTES_MAX: u64 = 64 * 1024;
 pub struct Place {
     pub id: u32,
     directory: PathBuf,
+    visited: Option<Visited>,
+}
+
+/// For whom it is not one of this machine's own bags.
+#[derive(Debug, Clone)]
+struct Visited {
+    /// The node where it was submitted.
+    origin: String,
+    /// The node of this machine that keeps it or helps to.
+    node: String,
 }
 
 /// The directory of all bags.
@@ -39,10 +49,37 @@ pub fn list() -> Result<Vec<Place>> {
     let number = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<u32>().ok();
     let mut ids: Vec<u32> = entries.filter_map(number).collect();
     ids.sort_unstable();
-    Ok(ids.into_iter().map(|id| Place { id, directory: directory.join(id.to_string()) }).collect())
+    Ok(ids.into_iter().map(|id| Place::new(id, &directory)).collect())
 }
 
 impl Place {
+    fn new(id: u32, all: &Path) -> Place {
+        Place { id, directory: all.join(id.to_string()), visited: None }
+    }
+
+    /// For somebody on another machine than `origin`, where it was submitted; `node` is a member on this one.
+    pub fn visited(self, origin: &str, node: &str) -> Place {
+        Place { visited: Some(Visited { origin: origin.into(), node: node.into() }), ..self }
+    }
+
+    /// What it is called by whoever asks.
+    pub fn called(&self) -> String {
+        match self.origin() {
+            Some(node) => format!("{}@{node}", self.id),
+            None => self.id.to_string(),
+        }
+    }
+
+    /// The node where it was submitted, if whoever asks is elsewhere.
+    pub fn origin(&self) -> Option<&str> {
+        self.visited.as_ref().map(|visited| visited.origin.as_str())
+    }
+
+    /// The member on this machine, if whoever asks is elsewhere.
+    pub fn member(&self) -> Option<&str> {
+        self.visited.as_ref().map(|visited| visited.node.as_str())
+    }
+
     /// The bag that is meant: by its number, or the latest of that name.
     pub fn find(what: &str) -> Result<Place> {
         if let Ok(id) = what.parse::<u32>() {
@@ -69,7 +106,7 @@ impl Place {
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(failed)?;
         let mut id = list()?.last().map_or(1, |place| place.id + 1);
         let place = loop {
-            let place = Place { id, directory: directory.join(id.to_string()) };
+            let place = Place::new(id, &directory);
             match DirBuilder::new().mode(0o700).create(&place.directory) {
                 Ok(()) => break place,
                 // Somebody submits another at the same time.
@@ -92,7 +129,7 @@ impl Place {
     pub fn read(&self) -> Result<(Bag, Found)> {
         let shared = shared::journal_path(&self.directory);
         if shared.exists() {
-            let (bag, found) = shared::read(&shared)?;
+            let shared::Read { bag, found, .. } = shared::read(&shared)?;
             if bag.is_complete() || !self.journal().exists() {
                 return Ok((bag, found));
             }
@@ -100,6 +137,12 @@ impl Place {
         let mut bag = Bag::new();
         let found = read_journal(&self.journal(), |bytes| replay(&mut bag, bytes))?;
         Ok((bag, found))
+    }
+
+    /// Why the member here cannot go on with what counts, if it cannot.
+    pub fn stands_still(&self) -> Option<String> {
+        let read = shared::read(&shared::journal_path(&self.directory)).ok()?;
+        read.senseless.map(|why| shared::stands_still(self.id, &why))
     }
 
     /// The bag as it was submitted to several members, and its records.
@@ -114,13 +157,13 @@ impl Place {
 
     /// That of a member elsewhere than where the bag was submitted.
     pub fn of_member(id: u32, directory: PathBuf) -> Place {
-        Place { id, directory }
+        Place { id, directory, visited: None }
     }
 
     /// Whether its members have all of what was submitted, as far as this one knows.
     pub fn is_with_members(&self) -> Result<bool> {
         let shared = shared::journal_path(&self.directory);
-        Ok(shared.exists() && shared::read(&shared)?.0.is_complete())
+        Ok(shared.exists() && shared::read(&shared)?.bag.is_complete())
     }
 
     /// Whether several members keep it, who alone can change it.
@@ -190,16 +233,21 @@ impl Place {
         let is_free = flock(&turn, FlockOperation::NonBlockingLockExclusive).is_ok();
         let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
         if !is_free || opened.as_ref().is_err_and(is_in_use) {
-            bail!("bag {0} is run by another process; `mutirao bag cancel {0} all` ends it", self.id)
+            bail!("bag {0} is run by another process; `mutirao bag cancel {0} all` ends it", self.called())
         }
         match &opened {
             // One that cannot be read is not over for anybody.
-            Err(error) if !unfinished => bail!("bag {}: {error:#}; add --unfinished to remove it", self.id),
+            Err(error) if !unfinished => {
+                bail!("bag {}: {error:#}; add --unfinished to remove it", self.called())
+            }
             _ => {}
         }
         // What several members keep is over when their journal says so.
         if !unfinished && !bag.is_over() && (!self.is_shared()? || !self.read()?.0.is_over()) {
-            bail!("bag {0} is not over; `mutirao bag rm {0} --unfinished` removes it all the same", self.id);
+            bail!(
+                "bag {0} is not over; `mutirao bag rm {0} --unfinished` removes it all the same",
+                self.called()
+            );
         }
         self.remove_all()
     }

@@ -1,5 +1,6 @@
 //! Bags of a program's operations: named in a bag file, or opened by the program itself.
 
+use super::elsewhere::{self, Found};
 use super::place::Place;
 use super::{keeper_command, kept};
 use crate::args::Cli;
@@ -47,6 +48,9 @@ pub struct SessionArgs {
     /// Longest run of an attempt, ms
     #[arg(long)]
     pub limit_ms: Option<u64>,
+    /// Tasks may save state for their next attempt
+    #[arg(long)]
+    pub saves_state: bool,
     /// The bag goes on when the program ends
     #[arg(long)]
     pub lives_on: bool,
@@ -134,10 +138,19 @@ pub fn stdin() -> Result<UnixStream> {
 
 fn open(cli: &Cli, args: &SessionArgs) -> Result<()> {
     let place = match &args.attach {
-        Some(bag) => Place::find(bag)?,
+        Some(bag) => match elsewhere::find(cli, bag)? {
+            Found::Here(place) => place,
+            Found::Elsewhere(_, bag) => bail!(
+                "bag {0} was submitted on another machine: programs open it there, at {1}. From here, \
+                 `mutirao bag results {0}` prints what its tasks have returned, and `show`, `wait`, `cancel` and `retry` \
+                 work as there",
+                bag.called(),
+                bag.origin()
+            ),
+        },
         None => submit(args)?,
     };
-    if args.attach.is_none() && args.lives_on && kept::by_node(cli, &place)?.is_some() {
+    if args.attach.is_none() && args.lives_on && kept::by_node(&place, cli.node.as_deref())?.is_some() {
         kept::wait_for(&place)?;
     }
     for _ in 0..KEEPERS {
@@ -171,6 +184,7 @@ fn submit(args: &SessionArgs) -> Result<Place> {
         libraries: args.libraries.iter().map(|path| text_of(path)).collect::<Result<_>>()?,
         retries: args.retries,
         limit_ms: args.limit_ms,
+        saves_state: args.saves_state,
     });
     draft.settings.slots_max = args.slots_max.unwrap_or(draft.settings.slots_max);
     Place::submit(draft)

@@ -164,6 +164,7 @@ fn template_of(program: &Program, operation: &str) -> Template {
         parameters,
         retries: program.retries,
         limit_ms: program.limit_ms,
+        checkpoint: program.saves_state.then(String::new),
         ..Template::new(operation, work)
     }
 }

@@ -1,20 +1,33 @@
 //! A bag's journal on three members: the log of `mutirao-replica`, its disk, and what comes with it beside the
 //! records, which is what tasks have written and the files they need and leave.
 
+mod disk;
 mod fetch;
+mod placing;
+mod room;
 mod state;
 
+pub use disk::{Damage, Read, journal_path, read, stands_still};
+pub use room::is_full;
+
+use super::inputs::InputFile;
 use super::link::Link;
 use super::outputs::Outputs;
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
+use disk::{Opened, Places, encoded, line_at, rewrite};
 use fetch::{Fetch, Offered, Want};
+use mutirao::raw::Succession;
 use mutirao_bag::{Bag, Span};
-use mutirao_replica::{Compact, Kept, Line, Member, Offer, Refused, Role, Timing};
-use mutirao_store::{Found, Journal, Records, read_journal};
+use mutirao_replica::{Compact, Entry, Line, Member, Offer, Refused, Role, Timing};
+use mutirao_store::{Journal, Records};
 use mutirao_wire::bag::Keep;
+use mutirao_wire::{AppId, Epoch};
+use placing::Placing;
+use room::Room;
 use serde::{Deserialize, Serialize};
 use state::{File, Files, Piece, State};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,14 +35,16 @@ use std::time::{Duration, Instant};
 /// How long a tick of the log is.
 const TICK: Duration = Duration::from_millis(100);
 /// A leader is heard every 300 ms, and replaced when it was not for 3 to 5 s: machines are busy, and a new one begins
-/// again what runs.
+/// again what ran on the node of the last. Leases lapse later than that, so it goes on with all others.
 const TIMING: Timing = Timing { heartbeat: 3, election: 30 };
 /// Most of one entry of the log: it travels in one message.
-const PIECE_BYTES: usize = 10 * 1024;
+const PIECE_BYTES: usize = 14 * 1024;
 /// Ticks that are made up for after a pause.
 const TICKS_AT_ONCE: u32 = 2;
 /// A journal is written anew when it is longer than this and what it says in short three times over.
 const JOURNAL_BYTES_SPARE: u64 = 8 << 20;
+/// Result files that cannot be put in their places are tried again after so long.
+const PLACE_AGAIN: Duration = Duration::from_secs(2);
 /// Entries kept beside what they have come to, bytes: a member that lags by more gets the whole bag.
 const LAG_BYTES_MAX: u64 = 2 << 20;
 
@@ -64,6 +79,11 @@ enum Said {
         offset: u64,
         bytes: Vec<u8>,
     },
+    /// So much of it that nobody reads any more.
+    Hole {
+        offset: u64,
+        bytes: u64,
+    },
 }
 
 /// What was heard, beside the log.
@@ -85,6 +105,15 @@ pub enum Heard {
     },
 }
 
+/// What a member is to write before it says that it did.
+struct Held {
+    base: Vec<Line>,
+    lines: Vec<Line>,
+    sync: bool,
+    /// Where its lines lie, as far as they are appended.
+    places: Vec<u64>,
+}
+
 /// This member.
 pub struct Shared {
     member: Member,
@@ -103,9 +132,20 @@ pub struct Shared {
     /// To be proposed.
     waiting: VecDeque<Piece>,
     leads: Option<u64>,
+    /// How often this process has begun to keep the bag.
+    keepings: u32,
     sought: bool,
-    /// Entries up to this one were settled before.
+    /// Entries up to this one were settled, as the journal says, and what is to be.
     settled: u64,
+    placing: Placing,
+    place_again: Instant,
+    /// What is to be written and was not, for want of room; nothing is heard or proposed before it is.
+    held: Option<Held>,
+    /// Entries that count and are not handed out yet.
+    to_count: VecDeque<Entry>,
+    room: Room,
+    /// Why nothing more of what counts can be taken in here.
+    senseless: Option<String>,
     next_tick: Instant,
     /// Reads lines by where they lie in the present journal.
     records: Arc<Mutex<Records>>,
@@ -119,38 +159,19 @@ pub struct Shared {
     fetched: Vec<Vec<u8>>,
     /// Members of whom something was refused, which is said once.
     refused: Vec<usize>,
-}
-
-/// Path of the journal of a member.
-pub fn journal_path(directory: &Path) -> PathBuf {
-    directory.join("shared")
+    /// Where what was damaged is kept, and whether this member lacks it still, as far as that file says.
+    damage: Damage,
+    damaged: bool,
 }
 
 impl Shared {
     /// The member of the bag in this directory, and the bag as the parts of its journal say; what its entries say
     /// is yet to be [pumped](Shared::pump).
     pub fn open(directory: &Path, keep: Keep, me: usize, link: Link) -> Result<(Shared, Bag)> {
-        let path = journal_path(directory);
-        let (mut kept, mut at, mut settled, mut good) = (Kept::default(), Records::FIRST, 0, true);
-        let (mut state, mut parts, mut head_end) = (State::default(), Vec::new(), Records::FIRST);
-        let (journal, _) = Journal::open(&path, |bytes| {
-            let line: Line = postcard::from_bytes(bytes).context("a line of the journal makes no sense")?;
-            good &= kept.read(&line, at);
-            match &line {
-                Line::Own(own) => settled = postcard::from_bytes(own).unwrap_or(settled),
-                Line::Part(part) => {
-                    state.take(part)?;
-                    parts.push(at);
-                }
-                Line::Base { .. } => head_end = at,
-                Line::Entry { .. } | Line::State { .. } => {}
-            }
-            at = Records::after(at, bytes.len());
-            anyhow::Ok(())
-        })?;
-        if !good || !kept.is_whole(keep.members.len() as u64) {
-            bail!("{} contradicts itself; the other members go on without this one", path.display());
-        }
+        let damage = Damage::of(directory);
+        let members = keep.members.len() as u64;
+        let Opened { journal, kept, state, senseless, settled, parts, head_end } =
+            disk::open(directory, members, &damage)?;
         let records = Arc::new(Mutex::new(journal.records_by_place()?));
         let reader = records.clone();
         let cold = move |at| match line_at(&reader, at)? {
@@ -159,9 +180,13 @@ impl Shared {
         };
         let base = kept.base();
         let offer = Offered { parts: parts.len() as u64, outputs: state.outputs }.encode();
-        let members = keep.members.len() as u64;
-        let member = Member::new(me as u64 + 1, members, TIMING, kept, offer, Box::new(cold));
-        let mut outputs = Outputs::open(&directory.join("outputs"))?;
+        let mut member = Member::new(me as u64 + 1, members, TIMING, kept, offer, Box::new(cold));
+        let damaged = damage.is_there();
+        if damaged {
+            remark!("mutirao: {}", damage.text());
+            member.mend(nonce()?);
+        }
+        let mut outputs = Outputs::open(&disk::outputs_path(directory))?;
         outputs.go_on_at(state.outputs);
         let shared = Shared {
             member,
@@ -176,8 +201,15 @@ impl Shared {
             proposed: state.outputs,
             waiting: VecDeque::new(),
             leads: None,
+            keepings: 0,
             sought: false,
             settled,
+            placing: Placing::default(),
+            place_again: Instant::now(),
+            held: None,
+            to_count: VecDeque::new(),
+            room: Room::default(),
+            senseless: None,
             next_tick: Instant::now() + TICK,
             records,
             parts,
@@ -186,7 +218,13 @@ impl Shared {
             fetch: None,
             fetched: Vec::new(),
             refused: Vec::new(),
+            damage,
+            damaged,
         };
+        let mut shared = shared;
+        if let Some(why) = senseless {
+            shared.is_senseless(&why);
+        }
         Ok((shared, state.bag))
     }
 
@@ -197,18 +235,33 @@ impl Shared {
 
     /// Whether this member leads, and has led without a break since it first did.
     pub fn leads(&self) -> bool {
-        matches!((self.member.role(), self.leads), (Role::Leads(term), Some(since)) if term == since)
+        let can = !self.room.is_long() && self.senseless.is_none();
+        can && matches!((self.member.role(), self.leads), (Role::Leads(term), Some(since)) if term == since)
     }
 
     /// Leads, if the others have made it the leader.
     pub fn begin_to_lead(&mut self) -> bool {
         let Role::Leads(term) = self.member.role() else { return false };
+        if self.held.is_some() {
+            return false;
+        }
         if self.leads != Some(term) {
             self.leads = Some(term);
             self.proposed = self.counted;
             self.waiting.clear();
         }
         true
+    }
+
+    /// As what this member, which leads, holds leases: as the one application that the bag is for all its keepers. A
+    /// later term counts more, and within one term the later time that the bag is kept.
+    pub fn succession(&mut self) -> Succession {
+        self.keepings += 1;
+        let term = self.leads.unwrap_or_default() as u32;
+        // Between two there is room for losses of this machine's node.
+        let epoch = Epoch(term << 8 | self.keepings.min(31) << 3);
+        let homes = self.keep.members.iter().map(|node| node.id).collect();
+        Succession { app: AppId(self.keep.bag.0), epoch, homes }
     }
 
     /// The member that leads, if it is another.
@@ -226,12 +279,23 @@ impl Shared {
 
     /// Gives the lead to the member where the bag was submitted.
     pub fn hand_to_origin(&mut self) {
-        self.member.hand_to(1);
+        self.hand_to(0);
+    }
+
+    /// Gives the lead to the next member.
+    pub fn hand_on(&mut self) {
+        self.hand_to((self.me + 1) % self.keep.members.len());
+    }
+
+    fn hand_to(&mut self, member: usize) {
+        if self.held.is_none() {
+            self.member.hand_to(member as u64 + 1);
+        }
     }
 
     /// Wants to lead now, if nobody does.
     pub fn seek(&mut self) {
-        if self.member.role() == Role::Seeks {
+        if self.member.role() == Role::Seeks && self.held.is_none() {
             self.member.campaign();
         }
     }
@@ -259,7 +323,7 @@ impl Shared {
         while self.next_tick <= Instant::now() {
             self.next_tick += TICK;
             ticks += 1;
-            if counts && ticks <= TICKS_AT_ONCE {
+            if counts && ticks <= TICKS_AT_ONCE && self.held.is_none() {
                 self.member.tick();
                 self.propose();
                 if let Some(fetch) = &mut self.fetch {
@@ -271,18 +335,24 @@ impl Shared {
     }
 
     /// Takes what another member says.
-    pub fn hear(&mut self, from: mutirao_wire::NodeId, bytes: &[u8]) -> Heard {
+    pub fn hear(&mut self, from: mutirao_wire::NodeId, bytes: &[u8]) -> Result<Heard> {
         let Some(member) = self.keep.members.iter().position(|node| node.id == from) else {
-            return Heard::Nothing;
+            return Ok(Heard::Nothing);
         };
-        match postcard::from_bytes(bytes) {
+        Ok(match postcard::from_bytes(bytes) {
+            // As good as lost: it is said again.
+            Ok(Said::Log(_) | Said::Part { .. } | Said::Hole { .. } | Said::Output { .. })
+                if self.held.is_some() =>
+            {
+                Heard::Nothing
+            }
             Ok(Said::Log(bytes)) => {
                 match self.member.hear(member as u64 + 1, &bytes) {
                     Ok(None) => {}
-                    Ok(Some(offer)) => return self.offered(offer),
-                    Err(refused) => self.refuse(member, refused),
+                    Ok(Some(offer)) => return Ok(self.offered(offer)),
+                    Err(refused) => self.refuse(member, refused)?,
                 }
-                if mutirao_replica::asks_for_votes(&bytes) { Heard::Request } else { Heard::Nothing }
+                if mutirao_replica::needs_others(&bytes) { Heard::Request } else { Heard::Nothing }
             }
             Ok(Said::Order { number, last, bytes }) => Heard::Order { from: member, number, bytes, last },
             Ok(Said::Answer { number, line }) => Heard::Answer { number, line },
@@ -294,23 +364,46 @@ impl Shared {
                 fetch.part(base, number, bytes);
                 Ok(())
             }),
+            Ok(Said::Hole { offset, bytes }) => self.got(|fetch, outputs| {
+                if fetch.output(offset, bytes) {
+                    outputs.free(offset, bytes);
+                }
+                Ok(())
+            }),
             Ok(Said::Output { offset, bytes }) => self.got(|fetch, outputs| {
-                if fetch.output(offset, bytes.len()) {
+                if fetch.output(offset, bytes.len() as u64) {
                     outputs.write_at(&bytes, offset)?;
                 }
                 Ok(())
             }),
             Err(_) => Heard::Nothing,
-        }
+        })
     }
 
     /// What contradicts is as good as lost; it is said once of each member.
-    fn refuse(&mut self, member: usize, refused: Refused) {
+    fn refuse(&mut self, member: usize, refused: Refused) -> Result<()> {
+        let lacks = matches!(refused, Refused::Lacking { .. });
+        if lacks && self.member.mends() {
+            // It is known, and soon to whoever says so.
+            return Ok(());
+        }
         if !self.refused.contains(&member) {
             self.refused.push(member);
             let name = &self.keep.members[member].name;
-            eprintln!("mutirao: what `{name}` says of the journal of this bag is not believed: {refused}");
+            remark!("mutirao: what `{name}` says of the journal of this bag is not believed: {refused}");
         }
+        if lacks {
+            self.damage.note()?;
+            remark!("mutirao: {}", self.damage.text());
+            self.damaged = true;
+            self.member.mend(nonce()?);
+        }
+        Ok(())
+    }
+
+    /// Whether this member lacks something that was on its disk.
+    pub fn mends(&self) -> bool {
+        self.member.mends()
     }
 
     fn say(&self, member: usize, said: &Said) {
@@ -369,10 +462,25 @@ impl Shared {
         self.outputs.read(span)
     }
 
+    /// Gives the room back of what nobody reads any more.
+    pub fn free(&self, span: Span) {
+        if span.offset + u64::from(span.bytes) <= self.counted {
+            self.outputs.free(span.offset, span.bytes.into());
+        }
+    }
+
     /// A file that a task needs: what another task has made, or what came along when the bag was submitted.
     pub fn input(&self, path: &Path) -> Option<(Vec<u8>, bool)> {
         let file = self.files.needed(path)?;
         Some((self.outputs.read(file.content).ok()?, file.executable))
+    }
+
+    /// Where such a file lies.
+    pub fn find_input(&self, path: &Path) -> Option<InputFile> {
+        let file = self.files.needed(path)?;
+        let kept = Some((self.outputs.file(), file.content));
+        let (bytes, executable) = (file.content.bytes.into(), file.executable);
+        Some(InputFile { path: path.to_owned(), bytes, executable, modified_s: 0, kept })
     }
 
     /// The file of a result that counts.
@@ -387,47 +495,98 @@ impl Shared {
 
     /// Proposes all that waits.
     pub fn propose(&mut self) {
-        if !self.leads() {
+        if !self.leads() || self.held.is_some() {
             return;
         }
-        while let Some(piece) = self.waiting.pop_front() {
-            let Ok(bytes) = postcard::to_stdvec(&piece) else { continue };
-            if self.member.propose(bytes).is_err() {
+        while let Some(piece) = self.waiting.front() {
+            if let Ok(bytes) = postcard::to_stdvec(piece)
+                && self.member.propose(bytes).is_err()
+            {
+                // It may just be giving the lead away, which can come to nothing.
                 return;
             }
+            self.waiting.pop_front();
         }
     }
 
-    /// Does all there is to do; records of the bag that count now, each with the entry whose it is.
+    /// Does all there is to do; records of the bag that count now, each with the entry whose it is. Without room on the
+    /// disk it is done when there is some.
     pub fn pump(&mut self) -> Result<Vec<(u64, Vec<u8>)>> {
         let mut counted = Vec::new();
-        while let Some(work) = self.member.work() {
-            self.send(work.send);
-            if !work.base.is_empty() {
-                self.begin_anew(&work.base)?;
+        if self.room.waits() {
+            return Ok(counted);
+        }
+        match self.pump_into(&mut counted) {
+            Ok(()) => self.room.is_there(),
+            Err(error) if is_full(&error) => self.room.is_missing(&error),
+            Err(error) => return Err(error),
+        }
+        if self.damaged && !self.member.mends() && self.held.is_none() {
+            self.damage.mended()?;
+            self.damaged = false;
+            remark!("mutirao: this member has all again, and votes");
+        }
+        Ok(counted)
+    }
+
+    fn pump_into(&mut self, counted: &mut Vec<(u64, Vec<u8>)>) -> Result<()> {
+        if self.held.is_none() {
+            self.flush()?;
+        }
+        loop {
+            while let Some(entry) = self.to_count.pop_front() {
+                match self.count(entry.index, &entry.data) {
+                    Ok(record) => counted.extend(record.map(|record| (entry.index, record))),
+                    Err(error) => {
+                        self.to_count.push_front(entry);
+                        return Err(error);
+                    }
+                }
             }
-            let mut places = Vec::with_capacity(work.lines.len());
-            for line in &work.lines {
-                places.push(self.journal.append(&postcard::to_stdvec(line)?));
+            if self.held.is_none() {
+                let Some(work) = self.member.work() else { return Ok(()) };
+                self.send(work.send);
+                let (base, lines, sync) = (work.base, work.lines, work.sync);
+                self.held = Some(Held { base, lines, sync, places: Vec::new() });
             }
-            if work.sync {
+            self.write_held()?;
+            let places = self.held.take().map(|held| held.places).unwrap_or_default();
+            let written = self.member.written(&places);
+            if let Some(line) = &written.line {
+                // Whether it is there matters to nobody else: it goes with what is written next.
+                self.journal.append(&encoded(line));
+            }
+            self.send(written.send);
+            self.to_count.extend(written.entries);
+            self.flush()?;
+        }
+    }
+
+    /// Writes what is to be; what could not be written may be tried again.
+    fn write_held(&mut self) -> Result<()> {
+        let Some(mut held) = self.held.take() else { return Ok(()) };
+        let mut write = || -> Result<()> {
+            if !held.base.is_empty() {
+                self.begin_anew(&held.base)?;
+                held.base.clear();
+            }
+            for line in held.lines.drain(..) {
+                held.places.push(self.journal.append(&encoded(&line)));
+            }
+            if held.sync {
                 self.journal.commit()?
             } else {
                 self.journal.flush()?
             }
-            let written = self.member.written(&places);
-            if let Some(line) = &written.line {
-                self.journal.append(&postcard::to_stdvec(line)?);
-                self.journal.flush()?;
-            }
-            self.send(written.send);
-            for entry in written.entries {
-                if let Some(record) = self.count(entry.index, &entry.data)? {
-                    counted.push((entry.index, record));
-                }
-            }
-        }
-        Ok(counted)
+            Ok(())
+        };
+        let written = write();
+        self.held = Some(held);
+        written
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(self.journal.flush()?)
     }
 
     fn send(&self, messages: Vec<(u64, Vec<u8>)>) {
@@ -438,12 +597,18 @@ impl Shared {
 
     /// An entry counts.
     fn count(&mut self, index: u64, data: &[u8]) -> Result<Option<Vec<u8>>> {
+        if self.senseless.is_some() {
+            return Ok(None);
+        }
         if data.is_empty() {
             // Another begins to lead: what the one before had not finished saying is not said.
             self.partial.clear();
             return Ok(None);
         }
-        let piece = postcard::from_bytes(data).with_context(|| format!("entry {index} makes no sense"))?;
+        let Ok(piece) = postcard::from_bytes(data) else {
+            self.is_senseless(&format!("entry {index} of the journal cannot be read"));
+            return Ok(None);
+        };
         match piece {
             Piece::Record { last, bytes } => {
                 self.partial.extend(bytes);
@@ -463,14 +628,77 @@ impl Shared {
         self.is_origin() && index > self.settled
     }
 
-    /// They are there.
+    /// The files of a result are to be put in their places.
+    pub fn place_later(&mut self, task: u32, attempt: u64) {
+        self.placing.push(task, attempt);
+    }
+
+    /// All of entries up to this one is settled, but for files that are still to be placed.
     pub fn settled(&mut self, index: u64) -> Result<()> {
-        if self.is_origin() && index > self.settled {
-            self.settled = index;
-            self.journal.append(&encoded(&self.own_line()));
-            self.journal.flush()?;
+        self.placing.counts_up_to(index);
+        self.note_settled()
+    }
+
+    /// Whether results that the parts of the journal say are to be settled, too.
+    pub fn parts_are_to_settle(&mut self) -> bool {
+        let are = self.is_origin() && self.settled < self.base;
+        if are {
+            self.placing.counts_up_to(self.base);
         }
-        Ok(())
+        are
+    }
+
+    /// Whether something waits for room here.
+    pub fn lacks_room(&self) -> bool {
+        self.room.lacks() || self.placing.waits_for_room()
+    }
+
+    /// Whether files were tried in vain to be put in their places, and it is not time to try them again.
+    pub fn waits_to_place(&mut self) -> bool {
+        let now = Instant::now();
+        if self.placing.next().is_some() {
+            self.place_again = now + PLACE_AGAIN;
+            return false;
+        }
+        if self.place_again > now {
+            return true;
+        }
+        self.place_again = now + PLACE_AGAIN;
+        self.placing.again();
+        false
+    }
+
+    /// Result files that are still to be put in their places.
+    pub fn placing(&mut self) -> &mut Placing {
+        &mut self.placing
+    }
+
+    /// Has the journal say what is settled.
+    pub fn note_settled(&mut self) -> Result<()> {
+        let settled = self.placing.settled().filter(|index| self.is_origin() && *index > self.settled);
+        let Some(index) = settled else { return Ok(()) };
+        self.settled = index;
+        self.journal.append(&encoded(&self.own_line()));
+        match self.flush() {
+            // It goes with what is written next.
+            Err(error) if is_full(&error) => Ok(()),
+            flushed => flushed,
+        }
+    }
+
+    /// What counts makes no sense here from now on: this member goes on keeping the journal with the others, and keeps
+    /// the bag no more.
+    pub fn is_senseless(&mut self, why: &str) {
+        if self.senseless.is_none() {
+            let text = stands_still(self.keep.number, why);
+            remark!("mutirao: {text}");
+            self.senseless = Some(text);
+        }
+    }
+
+    /// Why this member cannot keep the bag, if it cannot.
+    pub fn senseless(&self) -> Option<&str> {
+        self.senseless.as_deref()
     }
 
     fn own_line(&self) -> Line {
@@ -479,7 +707,7 @@ impl Shared {
 
     /// Whether the journal has become much longer than what it says.
     pub fn is_long(&self) -> bool {
-        self.journal.bytes() > self.long_from
+        self.journal.bytes() > self.long_from && self.senseless.is_none()
     }
 
     /// Writes the journal anew, with the bag in the place of the entries that have made it what it is: all that
@@ -489,10 +717,8 @@ impl Shared {
             return Ok(());
         }
         let Some(compact) = self.member.compact(LAG_BYTES_MAX) else { return Ok(()) };
-        // What tasks have written will no longer be in the entries.
-        self.outputs.sync().context("cannot keep what tasks have written")?;
         match self.write_compact(bag, &compact) {
-            Err(mutirao_store::Error::DiskFull(_)) => {
+            Err(error) if is_full(&error) => {
                 // It is as good as it was, and there may be room later.
                 self.long_from = self.journal.bytes() + JOURNAL_BYTES_SPARE;
                 Ok(())
@@ -501,7 +727,13 @@ impl Shared {
         }
     }
 
-    fn write_compact(&mut self, bag: &mut Bag, compact: &Compact) -> Result<(), mutirao_store::Error> {
+    fn write_compact(&mut self, bag: &mut Bag, compact: &Compact) -> Result<()> {
+        self.flush()?;
+        // What tasks have written will no longer be in the entries.
+        self.outputs.sync().context("cannot keep what tasks have written")?;
+        if let (Line::Base { base, .. }, true) = (&compact.head, self.placing.is_empty()) {
+            self.settled = self.settled.max(base.index);
+        }
         self.files.keep_only(&bag.unsettled());
         let pieces = state::pieces(bag, &self.files, self.counted, PIECE_BYTES);
         let part = |piece: Piece| Line::Part(postcard::to_stdvec(&piece).unwrap_or_default());
@@ -528,6 +760,9 @@ impl Shared {
 
     /// A leader offers what this member lacks.
     fn offered(&mut self, offer: Offer) -> Heard {
+        if self.room.waits() || self.senseless.is_some() {
+            return Heard::Nothing;
+        }
         let is_known = |fetch: &Fetch| (fetch.offer().from, fetch.offer().base) == (offer.from, offer.base);
         if !self.fetch.as_ref().is_some_and(is_known) {
             let outputs = self.fetch.as_ref().map_or(self.counted, Fetch::outputs).max(self.counted);
@@ -559,7 +794,10 @@ impl Shared {
             Want::Output { offset, bytes } => {
                 let is_there = bytes as usize <= PIECE_BYTES
                     && offset.checked_add(bytes.into()).is_some_and(|end| end <= self.counted);
-                if let Some(bytes) =
+                let hole = self.outputs.hole(offset, self.counted);
+                if is_there && hole >= bytes.into() {
+                    self.say(to, &Said::Hole { offset, bytes: hole });
+                } else if let Some(bytes) =
                     is_there.then(|| self.outputs.read(Span { offset, bytes }).ok()).flatten()
                 {
                     self.say(to, &Said::Output { offset, bytes });
@@ -572,7 +810,8 @@ impl Shared {
     fn got(&mut self, take: impl FnOnce(&mut Fetch, &mut Outputs) -> std::io::Result<()>) -> Heard {
         let Some(fetch) = &mut self.fetch else { return Heard::Nothing };
         if let Err(error) = take(fetch, &mut self.outputs) {
-            eprintln!("mutirao: cannot keep what tasks have written: {error}; it is asked for again");
+            let error = anyhow::Error::from(error).context("cannot keep what tasks have written");
+            self.room.is_missing(&error);
             self.fetch = None;
             return Heard::Nothing;
         }
@@ -588,7 +827,10 @@ impl Shared {
         let Some(fetch) = self.fetch.take() else { return Ok(None) };
         let (offer, parts) = fetch.into_parts();
         let mut state = State::default();
-        parts.iter().try_for_each(|part| state.take(part))?;
+        if let Err(error) = parts.iter().try_for_each(|part| state.take(part)) {
+            self.is_senseless(&format!("{error:#}, in what another member sent"));
+            return Ok(None);
+        }
         if !self.member.take(offer) {
             return Ok(None);
         }
@@ -600,87 +842,27 @@ impl Shared {
 
     /// The head of the journal is what was fetched.
     fn begin_anew(&mut self, base: &[Line]) -> Result<()> {
-        let fetched = std::mem::take(&mut self.fetched);
-        if fetched.is_empty() {
+        let Some(Line::Base { base: point, .. }) = base.first().filter(|_| !self.fetched.is_empty()) else {
             bail!("the log goes on where nothing was fetched");
-        }
+        };
+        self.flush()?;
         self.outputs.sync().context("cannot keep what tasks have written")?;
-        let lines = fetched.into_iter().map(Line::Part).chain(base.iter().cloned()).chain([self.own_line()]);
+        let parts = self.fetched.iter().cloned().map(Line::Part);
+        let lines = parts.chain(base.iter().cloned()).chain([self.own_line()]);
         let places = rewrite(&mut self.journal, lines)?;
+        self.fetched.clear();
+        self.placing.counts_up_to(point.index);
         self.goes_on(places, &base[0])?;
         Ok(())
     }
 }
 
-/// Where the lines of a journal lie.
-struct Places {
-    parts: Vec<u64>,
-    /// Behind the parts.
-    head_end: u64,
-    entries: Vec<u64>,
-}
-
-/// Replaces all that is in the journal by these lines.
-fn rewrite(journal: &mut Journal, lines: impl Iterator<Item = Line>) -> Result<Places, mutirao_store::Error> {
-    let mut places = Places { parts: Vec::new(), head_end: Records::FIRST, entries: Vec::new() };
-    let mut at = Records::FIRST;
-    journal.rewrite(lines.map(|line| {
-        let bytes = encoded(&line);
-        match line {
-            Line::Part(_) => places.parts.push(at),
-            Line::Base { .. } => places.head_end = at,
-            Line::Entry { .. } => places.entries.push(at),
-            Line::State { .. } | Line::Own(_) => {}
-        }
-        at = Records::after(at, bytes.len());
-        bytes
-    }))?;
-    Ok(places)
+/// A number like no other.
+fn nonce() -> Result<u64> {
+    Ok(u64::from_le_bytes(mutirao_trust::random()?))
 }
 
 /// A journal is long from there on whose head ends here.
 fn long_from(head_end: u64) -> u64 {
     JOURNAL_BYTES_SPARE + 3 * head_end
-}
-
-fn encoded(line: &Line) -> Vec<u8> {
-    postcard::to_stdvec(line).expect("a line is plain data, which can always be written")
-}
-
-/// The line that lies there.
-fn line_at(records: &Mutex<Records>, at: u64) -> Option<Line> {
-    let records = records.lock().unwrap_or_else(PoisonError::into_inner);
-    postcard::from_bytes(&records.read(at).ok()?).ok()
-}
-
-/// The bag as what counts says, as far as the member with this journal knows. Changes nothing.
-pub fn read(path: &Path) -> Result<(Bag, Found)> {
-    let mut state = State::default();
-    let mut waiting: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let mut said = 0;
-    let found = read_journal(path, |bytes| {
-        match postcard::from_bytes(bytes).context("a line of the journal makes no sense")? {
-            Line::Part(part) => state.take(&part)?,
-            Line::Base { base, .. } => said = base.index,
-            // What it says is in the parts already.
-            Line::Entry { index, .. } if index <= said => {}
-            Line::Entry { index, data, .. } => {
-                drop(waiting.split_off(&index));
-                waiting.insert(index, data);
-            }
-            Line::State { commit, .. } => {
-                while let Some(entry) = waiting.first_entry().filter(|entry| *entry.key() <= commit) {
-                    let data = entry.remove();
-                    if data.is_empty() {
-                        state.leave_off();
-                    } else {
-                        state.take(&data)?;
-                    }
-                }
-            }
-            Line::Own(_) => {}
-        }
-        anyhow::Ok(())
-    })?;
-    Ok((state.bag, found))
 }

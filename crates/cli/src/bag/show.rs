@@ -10,38 +10,51 @@ use mutirao_wire::bag::Keep;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// `mutirao bag ls`
-pub fn ls(form: Form) -> Result<()> {
-    let mut rows = Vec::new();
-    let mut values = Vec::new();
-    for place in place::list()? {
-        // One that is just being removed, or damaged, is told by `check`.
-        let Ok((bag, _)) = place.read() else { continue };
-        let kept = place.connect().is_some();
-        let state = state_word(&bag, kept);
-        let counts = bag.counts();
-        let age = place::now_ms().saturating_sub(bag.submitted_ms()) / 1000;
-        rows.push([
-            place.id.to_string(),
-            bag.settings().name.clone(),
-            state.into(),
-            counts.all().to_string(),
-            counts.done.to_string(),
-            counts.went_wrong().to_string(),
-            counts.cancelled.to_string(),
-            span(age),
-        ]);
-        let mut value = bag_value(&place, &bag);
-        value["state"] = state.into();
-        values.push(value);
+/// `mutirao bag ls`; `elsewhere` are the rows of bags that were submitted on other machines.
+pub fn ls(elsewhere: Vec<Value>, form: Form) -> Result<()> {
+    // One that is just being removed, or damaged, is told by `check`.
+    let row_here = |place: Place| Some(row(&place, &place.read().ok()?.0));
+    let values: Vec<Value> = place::list()?.into_iter().filter_map(row_here).chain(elsewhere).collect();
+    if form == Form::Json {
+        return put(&format!("{}\n", Value::from(values)));
     }
-    match form {
-        Form::Json => put(&format!("{}\n", Value::from(values))),
-        Form::Text => {
-            let head = ["BAG", "NAME", "STATE", "TASKS", "DONE", "FAILED", "CANCELLED", "AGE"];
-            put(&table(head, [true, false, false, true, true, true, true, false], &rows))
-        }
-    }
+    let rows: Vec<[String; 8]> = values.iter().map(cells).collect();
+    let head = ["BAG", "NAME", "STATE", "TASKS", "DONE", "FAILED", "CANCELLED", "AGE"];
+    put(&table(head, [true, false, false, true, true, true, true, false], &rows))
+}
+
+/// A bag's row among others.
+pub fn row(place: &Place, bag: &Bag) -> Value {
+    let mut value = bag_value(place, bag);
+    value["state"] = state_word(bag, place.connect().is_some()).into();
+    value
+}
+
+/// A row for people; what is not known is a dash.
+fn cells(row: &Value) -> [String; 8] {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let counts = &row["counts"];
+    let failed = ["failed", "set_aside", "barred"].map(|what| counts[what].as_u64());
+    let failed: Option<u64> = failed.into_iter().sum();
+    let age = row["submitted_ms"].as_u64().map(|since| span(place::now_ms().saturating_sub(since) / 1000));
+    let called = match &row["at"] {
+        Value::String(node) => format!("{}@{node}", row["bag"]),
+        _ => row["bag"].to_string(),
+    };
+    [
+        called,
+        text(&row["name"]),
+        text(&row["state"]),
+        text(&row["tasks"]),
+        text(&counts["done"]),
+        failed.map_or_else(|| "-".into(), |count| count.to_string()),
+        text(&counts["cancelled"]),
+        age.unwrap_or_else(|| "-".into()),
+    ]
 }
 
 /// One word for where a bag is.
@@ -63,7 +76,7 @@ pub fn keepers_text(keep: Option<&Keep>) -> String {
             if let [_, second, third] = &keep.members[..] {
                 return format!(
                     "kept by `{name}`, `{}` and `{}`: it goes on while two of them can reach each other; when \
-                     another takes over, what runs is begun again",
+                     another takes over, what runs elsewhere goes on",
                     second.name, third.name
                 );
             }
@@ -73,10 +86,11 @@ pub fn keepers_text(keep: Option<&Keep>) -> String {
     }
 }
 
-fn bag_value(place: &Place, bag: &Bag) -> Value {
+/// What a bag is, in short.
+pub fn bag_value(place: &Place, bag: &Bag) -> Value {
     let counts = bag.counts();
     json!({
-        "bag": place.id, "name": bag.settings().name, "tasks": counts.all(), "counts": counts,
+        "bag": place.id, "at": place.origin(), "name": bag.settings().name, "tasks": counts.all(), "counts": counts,
         "submitted_ms": bag.submitted_ms(), "lives": bag.lives(), "scheduler": bag.settings().scheduler,
         "directory": bag.settings().directory,
         "lying_nodes": bag.caught().map(|(_, name)| name).collect::<Vec<_>>(),
@@ -104,7 +118,7 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
     let counts = bag.counts();
     let mut text = format!(
         "bag {} `{}` is {}: {}, {} done, {} to do, {} failed, {} set aside, {} cancelled, {} barred\n",
-        place.id,
+        place.called(),
         bag.settings().name,
         state_word(&bag, place.connect().is_some()),
         counted(counts.all(), "task"),
@@ -125,10 +139,33 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
     if !bag.is_over() {
         text += &format!("{}\n", keepers_text(place.kept()?.as_ref()));
     }
+    if let Some(why) = place.stands_still() {
+        let _ = writeln!(text, "{why}");
+    }
+    if let Some(origin) = place.origin().filter(|_| bag.templates().iter().any(|t| !t.outputs.is_empty())) {
+        let _ = writeln!(
+            text,
+            "result files are put in their places on `{origin}`, in {}",
+            bag.settings().directory
+        );
+    }
     for (needs, why) in &waits(place, &bag) {
         let _ = writeln!(text, "tasks that need {needs} wait: {why}");
     }
     text += &task_table(views());
+    for view in views() {
+        let Some(saved) = view.saved else { continue };
+        let age = place::now_ms().saturating_sub(saved.at_ms) / 1000;
+        let _ = writeln!(
+            text,
+            "{}.{} saved {} in attempt {}, {} ago",
+            view.template.name,
+            view.place,
+            counted(saved.content.bytes.into(), "byte"),
+            saved.attempt,
+            span(age)
+        );
+    }
     put(&text)
 }
 
@@ -169,12 +206,18 @@ fn task_value(view: &TaskView<'_>) -> Value {
     let mut value = json!({
         "task": view.number, "name": format!("{}.{}", view.template.name, view.place),
         "template": view.template.name, "place": view.place, "state": view.verdict.word(), "values": values,
-        "failures": view.tries.0, "crashes": view.tries.1, "result": null, "failure": null,
+        "failures": view.tries.0, "crashes": view.tries.1, "result": null, "failure": null, "saved": null,
         "agreed": view.voters(),
     });
     if let Some((attempt, node, cost)) = view.result() {
         value["result"] = json!({
             "attempt": attempt, "node": node, "wall_ms": cost.wall_ms, "cpu_ms": cost.cpu_ms, "peak_mib": cost.peak_mib,
+        });
+    }
+    if let Some(saved) = view.saved {
+        value["saved"] = json!({
+            "attempt": saved.attempt, "bytes": saved.content.bytes, "at_ms": saved.at_ms,
+            "worked_ms": saved.worked_ms,
         });
     }
     if let Some(evidence) = view.evidence {
@@ -195,7 +238,7 @@ pub fn explain(place: &Place, what: &str, form: Form) -> Result<()> {
     for task in bag.select(what)? {
         let (Some(view), Some(mut why)) = (bag.task(task), bag.explain(task)) else { continue };
         if view.verdict == mutirao_bag::Verdict::Ready && place.connect().is_none() {
-            why = format!("nobody runs the bag: `mutirao bag resume {}`", place.id);
+            why = format!("nobody runs the bag: `mutirao bag resume {}`", place.called());
         }
         let needs = Bag::needs_text(&view.template.needs());
         if view.verdict == mutirao_bag::Verdict::Ready
@@ -276,30 +319,6 @@ fn csv(text: &str) -> String {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),
     }
-}
-
-/// `mutirao bag check`: whether the journal is whole.
-pub fn check(place: &Place, form: Form) -> Result<u8> {
-    let (bag, found) = place.read()?;
-    let whole = found.damaged_bytes == 0 || found.torn;
-    if form == Form::Json {
-        let mut value = bag_value(place, &bag);
-        value["records"] = found.records.into();
-        value["bytes"] = found.bytes.into();
-        value["damaged_bytes"] = found.damaged_bytes.into();
-        value["whole"] = whole.into();
-        put(&format!("{value}\n"))?;
-        return Ok(u8::from(!whole));
-    }
-    let mut text = format!("bag {}: {} records in {} bytes", place.id, found.records, found.bytes);
-    if found.torn {
-        text += "; behind them one that was being written, which does not count";
-    } else if found.damaged_bytes > 0 {
-        let _ = write!(text, "; {} bytes behind them are damaged", found.damaged_bytes);
-        text += " and will be put aside as journal.damaged; what they said happens again";
-    }
-    put(&format!("{text}\n"))?;
-    Ok(u8::from(!whole))
 }
 
 /// The list of tasks for people.

@@ -1,11 +1,20 @@
 //! A task on its way: the command that a worker runs, and what comes back.
 
-use anyhow::{Context, Result, bail};
-use mutirao::raw::{CallError, CallErrorKind, CallResult, OperationEntry};
+use super::inputs::{INLINE_BYTES_MAX, InputFile, Large};
+use super::saving::{self, Saving};
+use anyhow::{Result, bail};
+use mutirao::raw::{CallError, CallErrorKind, CallResult, KeptBlob, LineEvent, OperationEntry, SavingWay};
 use mutirao_bag::{Cost, End, REPORT_BYTES_MAX, Report, Settings, TaskView, Work};
-use mutirao_runner::{Command, Ended, File, Home, How, Leaving, Place, Program, Runner};
-use mutirao_wire::worker::PLACE_ENV;
-use std::os::unix::ffi::OsStrExt;
+use mutirao_runner::{
+    Around, Command, Content, Ended, Fetched, File, Home, How, Kept, Leaving, Lying, OUTPUT_BYTES_MAX, Place,
+    Program, Runner, Site, Unseen,
+};
+use mutirao_wire::BlobHash;
+use mutirao_wire::checkpoint::{CHECKPOINT_ENV, STATE_BYTES_MAX};
+use mutirao_wire::worker::{LINE_BLOBS_MAX, PLACE_ENV};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,10 +24,19 @@ pub const OPERATION: &str = "bag_task";
 pub const REPORT_ENV: &str = "MUTIRAO_BAG_REPORT";
 /// The file's name in the directory of the worker.
 const REPORT: &str = ".mutirao-report";
+/// The state that a failed command has left, among its files.
+const STATE: &str = ".mutirao-state";
+/// The directory, in that of the worker, with the state of a command that runs elsewhere.
+const STATE_ROOM: &str = ".mutirao-state-room";
 /// Stands for the path of that file among the arguments of an ipar application.
 const MANAGER: &[u8] = b"{mutirao-manager}";
-/// Input files of one task, together: what a call can carry.
-const INPUT_BYTES_MAX: u64 = 60 << 20;
+/// Input files of one task that travel with its call, and its state, together.
+const INPUT_BYTES_MAX: u64 = STATE_BYTES_MAX as u64;
+
+thread_local! {
+    /// The way on which state goes to the keeper.
+    static WAY: RefCell<SavingWay> = RefCell::default();
+}
 
 /// What a worker does for bags.
 pub fn operations() -> Vec<OperationEntry> {
@@ -55,7 +73,49 @@ fn run(mut command: Command) -> std::io::Result<Ended> {
         *runner = Some(Runner::new(&directory, place, Leaving::Tells)?);
     }
     let Some(runner) = runner.as_mut() else { unreachable!("it was made just now") };
-    let mut ended = runner.run(&command);
+    let is_at_home = runner.is_at_home(&command);
+    let fetched = match command.fetch.as_slice() {
+        wanted if wanted.is_empty() || is_at_home => Ok(Vec::new()),
+        wanted => fetch(wanted),
+    };
+    let fetched = match fetched {
+        Ok(fetched) => fetched,
+        Err(why) => return Ok(Ended::not_started(why)),
+    };
+    // Where its state is: among its files, but not where those lie that are all tasks'.
+    let room = match &command.site {
+        _ if is_at_home => directory.join(STATE_ROOM),
+        Some(site) => site.path(),
+        None => directory.clone(),
+    };
+    let checkpoint = checkpoint(&mut command, &room);
+    let has_room = is_at_home && checkpoint.is_some();
+    if let (true, Some((name, _))) = (has_room, &checkpoint) {
+        std::fs::create_dir(&room)?;
+        let mut saved = command.bring.iter().filter(|file| file.name == *name);
+        saved.try_for_each(|file| std::fs::write(room.join(name), &file.bytes))?;
+    }
+    let mut ended = match checkpoint {
+        None => runner.run_with(&command, Around { fetched: &fetched, beside: None, keep: Some(&keep) }),
+        Some((name, bytes_max)) => WAY.with_borrow_mut(|way| {
+            let mut saving = Saving::new(way, room.clone(), name, bytes_max);
+            let around = Around { fetched: &fetched, beside: Some(&mut saving), keep: Some(&keep) };
+            let mut ended = runner.run_with(&command, around);
+            if let Some(bytes) = saving.into_left() {
+                // They are of no use any more, and the result has room for one of them.
+                ended.files.retain(|file| file.name == REPORT);
+                let written = ended.stdout.len() + ended.stderr.len();
+                if written + bytes.len() <= OUTPUT_BYTES_MAX as usize {
+                    ended.files.push(File { name: STATE.into(), executable: false, bytes });
+                }
+            }
+            ended
+        }),
+    };
+    if has_room {
+        // Nothing of one command is found by the next.
+        ended.left_behind |= std::fs::remove_dir_all(&room).is_err();
+    }
     // A task that ran elsewhere has left its report here all the same.
     if let Ok(bytes) = std::fs::read(&report) {
         ended.files.push(File { name: REPORT.into(), executable: false, bytes });
@@ -64,29 +124,73 @@ fn run(mut command: Command) -> std::io::Result<Ended> {
     Ok(ended)
 }
 
-/// Gives the content of an input file, and whether it is a program.
-pub type Fetch<'a> = dyn Fn(&Path) -> Result<(Vec<u8>, bool)> + 'a;
-
-/// Reads an input file of this machine.
-pub fn fetch_here(path: &Path) -> Result<(Vec<u8>, bool)> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = || format!("input {}", path.display());
-    let facts = std::fs::metadata(path).with_context(failed)?;
-    if facts.len() > INPUT_BYTES_MAX {
-        bail!("input {} is larger than {} MiB", path.display(), INPUT_BYTES_MAX >> 20);
-    }
-    let bytes = std::fs::read(path).with_context(failed)?;
-    Ok((bytes, facts.permissions().mode() & 0o100 != 0))
+/// The name of the file in which a command saves state, if it does, and how long that may be. The command learns where
+/// it is.
+fn checkpoint(command: &mut Command, directory: &Path) -> Option<(String, usize)> {
+    let found = command.environment.iter().rfind(|(known, _)| known == CHECKPOINT_ENV.as_bytes());
+    let name = String::from_utf8(found?.1.clone()).ok()?;
+    let path = directory.join(&name).into_os_string().into_encoded_bytes();
+    command.environment.push((CHECKPOINT_ENV.into(), path));
+    let inputs = command.bring.iter().filter(|file| file.name != name);
+    let brought: usize = inputs.map(|file| file.bytes.len()).sum();
+    Some((name, STATE_BYTES_MAX.saturating_sub(brought)))
 }
 
-/// The argument of the call that runs a task.
+/// The files of a command that are fetched by their content, opened, or why one is not to be had.
+fn fetch(fetched: &[Fetched]) -> Result<Vec<std::fs::File>, String> {
+    let line = mutirao::raw::line().ok_or("this worker has no line to its node")?;
+    let mut wanted: Vec<[u8; 32]> = fetched.iter().map(|file| file.hash).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut files: HashMap<[u8; 32], Result<std::fs::File, String>> = HashMap::new();
+    for some in wanted.chunks(LINE_BLOBS_MAX) {
+        some.iter().try_for_each(|hash| line.ask_blob(BlobHash(*hash))).map_err(|error| error.to_string())?;
+        while !some.iter().all(|hash| files.contains_key(hash)) {
+            match line.next(None).map_err(|error| error.to_string())? {
+                Some(LineEvent::Blob { hash, file }) => drop(files.insert(hash.0, file.map(Into::into))),
+                // Of the way for state, which is open already.
+                Some(event) => saving::put_off(event),
+                None => {}
+            }
+        }
+    }
+    let copy = |file: &Fetched| {
+        let copy = files[&file.hash].as_ref().map_err(String::clone);
+        let copy = copy.and_then(|file| file.try_clone().map_err(|error| error.to_string()));
+        copy.map_err(|why| format!("input `{}` is not to be had: {why}", file.name))
+    };
+    fetched.iter().map(copy).collect()
+}
+
+/// Has this worker's node keep a file until the keeper of the bag has fetched it.
+fn keep(file: std::fs::File) -> Result<Content, String> {
+    let line = mutirao::raw::line().ok_or("this worker has no line to its node")?;
+    line.keep_blob(file.into()).map_err(|error| error.to_string())?;
+    loop {
+        match line.next(None).map_err(|error| error.to_string())? {
+            Some(LineEvent::Kept(kept)) => {
+                let KeptBlob { hash, ticket } = kept?;
+                return Ok(Content { hash: hash.0, bytes: ticket.bytes, word: ticket.word });
+            }
+            Some(event) => saving::put_off(event),
+            None => {}
+        }
+    }
+}
+
+/// Finds an input file.
+pub type Find<'a> = dyn Fn(&Path) -> Result<InputFile> + 'a;
+
+/// The command of a task, and those of its inputs that do not travel with it.
 pub fn command(
     bag: u32,
     settings: &Settings,
     task: &TaskView<'_>,
     attempt: u64,
-    fetch: &Fetch<'_>,
-) -> Result<Vec<u8>> {
+    state: Option<Vec<u8>>,
+    find: &Find<'_>,
+    site: Option<Site>,
+) -> Result<(Command, Vec<Large>)> {
     let template = task.template;
     let mut command = match &template.work {
         Work::Shell(words) => Command::shell(words.fill_quoted(&task.named)),
@@ -112,19 +216,37 @@ pub fn command(
     set("MUTIRAO_TASK", task.number.to_string());
     set("MUTIRAO_TASK_NAME", format!("{}.{}", template.name, task.place));
     set("MUTIRAO_ATTEMPT", attempt.to_string());
+    if let Some(name) = &template.checkpoint {
+        set(CHECKPOINT_ENV, name.clone());
+    }
     command.stdin = template.stdin.fill(&task.named).into_bytes();
     command.time_limit_ms = template.limit_ms;
     if template.memory_mib > 0 {
         command.limits.memory_mib = Some(template.memory_mib);
     }
+    let mut brought = Brought { settings, find, room: INPUT_BYTES_MAX, large: Vec::new() };
     if template.has_playpen() {
-        bring(settings, task, fetch, &mut command)?;
+        command.site = site;
+        for file in &template.inputs {
+            let (here, there) = (file.here.fill(&task.named), file.there.fill(&task.named));
+            match &mut command.site {
+                Some(site) => {
+                    site.links.push(lying((find)(&Path::new(&settings.directory).join(here))?, there))
+                }
+                None => brought.bring(&here, &there, &mut command)?,
+            }
+        }
+        if let Some(site) = &mut command.site {
+            let place = |(there, _, waiting): (String, PathBuf, PathBuf)| {
+                (there, waiting.into_os_string().into_vec())
+            };
+            site.places = output_paths(bag, settings, task, attempt).into_iter().map(place).collect();
+        }
         command.take = template.outputs.iter().map(|file| file.there.fill(&task.named)).collect();
     } else {
         if let Work::Ipar { files, .. } = &template.work {
-            let mut room = INPUT_BYTES_MAX;
             for file in files {
-                bring_file(settings, file, file, fetch, &mut room, &mut command)?;
+                brought.bring(file, file, &mut command)?;
             }
         }
         let variable =
@@ -135,7 +257,19 @@ pub fn command(
             ..Home::default()
         });
     }
-    Ok(command.encode())
+    if let (Some(bytes), Some(name)) = (state, &template.checkpoint) {
+        if bytes.len() as u64 > brought.room {
+            bail!("its state and its inputs are larger than {} MiB together", INPUT_BYTES_MAX >> 20);
+        }
+        command.bring.push(File { name: name.clone(), executable: false, bytes });
+    }
+    Ok((command, brought.large))
+}
+
+/// An input that a task finds where it lies.
+fn lying(found: InputFile, name: String) -> Lying {
+    let InputFile { path, bytes, modified_s, .. } = found;
+    Lying { name, path: path.into_os_string().into_vec(), bytes, modified_s }
 }
 
 /// The operation that a task calls, and its argument.
@@ -147,31 +281,27 @@ pub fn operation<'a>(task: &TaskView<'a>) -> Option<(&'a str, Vec<u8>)> {
     Some((name, argument))
 }
 
-/// Puts the task's input files into its command.
-fn bring(settings: &Settings, task: &TaskView<'_>, fetch: &Fetch<'_>, command: &mut Command) -> Result<()> {
-    let mut room = INPUT_BYTES_MAX;
-    for file in &task.template.inputs {
-        let (here, there) = (file.here.fill(&task.named), file.there.fill(&task.named));
-        bring_file(settings, &here, &there, fetch, &mut room, command)?;
-    }
-    Ok(())
+/// The inputs of a task, on their way into its command.
+struct Brought<'a> {
+    settings: &'a Settings,
+    find: &'a Find<'a>,
+    /// Bytes that still fit into the call.
+    room: u64,
+    large: Vec<Large>,
 }
 
-fn bring_file(
-    settings: &Settings,
-    here: &str,
-    there: &str,
-    fetch: &Fetch<'_>,
-    room: &mut u64,
-    command: &mut Command,
-) -> Result<()> {
-    let (bytes, executable) = fetch(&Path::new(&settings.directory).join(here))?;
-    *room = match room.checked_sub(bytes.len() as u64) {
-        Some(room) => room,
-        None => bail!("the inputs of a task are larger than {} MiB together", INPUT_BYTES_MAX >> 20),
-    };
-    command.bring.push(File { name: there.into(), executable, bytes });
-    Ok(())
+impl Brought<'_> {
+    fn bring(&mut self, here: &str, there: &str, command: &mut Command) -> Result<()> {
+        let found = (self.find)(&Path::new(&self.settings.directory).join(here))?;
+        if found.bytes > INLINE_BYTES_MAX.min(self.room) {
+            self.large.push(Large { found, there: there.into() });
+            return Ok(());
+        }
+        let bytes = found.read()?;
+        self.room = self.room.saturating_sub(bytes.len() as u64);
+        command.bring.push(File { name: there.into(), executable: found.executable, bytes });
+        Ok(())
+    }
 }
 
 /// What came of an attempt.
@@ -183,18 +313,36 @@ pub struct Outcome {
     pub stderr: Vec<u8>,
     /// Files, by their names in the directory of the task.
     pub files: Vec<File>,
+    /// Files that its node keeps.
+    pub kept: Vec<Kept>,
+    /// Of these, those that were fetched and lie under the attempt's name.
+    pub fetched: Vec<Kept>,
+    /// Files that lie under the attempt's name already, since it worked in place.
+    pub placed: Vec<String>,
+    /// Its node does not see what it was to work with in place; it did not start.
+    pub unseen: Option<Unseen>,
     pub report: Report,
+    /// The state that it has left, if it failed.
+    pub state: Option<Vec<u8>>,
 }
 
 impl Outcome {
     fn bare(end: End) -> Outcome {
         let (stdout, stderr, files) = (Vec::new(), Vec::new(), Vec::new());
-        Outcome { end, cost: Cost::default(), stdout, stderr, files, report: Report::default() }
+        let (cost, report) = (Cost::default(), Report::default());
+        let (kept, fetched, placed) = (Vec::new(), Vec::new(), Vec::new());
+        let (unseen, state) = (None, None);
+        Outcome { end, cost, stdout, stderr, files, kept, fetched, placed, unseen, report, state }
     }
 
     /// A task that could not even be sent.
     pub fn not_started(why: String) -> Outcome {
         Outcome::bare(End::NotStarted(why))
+    }
+
+    /// An attempt that was called off before it was sent.
+    pub fn called_off() -> Outcome {
+        Outcome::bare(End::Killed)
     }
 
     /// A task whose lease was gone before it was sent.
@@ -247,17 +395,33 @@ impl Outcome {
             Report::default()
         });
         if end == End::Done && ended.lost_bytes > 0 {
-            end = End::NoOutput(format!(
-                "{} bytes of output and files that were too many to be sent",
-                ended.lost_bytes
-            ));
+            let lost = ended.lost_bytes;
+            let mut why = format!("{lost} bytes of output and files that were too many to be sent");
+            if !ended.lost_why.is_empty() {
+                why += &format!("; {}", ended.lost_why);
+            }
+            end = End::NoOutput(why);
         }
         let cost = Cost {
             wall_ms: ended.wall_us / 1000,
             cpu_ms: ended.cpu_us / 1000,
             peak_mib: u32::try_from(ended.peak_kib / 1024).unwrap_or(u32::MAX),
         };
-        Outcome { end, cost, stdout: ended.stdout, stderr: ended.stderr, files: ended.files, report }
+        let place = ended.files.iter().position(|file| file.name == STATE);
+        let state = place.map(|place| ended.files.swap_remove(place).bytes);
+        Outcome {
+            end,
+            cost,
+            stdout: ended.stdout,
+            stderr: ended.stderr,
+            files: ended.files,
+            kept: ended.kept,
+            fetched: Vec::new(),
+            placed: ended.placed,
+            unseen: ended.unseen,
+            report,
+            state,
+        }
     }
 
     /// The last words of an attempt, for whoever asks why it failed.

@@ -4,6 +4,7 @@ use super::floor_tree::FloorTree;
 use super::pool::{Shape, TestPool};
 use super::{Case, print, quantile};
 use crate::args::Output;
+use crate::output::remark;
 use anyhow::{Result, ensure};
 use mutirao::raw::{Request, Slots};
 use mutirao_wire::node::Layout;
@@ -20,7 +21,7 @@ pub fn alloc(output: Output, nodes: u16, rounds: u32, fan_out: u16, full_percent
     let busy = (u32::from(nodes) * u32::from(full_percent) / 100) as u16;
     let wanted = nodes - busy;
     ensure!(wanted > 0, "of a pool that is full nothing can be allocated; give --full less");
-    eprintln!("starting {nodes} daemons...");
+    remark!("starting {nodes} daemons...");
     let start = Instant::now();
     let test = TestPool::start(&Shape { nodes, slots: 1, fan_out, spin: true })?;
     let formation_s = start.elapsed().as_secs_f64();

@@ -157,7 +157,7 @@ impl Setup {
         if self.remote {
             pin_all(Some(self.test.pid("n2")?), 1)?;
         }
-        for row in ask(&self.pool, Topic::Workers, None)? {
+        for row in ask(&self.pool, Topic::Workers { app: None }, None)? {
             if let Row::Worker(row) = row
                 && let Some(pid) = Pid::from_raw(row.pid.cast_signed())
             {
@@ -215,7 +215,7 @@ fn latency(setup: &Setup, floor: &mut Floor, name: String, span: Duration) -> Re
 fn rate(setup: &Setup, floor: &mut Floor, name: String, span: Duration) -> Result<Case> {
     /// Calls that are unfinished at a time.
     const DEPTH: usize = 8192;
-    let bare = floor.stream(SMALL, span)?;
+    let bare = floor.stream(SMALL, floor::WINDOW, span)?;
     let begin = Instant::now();
     let mut calls = 0u64;
     let mut open: VecDeque<Call> = VecDeque::with_capacity(DEPTH);
@@ -249,7 +249,7 @@ fn bandwidth(setup: &Setup, bare: &mut Floor, name: String, size: usize, span: D
     // As many calls are unfinished as messages of the floor.
     let depth = floor::WINDOW.min(MEMORY / size);
     let mib = size as f64 / f64::from(1 << 20);
-    let bare = bare.stream(size, span)?;
+    let bare = bare.stream(size, floor::WINDOW, span)?;
     let begin = Instant::now();
     let mut calls = 0u64;
     let mut open: VecDeque<Call> = VecDeque::new();

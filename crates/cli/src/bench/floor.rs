@@ -34,7 +34,7 @@ impl Carrier {
 }
 
 /// The process at the other end: reads a size and a count, then echoes (`ping`) or takes in and
-/// acknowledges every eighth (`stream`). Started as `mutirao floor-peer`.
+/// acknowledges so many (`stream`). Started as `mutirao floor-peer`.
 /// `tree` is a process of another kind of floor, `channel` and `group` are processes that measure channels.
 pub fn peer(carrier: &str, place: &str, home: &Path) -> Result<()> {
     match carrier {
@@ -62,11 +62,11 @@ pub(super) fn dial(place: &str) -> Result<TcpStream> {
 const PING: u8 = 1;
 const STREAM: u8 = 2;
 
-/// Messages of a stream between two acknowledgements.
+/// Arguments of calls under way, and messages of the stream beside them between two acknowledgements.
 pub const WINDOW: usize = 8;
 
 fn serve(mut stream: impl Read + Write) -> Result<()> {
-    let mut head = [0; 9];
+    let mut head = [0; 13];
     let mut buffer = Vec::new();
     loop {
         match stream.read_exact(&mut head) {
@@ -74,7 +74,8 @@ fn serve(mut stream: impl Read + Write) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        let size = u64::from_le_bytes(head[1..].try_into().expect("eight bytes")) as usize;
+        let size = u64::from_le_bytes(head[1..9].try_into().expect("eight bytes")) as usize;
+        let window = u32::from_le_bytes(head[9..].try_into().expect("four bytes"));
         buffer.resize(size, 0);
         match head[0] {
             PING => loop {
@@ -86,7 +87,7 @@ fn serve(mut stream: impl Read + Write) -> Result<()> {
                 }
             },
             STREAM => loop {
-                for _ in 0..WINDOW {
+                for _ in 0..window {
                     stream.read_exact(&mut buffer)?;
                 }
                 stream.write_all(&[1])?;
@@ -103,7 +104,7 @@ fn serve(mut stream: impl Read + Write) -> Result<()> {
 /// What was measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// Median of a round trip (ping), or of eight messages and their acknowledgement (stream), microseconds.
+    /// Median of a round trip (ping), or of the messages between two acknowledgements (stream), microseconds.
     pub p50_us: f64,
     /// Messages a second.
     pub per_s: f64,
@@ -168,14 +169,15 @@ impl Floor {
         self.run(PING, size, span, 1, size)
     }
 
-    /// Messages of `size` bytes one way, every eighth acknowledged by a byte, for `span`.
-    pub fn stream(&mut self, size: usize, span: Duration) -> Result<Measured> {
-        self.run(STREAM, size, span, WINDOW, 1)
+    /// Messages of `size` bytes one way, so many at a time acknowledged by a byte, for `span`.
+    pub fn stream(&mut self, size: usize, window: usize, span: Duration) -> Result<Measured> {
+        self.run(STREAM, size, span, window, 1)
     }
 
     fn run(&mut self, order: u8, size: usize, span: Duration, burst: usize, back: usize) -> Result<Measured> {
-        let mut head = [order; 9];
-        head[1..].copy_from_slice(&(size as u64).to_le_bytes());
+        let mut head = [order; 13];
+        head[1..9].copy_from_slice(&(size as u64).to_le_bytes());
+        head[9..].copy_from_slice(&(burst as u32).to_le_bytes());
         self.stream.write_all(&head)?;
         let mut buffer = vec![1; size];
         let mut answer = vec![0; back];

@@ -3,6 +3,7 @@
 use super::pool::{Shape, TestPool};
 use super::{Case, print, quantile};
 use crate::args::Output;
+use crate::output::remark;
 use anyhow::{Context, Result, ensure};
 use mutirao::raw::{Pool, Slots};
 use mutirao_wire::query::{NodeRow, Row, Topic};
@@ -26,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(150);
 
 /// Starts `nodes` daemons and loses the root, `rounds` times in each of two ways.
 pub fn heal(output: Output, nodes: u16, rounds: u32, fan_out: u16) -> Result<()> {
-    eprintln!("starting {nodes} daemons...");
+    remark!("starting {nodes} daemons...");
     let mut test = TestPool::start(&Shape { nodes, slots: 1, fan_out, spin: false })?;
     let mut cases = Vec::new();
     for (loss, name) in [(Loss::Killed, "root killed"), (Loss::Stopped, "root stands still")] {
@@ -37,7 +38,7 @@ pub fn heal(output: Output, nodes: u16, rounds: u32, fan_out: u16) -> Result<()>
                 lose_root(&mut test, nodes, loss).with_context(|| format!("{name}, round {round}"))?;
             healed_us.push(healed.as_secs_f64() * 1e6);
             whole_us.push(whole.as_secs_f64() * 1e6);
-            eprintln!("{name}: {:.0} ms", healed.as_secs_f64() * 1e3);
+            remark!("{name}: {:.0} ms", healed.as_secs_f64() * 1e3);
         }
         healed_us.sort_by(f64::total_cmp);
         whole_us.sort_by(f64::total_cmp);

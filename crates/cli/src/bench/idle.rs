@@ -65,7 +65,8 @@ fn cpu(pid: Pid) -> Result<Duration> {
     Ok(total)
 }
 
-fn status_kib(pid: Pid, key: &str) -> Result<u64> {
+/// A figure of a process.
+pub fn status_kib(pid: Pid, key: &str) -> Result<u64> {
     kib(&format!("/proc/{}/status", pid.as_raw_nonzero()), key)
 }
 

@@ -51,7 +51,7 @@ impl TestPool {
     /// Starts the daemons and waits until all are in one tree.
     pub fn start(shape: &Shape) -> Result<TestPool> {
         let directory = tempfile::Builder::new().prefix("mutirao-bench-").tempdir()?;
-        let home = Home::at(directory.path().join("home"));
+        let home = Home::at(home_below(&directory));
         let plans = (1..=shape.nodes)
             .map(|i| shape.plan(&format!("n{i}"), (i > 1).then(|| "n1".into())))
             .collect::<Result<Vec<Plan>>>()?;
@@ -77,7 +77,7 @@ impl TestPool {
     /// Starts a node again whose process was killed; it joins the one called `join`.
     pub fn restart(&mut self, name: &str, join: &str) -> Result<()> {
         rustix::process::waitpid(Some(self.pid(name)?), rustix::process::WaitOptions::empty())?;
-        let home = Home::at(self.directory.path().join("home"));
+        let home = Home::at(self.home());
         let plan = self.shape.plan(name, Some(join.to_owned()))?;
         let started = start_all(&home, &self.runtime(), &[plan])?;
         self.nodes.retain(|node| node["name"] != name);
@@ -87,6 +87,11 @@ impl TestPool {
 
     fn runtime(&self) -> PathBuf {
         self.directory.path().join("run")
+    }
+
+    /// Where the pool's identities, settings and bags lie.
+    pub fn home(&self) -> PathBuf {
+        home_below(&self.directory)
     }
 
     /// A directory for further files.
@@ -111,7 +116,7 @@ impl TestPool {
         let socket = self.node(name)?["socket"].as_str().context("the node has no socket")?;
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .env("MUTIRAO_HOME", self.directory.path().join("home"))
+            .env("MUTIRAO_HOME", self.home())
             .env("MUTIRAO_RUNTIME_DIR", self.runtime())
             .env("MUTIRAO_SOCKET", socket)
             .env_remove("MUTIRAO_NODE")
@@ -132,6 +137,10 @@ impl TestPool {
             .find(|node| node["name"] == name)
             .with_context(|| format!("there is no node `{name}`"))
     }
+}
+
+fn home_below(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("home")
 }
 
 impl Drop for TestPool {

@@ -1,22 +1,27 @@
 //! `mutirao group attach`: this terminal becomes that of a process of a group.
 
-use super::guests::{address, is_same_user};
 use super::list::find;
 use super::signals::Signals;
+use crate::list::ask;
+use crate::output::remark;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use mutirao::raw::Pool;
+use mutirao::raw::{Gone, PipeEvent, PipeStream, Pool};
 use mutirao_group::attach::{Answer, Ask, Reader, TYPED_BYTES_MAX, frame};
 use mutirao_group::console::Size;
-use mutirao_wire::query::GroupRow;
-use rustix::event::{PollFd, PollFlags, poll};
+use mutirao_wire::query::{GroupRow, Row, Topic};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
-use std::io::{ErrorKind, Read, Write, stdin, stdout};
-use std::os::unix::net::UnixStream;
+use std::io::{Write, stdin, stdout};
+use std::time::{Duration, Instant};
 
 /// What leaves the process alone again, unless another key is named.
 const ESCAPE: &str = "^]";
+/// How long a way to the launcher may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Who leaves waits so long for what was typed to have come.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Options of `group attach`.
 #[derive(Debug, Args)]
@@ -26,7 +31,7 @@ application file, or `group run --terminal PROCESS`. What is typed goes to the p
 Ctrl-] leaves it, and it runs on. One at a time can be attached to a process. While nobody is, what it
 writes comes out of `group run`. When the process ends, its exit code is passed on.
 
-Attach on the machine where `group run` was started, as the same user.
+It works on every node of the pool, for the user who launched the group.
 
 Examples:
   mutirao group attach mandel gmandel.1
@@ -59,17 +64,20 @@ pub fn run(pool: &Pool, args: &AttachArgs) -> Result<u8> {
         "`group attach` needs a terminal: its standard input or standard output is none"
     );
     let group = find(pool, &args.group)?;
-    let stream = connect(&group)?;
+    let pipe = connect(pool, &group)
+        .with_context(|| format!("cannot attach to `{}` of the group `{}`", args.process, group.name))?;
     let signals = Signals::listen_for_size()?;
     let mut session = Session {
-        stream,
+        pipe,
         signals,
         reader: Reader::default(),
         unsent: Vec::new(),
         raw: None,
         is_attached: false,
+        leaves_by: None,
     };
-    session.say(&Ask::Attach { process: args.process.clone(), size: size() });
+    let from = format!("process {} on node {}", std::process::id(), pool.node().name);
+    session.say(&Ask::Attach { process: args.process.clone(), size: size(), from });
     let end = session.run(args.escape);
     let was_attached = session.is_attached;
     drop(session);
@@ -77,31 +85,37 @@ pub fn run(pool: &Pool, args: &AttachArgs) -> Result<u8> {
     match end? {
         End::Refused(why) => bail!("cannot attach to {process}: {why}"),
         End::Left => {
-            eprintln!("mutirao: {process} runs on without this terminal");
+            remark!("mutirao: {process} runs on without this terminal");
             Ok(0)
         }
         End::Ended { text, code } => {
-            eprintln!("mutirao: {process} has ended: {text}");
+            remark!("mutirao: {process} has ended: {text}");
             Ok(code)
         }
         End::Signal(signal) => Ok(128_u8.saturating_add(signal as u8)),
-        End::Gone if was_attached => bail!("the group `{}` has ended", group.name),
+        End::Gone if was_attached => bail!(
+            "the way to {process} broke, or its launcher is gone; if the group runs on (`mutirao group ls`), attach again"
+        ),
         End::Gone => bail!("cannot attach to {process}: its launcher did not answer"),
     }
 }
 
-fn connect(group: &GroupRow) -> Result<UnixStream> {
-    let elsewhere = || {
-        format!(
-            "the launcher of the group `{}` cannot be reached from here: attach on the machine of node {}, where it \
-             was started, as user {}",
-            group.name, group.home, group.user
-        )
-    };
-    let stream = UnixStream::connect_addr(&address(group.app)?).with_context(elsewhere)?;
-    ensure!(is_same_user(&stream).is_some(), "what listens in the place of the launcher is another user's");
-    stream.set_nonblocking(true).context("cannot talk to the launcher")?;
-    Ok(stream)
+/// Asks the home of the group for a pipe to its launcher.
+fn connect(pool: &Pool, group: &GroupRow) -> Result<PipeStream> {
+    let attach = Topic::Attach { group: group.app, guest: pool.app(), node: pool.node() };
+    let answers = ask(pool, attach, Some(group.home.clone()))?;
+    for row in &answers {
+        if let Row::Failed { node, text } = row {
+            bail!("{node}: {text}");
+        }
+    }
+    ensure!(!answers.is_empty(), "node `{}`, where it was launched, does not answer", group.home);
+    match pool.next_pipe_event(Some(PATIENCE))? {
+        Some(PipeEvent::Opened { way, .. }) => Ok(PipeStream::open(way)?),
+        Some(PipeEvent::Failed { text, .. }) => bail!("{text}"),
+        Some(PipeEvent::Broken { .. }) => bail!("the way to its launcher broke"),
+        None => bail!("no way to node `{}`, where it was launched, was found", group.home),
+    }
 }
 
 /// How it ended.
@@ -120,12 +134,14 @@ enum End {
 }
 
 struct Session {
-    stream: UnixStream,
+    pipe: PipeStream,
     signals: Signals,
     reader: Reader,
     unsent: Vec<u8>,
     raw: Option<Raw>,
     is_attached: bool,
+    /// It leaves, by then at the latest.
+    leaves_by: Option<Instant>,
 }
 
 impl Session {
@@ -144,26 +160,39 @@ impl Session {
             if heard && let Some(end) = self.hear()? {
                 return Ok(end);
             }
-            if typed && self.read_keys(escape)? {
+            if typed && self.leaves_by.is_none() && self.read_keys(escape)? {
+                self.say(&Ask::Leave);
+                self.leaves_by = Some(Instant::now() + FAREWELL);
+            }
+            if self.leaves_by.is_some_and(|by| by <= Instant::now()) {
                 return Ok(End::Left);
             }
         }
     }
 
     /// Waits; whether something was typed, and whether the launcher said something.
-    fn sleep(&self) -> Result<(bool, bool)> {
+    fn sleep(&mut self) -> Result<(bool, bool)> {
+        let wants_room = !self.unsent.is_empty();
+        let at_once = self.pipe.arm(true, wants_room);
+        let left = self.leaves_by.map(|by| by.saturating_duration_since(Instant::now()));
+        let left = if at_once { Some(Duration::ZERO) } else { left };
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let slept = self.sleep_armed(wants_room, timeout.as_ref());
+        self.pipe.disarm();
+        slept.map(|(typed, heard)| (typed, heard || at_once))
+    }
+
+    fn sleep_armed(&self, wants_room: bool, timeout: Option<&Timespec>) -> Result<(bool, bool)> {
         let keys = stdin();
-        let mut wanted = PollFlags::IN;
-        wanted.set(PollFlags::OUT, !self.unsent.is_empty());
         // No more is read than goes on.
-        let reads = self.is_attached && self.unsent.is_empty();
+        let reads = self.is_attached && self.leaves_by.is_none() && self.unsent.is_empty();
         let keys_wanted = if reads { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = [
             PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.stream, wanted),
+            PollFd::new(&self.pipe, self.pipe.interest(true, wants_room)),
             PollFd::new(&keys, keys_wanted),
         ];
-        match poll(&mut fds, None) {
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("cannot wait for the process"),
         }
@@ -173,17 +202,10 @@ impl Session {
 
     /// Shows what the process wrote.
     fn hear(&mut self) -> Result<Option<End>> {
-        let mut bytes = [0; 64 * 1024];
-        let count = match self.stream.read(&mut bytes) {
-            Ok(0) => return Ok(Some(End::Gone)),
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return Ok(None);
-            }
-            Err(_) => return Ok(Some(End::Gone)),
-        };
+        let mut bytes = Vec::new();
+        let read = self.pipe.read(&mut bytes);
         let mut answers = Vec::new();
-        self.reader.hear(&bytes[..count], &mut answers)?;
+        self.reader.hear(&bytes, &mut answers)?;
         for answer in answers {
             match answer {
                 Answer::Attached => {
@@ -197,10 +219,12 @@ impl Session {
                         .and_then(|()| out.flush())
                         .context("cannot write to the terminal")?;
                 }
+                Answer::Left => return Ok(Some(End::Left)),
                 Answer::Ended { text, code } => return Ok(Some(End::Ended { text, code })),
             }
         }
-        Ok(None)
+        let gone = if self.leaves_by.is_some() { End::Left } else { End::Gone };
+        Ok((read == Err(Gone)).then_some(gone))
     }
 
     /// Sends on what was typed; true if the key was among it.
@@ -230,11 +254,10 @@ impl Session {
     /// Sends what the launcher takes. That it is gone is heard.
     fn send(&mut self) {
         while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
+            match self.pipe.write(&self.unsent) {
+                Ok(0) => return,
                 Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.unsent.clear(),
+                Err(Gone) => self.unsent.clear(),
             }
         }
     }

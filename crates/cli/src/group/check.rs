@@ -3,6 +3,7 @@
 use super::file::File;
 use crate::args::Output;
 use crate::output::put;
+use crate::output::remark;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use mutirao_group::{Application, Problem, draw};
@@ -46,13 +47,13 @@ pub fn run(args: &CheckArgs, output: Output) -> Result<u8> {
     if output == Output::Json {
         put(&format!("{}\n", summary(&checked)))?;
     } else if let Err(problems) = &checked {
-        problems.iter().for_each(|problem| eprintln!("{}", file.line(problem)));
+        problems.iter().for_each(|problem| remark!("{}", file.line(problem)));
     }
     let Ok(application) = checked else { return Ok(1) };
     match args.draw {
         None if output == Output::Text => {
             let (processes, channels) = (application.processes.len(), application.channels.len());
-            eprintln!("`{}` is in order: {processes} processes, {channels} channels", args.file.display());
+            remark!("`{}` is in order: {processes} processes, {channels} channels", args.file.display());
         }
         None => {}
         Some(Drawing::Text) => put(&draw::text(&application))?,

@@ -1,16 +1,11 @@
 //! Whoever attaches to the terminals of a group's processes, as its launcher has them.
 
-use anyhow::{Context, Result};
-use mutirao_group::attach::{Answer, Ask, Reader, frame};
+use mutirao::raw::{Gone, PipeStream};
+use mutirao_group::attach::{Answer, Ask, FROM_BYTES_MAX, Reader, frame};
 use mutirao_group::console::{PIECE_BYTES_MAX, Size};
-use mutirao_wire::AppId;
-use rustix::event::{PollFd, PollFlags};
-use rustix::net::sockopt::socket_peercred;
+use rustix::event::{PollFd, Timespec, poll};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Those who are let in at once, attached or not.
 const GUESTS_MAX: usize = 256;
@@ -22,33 +17,24 @@ const TYPED_BYTES_A_READ_MAX: u32 = 3 * READ_BYTES as u32;
 /// Whoever does not read for so long is not told the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where the launcher of a group listens: an abstract name, so that nothing of it is left however the launcher ends.
-pub fn address(app: AppId) -> Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("mutirao-group-{app}")).context("cannot name a socket")
-}
-
-/// Whether whoever is at the other end runs as the same user as this program, or as the superuser; and its process.
-pub fn is_same_user(stream: &UnixStream) -> Option<i32> {
-    let peer = socket_peercred(stream).ok()?;
-    (peer.uid == rustix::process::geteuid() || peer.uid.is_root()).then(|| peer.pid.as_raw_nonzero().get())
-}
-
 /// All who came.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Guests {
-    listener: UnixListener,
     guests: Vec<Guest>,
 }
 
 #[derive(Debug)]
 struct Guest {
-    stream: UnixStream,
-    pid: i32,
+    /// The number of its pipe.
+    number: u64,
+    pipe: PipeStream,
+    /// Who it says it is.
+    from: String,
     reader: Reader,
     unsent: VecDeque<u8>,
     /// The process it is attached to, by rank.
     rank: Option<u32>,
-    /// It is to go when all was sent.
+    /// It has been told all, and is to go.
     leaves: bool,
     is_gone: bool,
 }
@@ -70,18 +56,36 @@ pub enum Wish {
 }
 
 impl Guests {
-    /// Listens for those who want to attach to processes of this group.
-    pub fn listen(app: AppId) -> Result<Guests> {
-        let failed = "cannot listen for those who attach";
-        let listener = UnixListener::bind_addr(&address(app)?).context(failed)?;
-        listener.set_nonblocking(true).context(failed)?;
-        Ok(Guests { listener, guests: Vec::new() })
+    /// Somebody has come over this pipe; false if there is no room.
+    pub fn come(&mut self, number: u64, pipe: PipeStream) -> bool {
+        let has_room = self.guests.len() < GUESTS_MAX;
+        if has_room {
+            self.guests.push(Guest {
+                number,
+                pipe,
+                from: String::new(),
+                reader: Reader::default(),
+                unsent: VecDeque::new(),
+                rank: None,
+                leaves: false,
+                is_gone: false,
+            });
+        }
+        has_room
+    }
+
+    /// The pipe of one of them is of no further use.
+    pub fn went(&mut self, number: u64) {
+        self.guests.retain(|guest| guest.number != number);
+    }
+
+    /// Forgets those who have gone; the numbers of their pipes.
+    pub fn sweep(&mut self) -> Vec<u64> {
+        self.guests.extract_if(.., |guest| guest.is_gone).map(|guest| guest.number).collect()
     }
 
     /// What they want; of those who are attached only where `may_type` says of the rank that so many bytes can be taken.
     pub fn hear(&mut self, may_type: impl Fn(u32, u32) -> bool) -> Vec<Wish> {
-        self.accept();
-        self.guests.retain(|guest| !guest.is_gone);
         let mut wishes = Vec::new();
         for (number, guest) in self.guests.iter_mut().enumerate() {
             guest.hear(number, &may_type, &mut wishes);
@@ -89,26 +93,9 @@ impl Guests {
         wishes
     }
 
-    fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            let Some(pid) = is_same_user(&stream) else { continue };
-            if self.guests.len() < GUESTS_MAX && stream.set_nonblocking(true).is_ok() {
-                self.guests.push(Guest {
-                    stream,
-                    pid,
-                    reader: Reader::default(),
-                    unsent: VecDeque::new(),
-                    rank: None,
-                    leaves: false,
-                    is_gone: false,
-                });
-            }
-        }
-    }
-
-    /// The process that is attached to the process of this rank.
-    pub fn at(&self, rank: u32) -> Option<i32> {
-        self.guests.iter().find(|guest| guest.is_at(rank)).map(|guest| guest.pid)
+    /// Who is attached to the process of this rank.
+    pub fn at(&self, rank: u32) -> Option<&str> {
+        self.guests.iter().find(|guest| guest.is_at(rank)).map(|guest| guest.from.as_str())
     }
 
     /// Attaches a guest, and shows it what the process wrote last.
@@ -121,9 +108,7 @@ impl Guests {
 
     /// Sends a guest away.
     pub fn refuse(&mut self, guest: usize, why: String) {
-        self.guests[guest].say(&Answer::Refused(why));
-        self.guests[guest].leaves = true;
-        self.guests[guest].send();
+        self.guests[guest].say_last(&Answer::Refused(why));
     }
 
     /// Shows what the process of this rank wrote to who is attached; false if nobody is.
@@ -141,33 +126,51 @@ impl Guests {
     /// The process of this rank has ended.
     pub fn end(&mut self, rank: u32, text: String, code: u8) {
         for guest in self.guests.iter_mut().filter(|guest| guest.is_at(rank)) {
-            guest.say(&Answer::Ended { text: text.clone(), code });
-            guest.leaves = true;
-            guest.send();
+            guest.say_last(&Answer::Ended { text: text.clone(), code });
         }
+    }
+
+    /// Before sleeping: asks to be woken; true if there is something to do already.
+    pub fn arm(&mut self, may_type: impl Fn(u32, u32) -> bool) -> bool {
+        self.guests.iter_mut().filter(|guest| !guest.is_gone).any(|guest| {
+            let (reads, wants_room) = (guest.may_be_read(&may_type), !guest.unsent.is_empty());
+            guest.pipe.arm(reads, wants_room)
+        })
     }
 
     /// What to wait for.
     pub fn interests<'a>(&'a self, may_type: impl Fn(u32, u32) -> bool, fds: &mut Vec<PollFd<'a>>) {
-        fds.push(PollFd::new(&self.listener, PollFlags::IN));
         for guest in self.guests.iter().filter(|guest| !guest.is_gone) {
-            let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, guest.may_be_read(&may_type));
-            flags.set(PollFlags::OUT, !guest.unsent.is_empty());
-            fds.push(PollFd::new(&guest.stream, flags));
+            let (reads, wants_room) = (guest.may_be_read(&may_type), !guest.unsent.is_empty());
+            if reads || wants_room {
+                fds.push(PollFd::new(&guest.pipe, guest.pipe.interest(reads, wants_room)));
+            }
         }
     }
 
-    /// Before the launcher ends: what they were told is theirs.
+    /// After sleeping.
+    pub fn disarm(&mut self) {
+        self.guests.iter_mut().for_each(|guest| guest.pipe.disarm());
+    }
+
+    /// Before the launcher ends: what they were told is theirs, so they go first.
     pub fn see_off(&mut self) {
-        for guest in self.guests.iter_mut().filter(|guest| !guest.is_gone) {
-            let ready = guest.stream.set_nonblocking(false);
-            let ready = ready.and_then(|()| guest.stream.set_write_timeout(Some(PATIENCE)));
-            if ready.is_ok() {
-                // Whoever does not listen is told nothing.
-                let _ = guest.stream.write_all(guest.unsent.make_contiguous());
+        let until = Instant::now() + PATIENCE;
+        self.guests.retain(|guest| guest.leaves);
+        loop {
+            self.hear(|_, _| false);
+            self.guests.retain(|guest| !guest.is_gone);
+            let left = until.saturating_duration_since(Instant::now());
+            if self.guests.is_empty() || left.is_zero() {
+                return;
             }
-            guest.is_gone = true;
+            if !self.arm(|_, _| false) {
+                let mut fds = Vec::new();
+                self.interests(|_, _| false, &mut fds);
+                // Woken early or not, it is looked again.
+                let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+            }
+            self.disarm();
         }
     }
 }
@@ -177,8 +180,9 @@ impl Guest {
         self.rank == Some(rank) && !self.is_gone && !self.leaves
     }
 
+    /// Of one that is to leave, its going is read.
     fn may_be_read(&self, may_type: &impl Fn(u32, u32) -> bool) -> bool {
-        !self.leaves && self.rank.is_none_or(|rank| may_type(rank, TYPED_BYTES_A_READ_MAX))
+        self.leaves || self.rank.is_none_or(|rank| may_type(rank, TYPED_BYTES_A_READ_MAX))
     }
 
     fn hear(&mut self, number: usize, may_type: &impl Fn(u32, u32) -> bool, wishes: &mut Vec<Wish>) {
@@ -186,24 +190,21 @@ impl Guest {
         if self.is_gone || !self.may_be_read(may_type) {
             return;
         }
-        let mut bytes = [0; READ_BYTES];
-        let count = match self.stream.read(&mut bytes) {
-            Ok(0) => return self.is_gone = true,
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
-            Err(_) => return self.is_gone = true,
-        };
+        let mut bytes = Vec::new();
+        let heard = self.pipe.read_up_to(&mut bytes, READ_BYTES);
         let mut asks = Vec::new();
-        if self.reader.hear(&bytes[..count], &mut asks).is_err() {
-            return self.is_gone = true;
-        }
+        let made_sense = self.leaves || self.reader.hear(&bytes, &mut asks).is_ok();
+        self.is_gone |= heard == Err(Gone) || !made_sense;
         for ask in asks {
             match (ask, self.rank) {
-                (Ask::Attach { process, size }, None) => {
+                (Ask::Attach { process, size, mut from }, None) => {
+                    from.truncate(from.floor_char_boundary(FROM_BYTES_MAX));
+                    self.from = from;
                     wishes.push(Wish::Attach { guest: number, process, size });
                 }
                 (Ask::Resize(size), Some(rank)) => wishes.push(Wish::Resize { rank, size }),
                 (Ask::Typed(bytes), Some(rank)) => wishes.push(Wish::Type { rank, bytes }),
+                (Ask::Leave, _) => self.say_last(&Answer::Left),
                 // Before it is attached it has nothing to say, and afterwards it is.
                 _ => {}
             }
@@ -221,16 +222,20 @@ impl Guest {
         self.unsent.extend(frame(answer));
     }
 
-    /// Sends what the socket takes.
+    fn say_last(&mut self, answer: &Answer) {
+        self.say(answer);
+        self.leaves = true;
+        self.send();
+    }
+
+    /// Sends what the pipe takes.
     fn send(&mut self) {
         while !self.unsent.is_empty() && !self.is_gone {
-            match self.stream.write(self.unsent.as_slices().0) {
+            match self.pipe.write(self.unsent.as_slices().0) {
+                Ok(0) => return,
                 Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.is_gone = true,
+                Err(Gone) => self.is_gone = true,
             }
         }
-        self.is_gone |= self.leaves;
     }
 }

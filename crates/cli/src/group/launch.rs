@@ -5,7 +5,6 @@ mod home;
 mod terminals;
 
 use super::guests::Guests;
-use super::pipe::Pipe;
 use super::places::{self, Terms};
 use super::print::{Begun, Printer};
 use super::process::{NOT_STARTED, Start, write_all};
@@ -13,9 +12,10 @@ use super::record::Records;
 use super::report::Row;
 use super::signals::Signals;
 use super::stdin::Feed;
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{
-    Call, CallErrorKind, CallOptions, CallResult, Deliver, LeaseKey, PipeEnd, PipeEvent, Pool,
+    Call, CallErrorKind, CallOptions, CallResult, Deliver, LeaseKey, PipeEnd, PipeEvent, PipeStream, Pool,
 };
 use mutirao_group::console::{Console, INPUT_BYTES_MAX, Report, Saying};
 use mutirao_group::master::{End, Input, Master, Outcome, Output};
@@ -24,6 +24,7 @@ use mutirao_group::record::Origin;
 use mutirao_group::wiring::PipePlan;
 use mutirao_group::{Application, wiring};
 use mutirao_wire::Tick;
+use mutirao_wire::pipe::GUEST_PIPES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,6 +38,8 @@ const BLAME_DELAY: Duration = Duration::from_millis(200);
 /// Says what kind of terminal there is; and the kind, where nothing is known of those who will attach.
 const TERM: &str = "TERM";
 const TERM_DEFAULT: &str = "xterm";
+/// How the library begins to speak of a call that was lost.
+const IN_DOUBT: &str = "whether it was done is not known: ";
 
 /// A group that runs.
 pub struct Launch<'a> {
@@ -86,11 +89,13 @@ struct Seat {
     next_life: Option<u32>,
     life: u32,
     console: Console,
-    pipe: Option<Pipe>,
+    pipe: Option<PipeStream>,
     begun: Begun,
     report: Option<Report>,
     /// What it wrote last to its terminal, for those who come later.
     last_shown: VecDeque<u8>,
+    /// What it wrote last that its report would have, of one that cannot report.
+    last_words: VecDeque<u8>,
     /// Bytes that may be typed at its terminal.
     credit_bytes: u32,
 }
@@ -122,6 +127,7 @@ impl<'a> Launch<'a> {
                 begun: Begun::default(),
                 report: None,
                 last_shown: VecDeque::new(),
+                last_words: VecDeque::new(),
                 credit_bytes: 0,
             }
         };
@@ -133,7 +139,7 @@ impl<'a> Launch<'a> {
             printer,
             feed,
             records: None,
-            guests: Guests::listen(pool.app())?,
+            guests: Guests::default(),
             signals: Signals::listen()?,
             operation: pool.operation(super::process::NAME)?,
             seats: leases.into_iter().map(seat).collect(),
@@ -193,9 +199,8 @@ impl<'a> Launch<'a> {
 
     /// Its processes, by rank.
     pub fn rows(&self) -> Vec<Row> {
-        let last_words = |seat: &Seat| seat.report.as_ref().map(|report| report.last_words.clone());
         let seats = self.seats.iter().zip(0..);
-        seats.map(|(seat, rank)| Row { process: self.row(rank), last_words: last_words(seat) }).collect()
+        seats.map(|(seat, rank)| Row { process: self.row(rank), last_words: seat.last_words() }).collect()
     }
 
     fn tell(&mut self, input: Input) {
@@ -217,7 +222,7 @@ impl<'a> Launch<'a> {
                     Output::Lease { rank } => self.lease(rank),
                     Output::Restarts { rank, end } => {
                         let process = &self.application.processes[rank as usize];
-                        eprintln!("mutirao: `{process}` on node {}: {end}; it starts again", self.node(rank));
+                        remark!("mutirao: `{process}` on node {}: {end}; it starts again", self.node(rank));
                     }
                     Output::Over(outcome) => self.outcome = Some(outcome),
                 }
@@ -286,6 +291,7 @@ impl<'a> Launch<'a> {
         seat.report = None;
         seat.begun = Begun::default();
         seat.last_shown.clear();
+        seat.last_words.clear();
         seat.credit_bytes = INPUT_BYTES_MAX;
         let feeds = self.feed.as_mut().filter(|feed| feed.rank() == rank);
         let stdin = feeds.is_some();
@@ -377,6 +383,10 @@ impl<'a> Launch<'a> {
 
     fn hear_of_pipes(&mut self) -> Result<()> {
         while let Some(event) = self.pool.next_pipe_event(Some(Duration::ZERO))? {
+            if event.number() >= GUEST_PIPES {
+                self.guest_pipe(event)?;
+                continue;
+            }
             let Some(rank) = self.consoles.get(&event.number()).copied() else {
                 self.pipe_failed(event);
                 continue;
@@ -384,7 +394,7 @@ impl<'a> Launch<'a> {
             match event {
                 PipeEvent::Opened { way, .. } => {
                     let seat = &mut self.seats[rank as usize];
-                    seat.pipe = Some(Pipe::open(way)?);
+                    seat.pipe = Some(PipeStream::open(way)?);
                     seat.console.opened();
                     self.part()?;
                 }
@@ -530,13 +540,14 @@ impl<'a> Launch<'a> {
 
     /// Waits until there is something to do.
     fn sleep(&mut self) -> Result<()> {
-        let mut at_once = false;
+        let seats = &self.seats;
+        let mut at_once = self.guests.arm(|rank, bytes| seats[rank as usize].may_type(bytes));
         for (seat, rank) in self.seats.iter_mut().zip(0..) {
             if self.guests.is_full(rank) {
                 continue;
             }
             let wants_room = !seat.console.unwritten().is_empty();
-            at_once |= seat.pipe.as_mut().is_some_and(|pipe| pipe.arm(wants_room));
+            at_once |= seat.pipe.as_mut().is_some_and(|pipe| pipe.arm(true, wants_room));
         }
         if !at_once {
             let (calls, pipes) = (self.pool.event_fd(), self.pool.pipe_event_fd());
@@ -553,7 +564,7 @@ impl<'a> Launch<'a> {
             self.guests.interests(|rank, bytes| self.seats[rank as usize].may_type(bytes), &mut fds);
             for (seat, _) in self.seats.iter().zip(0..).filter(|(_, rank)| !self.guests.is_full(*rank)) {
                 let wants_room = !seat.console.unwritten().is_empty();
-                fds.extend(seat.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(wants_room))));
+                fds.extend(seat.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(true, wants_room))));
             }
             let due =
                 self.unjoined.iter().map(|(due, _)| *due).chain(self.doubtful.front().map(|(due, _)| *due));
@@ -564,7 +575,8 @@ impl<'a> Launch<'a> {
                 Err(errno) => return Err(errno).context("cannot wait for the processes"),
             }
         }
-        self.seats.iter_mut().filter_map(|seat| seat.pipe.as_mut()).for_each(Pipe::disarm);
+        self.guests.disarm();
+        self.seats.iter_mut().filter_map(|seat| seat.pipe.as_mut()).for_each(PipeStream::disarm);
         Ok(())
     }
 
@@ -577,6 +589,16 @@ impl Seat {
     /// Whether so much can be typed at its terminal.
     fn may_type(&self, bytes: u32) -> bool {
         self.credit_bytes >= bytes && self.console.has_room()
+    }
+
+    /// What it wrote last, if that is known.
+    fn last_words(&self) -> Option<String> {
+        let words: Vec<u8> = self.last_words.iter().copied().collect();
+        let heard = || String::from_utf8_lossy(&words).trim_end().to_owned();
+        match &self.report {
+            Some(report) => Some(report.last_words.clone()),
+            None => Some(heard()).filter(|words| !words.is_empty()),
+        }
     }
 
     fn hang_up(&mut self) {
@@ -594,7 +616,8 @@ fn end_of(result: CallResult) -> End {
             CallErrorKind::Cancelled => End::Ordered,
             CallErrorKind::OutOfMemory => End::OutOfMemory,
             CallErrorKind::Operation(NOT_STARTED) => End::NotStarted(error.text),
-            _ => End::Lost(error.text),
+            // A call may have been done all the same; a process has not.
+            _ => End::Lost(error.text.trim_start_matches(IN_DOUBT).to_owned()),
         },
     }
 }

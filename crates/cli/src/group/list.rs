@@ -4,7 +4,9 @@ use super::row;
 use crate::args::Output;
 use crate::list::ask;
 use crate::orders;
+use crate::output::remark;
 use crate::output::{put, span, table};
+use crate::sorted::sort;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use mutirao::raw::Pool;
@@ -42,8 +44,8 @@ pub struct GroupName {
 /// Options of `group show`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Of each process: where it runs, how it stands, how often it was started again; of one that has ended
-also how, how long it ran, its processor time, and the most memory it held. Of several groups of one
+Of each process: where it runs, how it stands, how often it was started again, how long it has run, its
+processor time, and the most memory it held; of one that has ended also how. Of several groups of one
 name the one that runs is shown, else the one that ended last.
 
 Examples:
@@ -102,14 +104,17 @@ pub fn list(pool: &Pool, args: &ListArgs, output: Output) -> Result<()> {
 /// `mutirao group show`
 pub fn show(pool: &Pool, args: &ShowArgs, output: Output) -> Result<()> {
     let group = find_any(pool, &args.group)?;
-    let processes = processes(pool, &group)?;
+    let mut processes = processes(pool, &group)?;
+    if processes.iter().any(|process| process.end.is_none()) {
+        add_uses(pool, &group, &mut processes)?;
+    }
     if output == Output::Json {
         let mut value = json_of(&group);
         value["processes"] = processes.iter().map(row::json).collect();
         return put(&format!("{value:#}\n"));
     }
     if let Some((ago_s, text)) = &group.ended {
-        eprintln!("mutirao: {} ago: {text}", span(*ago_s));
+        remark!("mutirao: {} ago: {text}", span(*ago_s));
     }
     let rows: Vec<[String; 9]> = processes
         .iter()
@@ -175,13 +180,29 @@ fn last_lines(pool: &Pool, group: &GroupRow) -> Result<BTreeMap<u32, String>> {
     Ok(lines)
 }
 
+/// Adds what those that run use: their lenders know.
+fn add_uses(pool: &Pool, group: &GroupRow, processes: &mut [ProcessRow]) -> Result<()> {
+    let mut uses = BTreeMap::new();
+    for row in ask(pool, Topic::Workers { app: Some(group.app) }, None)? {
+        if let Row::Worker(row) = row
+            && let Some(used) = row.used.and_then(|used| used.started)
+        {
+            uses.insert((row.node, row.serial), used);
+        }
+    }
+    for process in processes.iter_mut().filter(|process| process.end.is_none()) {
+        process.used = uses.get(&(process.node.clone(), process.serial)).copied().or(process.used);
+    }
+    Ok(())
+}
+
 /// What a process that runs wrote last, from its node.
 fn lines_now(pool: &Pool, process: &ProcessRow) -> Result<String> {
     let worker = row::worker(process);
     for said in ask(pool, Topic::Stderr { worker }, Some(process.node.clone()))? {
         match said {
             Row::Done { text, .. } => return Ok(text),
-            Row::Failed { node, text } => eprintln!("{node}: {text}"),
+            Row::Failed { node, text } => remark!("{node}: {text}"),
             _ => {}
         }
     }
@@ -199,10 +220,11 @@ fn groups(pool: &Pool) -> Result<Vec<GroupRow>> {
     let rows = ask(pool, Topic::Groups, None)?.into_iter();
     let mut groups: Vec<GroupRow> =
         rows.filter_map(|row| if let Row::Group(row) = row { Some(row) } else { None }).collect();
-    groups.sort_by_key(|row| {
+    let place = |row: &GroupRow| {
         let ago_s = row.ended.as_ref().map(|(ago_s, _)| *ago_s);
         (ago_s, std::cmp::Reverse(row.up_s), row.app)
-    });
+    };
+    sort(&mut groups, |a, b| place(a).cmp(&place(b)));
     Ok(groups)
 }
 
@@ -246,12 +268,12 @@ fn processes(pool: &Pool, group: &GroupRow) -> Result<Vec<ProcessRow>> {
     let rows = ask(pool, Topic::Processes { group: group.app }, Some(group.home.clone()))?.into_iter();
     let mut processes: Vec<ProcessRow> =
         rows.filter_map(|row| if let Row::Process(row) = row { Some(row) } else { None }).collect();
-    processes.sort_by_key(|row| row.rank);
+    sort(&mut processes, |a, b| a.rank.cmp(&b.rank));
     Ok(processes)
 }
 
 fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+    text.lines().next().unwrap_or_default().trim_end_matches(super::report::WROTE_LAST)
 }
 
 fn json_of(row: &GroupRow) -> serde_json::Value {

@@ -8,7 +8,6 @@ mod guests;
 mod launch;
 mod list;
 mod needs;
-mod pipe;
 mod places;
 mod print;
 mod process;

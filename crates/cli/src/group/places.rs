@@ -1,7 +1,7 @@
 //! Where the processes of a group run: the leases they hold.
 
-use anyhow::{Context, Result, bail, ensure};
-use mutirao::raw::{Lease, LeaseKey, Pool, Request};
+use anyhow::{Context, Result, ensure};
+use mutirao::raw::{Error, LeaseKey, Pool, Request};
 use mutirao_group::Application;
 use mutirao_wire::wait::Wait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,29 +91,20 @@ fn lease_kind(
 ) -> Result<Vec<LeaseKey>> {
     let mut request = Request::slots(count).cores(slots).memory_mib(memory_mib).all_or_none();
     request.below = station.map(str::to_owned);
+    // Nodes below the station lend too, and here may be one.
+    request.among = station.map(str::to_owned).into_iter().collect();
     request.wait = terms.wait;
     request.bundle.limit_s = terms.limit_s;
     let wanted = || match station {
         Some(station) => format!("station `{station}` has no room for {count} of the processes"),
         None => format!("the pool has no room for {count} of the processes"),
     };
-    let Some(station) = station else { return Ok(pool.allocate(&request).with_context(wanted)?.leases) };
-    let mut pauses = COMES_FREE.iter();
+    let mut pauses = COMES_FREE.iter().filter(|_| station.is_some() && terms.wait.is_none());
     loop {
-        let keys = pool.allocate(&request).with_context(wanted)?.leases;
-        // Nodes below the station lend too, where it has too little itself.
-        let elsewhere = |lease: &Lease| keys.contains(&lease.key) && lease.lender.name != station;
-        let others = pool.leases().iter().filter(|lease| elsewhere(lease)).count();
-        if others == 0 {
-            return Ok(keys);
+        let answer = pool.allocate(&request);
+        match pauses.next().filter(|_| matches!(answer, Err(Error::NotEnough { .. }))) {
+            Some(pause) => std::thread::sleep(*pause),
+            None => return Ok(answer.with_context(wanted)?.leases),
         }
-        pool.release(&keys)?;
-        let Some(pause) = pauses.next() else {
-            bail!(
-                "station `{station}` has room for only {} of {count} processes: wait, or place fewer there",
-                keys.len() - others
-            );
-        };
-        std::thread::sleep(*pause);
     }
 }

@@ -1,10 +1,9 @@
 //! What runs a process of a group inside its worker: starts it, carries its streams over the console, hands its
 //! pipes on to it, and reports its end.
 
-use super::pipe::Pipe;
 use super::terminal;
 use anyhow::{Context, Result};
-use mutirao::raw::{Failure, Line, LineEvent, OperationEntry, PipeEvent, Terminal};
+use mutirao::raw::{Failure, Gone, Line, LineEvent, OperationEntry, PipeEvent, PipeStream, Terminal};
 use mutirao_group::console::{Console, PIECE_BYTES_MAX, Report, Saying, Stream, TEXT_BYTES_MAX};
 use mutirao_group::master::End;
 use mutirao_group::plan::{GROUP_ENV, ProcessPlan, RECORD_ENV, SPIN_ENV};
@@ -75,7 +74,7 @@ struct Running {
     unsent: VecDeque<LineEvent>,
     console_number: u64,
     console: Console,
-    pipe: Option<Pipe>,
+    pipe: Option<PipeStream>,
     live: Live,
     /// Its terminal, which lasts as long as this process: the kernel ends what uses one that goes.
     terminal: Option<OwnedFd>,
@@ -209,11 +208,14 @@ impl Running {
                     self.unsent.push_back(LineEvent::Pipe(event));
                 }
                 LineEvent::Pipe(PipeEvent::Opened { way, .. }) => {
-                    self.pipe = Some(Pipe::open(way)?);
+                    self.pipe = Some(PipeStream::open(way)?);
                     self.console.opened();
                 }
                 LineEvent::Pipe(_) => self.hang_up(),
-                LineEvent::Message { .. } | LineEvent::Terminal(_) => {}
+                LineEvent::Message { .. }
+                | LineEvent::Terminal(_)
+                | LineEvent::Blob { .. }
+                | LineEvent::Kept(_) => {}
             }
         }
     }
@@ -286,6 +288,7 @@ impl Running {
                 let has_ended = poll(&mut fds, Some(&Default::default())).is_ok_and(|count| count > 0);
                 if has_ended {
                     self.ended = Some(self.live.wait());
+                    mutirao::raw::clear_spin_seat();
                     // Once more: what it wrote at the end.
                     self.carry()?;
                 }
@@ -354,7 +357,7 @@ impl Running {
     /// Waits until there is something to do.
     fn sleep(&mut self) -> Result<()> {
         let has_news = !self.console.unwritten().is_empty();
-        if self.pipe.as_mut().is_some_and(|pipe| pipe.arm(has_news)) {
+        if self.pipe.as_mut().is_some_and(|pipe| pipe.arm(true, has_news)) {
             self.disarm();
             return Ok(());
         }
@@ -363,7 +366,7 @@ impl Running {
         let onward = self.onward.as_ref().filter(|_| !self.unsent.is_empty()).map(Line::fd);
         let has_room = self.console.has_room();
         let mut fds = vec![PollFd::new(&line, PollFlags::IN)];
-        fds.extend(self.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(has_news))));
+        fds.extend(self.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(true, has_news))));
         if self.ended.is_none() {
             fds.push(PollFd::new(&ended, PollFlags::IN));
         }
@@ -386,12 +389,12 @@ impl Running {
     }
 
     fn disarm(&mut self) {
-        self.pipe.iter_mut().for_each(Pipe::disarm);
+        self.pipe.iter_mut().for_each(PipeStream::disarm);
     }
 }
 
 /// Writes what the console has to say, as far as the pipe takes it.
-pub fn write_all(console: &mut Console, pipe: &mut Pipe) -> Result<(), super::pipe::Gone> {
+pub fn write_all(console: &mut Console, pipe: &mut PipeStream) -> Result<(), Gone> {
     while !console.unwritten().is_empty() {
         let written = pipe.write(console.unwritten())?;
         if written == 0 {

@@ -1,6 +1,7 @@
 //! The records of a group's processes, as their launcher keeps them: a file each, in one directory.
 
 use super::bring::{Luggage, name_of};
+use crate::output::remark;
 use anyhow::{Context, Result, ensure};
 use mutirao_group::plan::ProcessPlan;
 use mutirao_group::record::{Depth, Origin, Preamble};
@@ -168,5 +169,5 @@ pub fn hash_of(path: &Path) -> Result<String> {
 }
 
 fn tell(process: &str, error: &std::io::Error) {
-    eprintln!("mutirao: the record of `{process}` ends here, and cannot be replayed any further: {error}");
+    remark!("mutirao: the record of `{process}` ends here, and cannot be replayed any further: {error}");
 }

@@ -2,6 +2,7 @@
 
 use super::bring::name_of;
 use super::record::{hash_of, input_name, record_name, records_in, stem};
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mutirao::group::RecordReader;
@@ -62,7 +63,7 @@ pub fn run(args: &ReplayArgs) -> Result<u8> {
     let executable = Path::new(&origin.executable);
     match hash_of(executable) {
         Ok(hash) if hash != origin.hash => {
-            eprintln!("mutirao: `{}` is not as it was when it was recorded", executable.display());
+            remark!("mutirao: `{}` is not as it was when it was recorded", executable.display());
         }
         Ok(_) => {}
         Err(error) => bail!("cannot run `{}`: {error}", executable.display()),

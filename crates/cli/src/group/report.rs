@@ -2,12 +2,16 @@
 
 use super::row;
 use crate::args::Output;
+use crate::output::remark;
 use crate::output::{put, table};
 use anyhow::Result;
 use mutirao_group::master::Outcome;
 use mutirao_wire::query::ProcessRow;
 use serde_json::json;
 use std::time::Duration;
+
+/// Between how a process ended and its last words.
+pub const WROTE_LAST: &str = "; it wrote last:";
 
 /// A process of a group that is over.
 #[derive(Debug)]
@@ -40,10 +44,10 @@ impl Ending {
             return put(&format!("{}\n", self.json()));
         }
         if !quiet {
-            eprint!("{}", self.table());
+            remark!("{}", self.table().trim_end());
         }
         if self.outcome != Outcome::Well {
-            eprintln!("mutirao: {}", self.text());
+            remark!("mutirao: {}", self.text());
         }
         Ok(())
     }
@@ -65,7 +69,7 @@ impl Ending {
             Outcome::Failed { rank, end } => {
                 let row = &self.rows[*rank as usize];
                 let last = row.last_words.as_ref().filter(|last| !last.is_empty());
-                let words = last.map(|last| format!("; it wrote last:\n{last}")).unwrap_or_default();
+                let words = last.map(|last| format!("{WROTE_LAST}\n{last}")).unwrap_or_default();
                 format!(
                     "the group `{}` has ended because of `{}` on node {}: {end}{words}",
                     self.group, row.process.process, row.process.node

@@ -10,6 +10,7 @@ use super::report::Ending;
 use super::stdin::Feed;
 use super::trace;
 use crate::args::{Cli, Output};
+use crate::output::remark;
 use crate::queue::WaitArgs;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -79,7 +80,7 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     let mut application = match file.application() {
         Ok(application) => application,
         Err(problems) => {
-            problems.iter().for_each(|problem| eprintln!("{}", file.line(problem)));
+            problems.iter().for_each(|problem| remark!("{}", file.line(problem)));
             return Ok(1);
         }
     };
@@ -123,9 +124,7 @@ pub fn run(cli: &Cli, args: &RunArgs) -> Result<u8> {
     if let (Some(file), Some(records)) = (timeline, records) {
         let left_out = trace::write(records.directory(), &mut BufWriter::new(file))?;
         if left_out > 0 {
-            eprintln!(
-                "mutirao: the timeline has no arrows for {left_out} of the messages: they are too many"
-            );
+            remark!("mutirao: the timeline has no arrows for {left_out} of the messages: they are too many");
         }
     }
     ending.tell(cli.output, args.quiet)?;

@@ -10,6 +10,7 @@ mod session;
 use crate::args::{DownArgs, Output, UpArgs};
 use crate::membership::{home, name_like, passphrase, user_name};
 use crate::output::put;
+use crate::output::remark;
 use crate::up::alive_nodes;
 use agent::{Order, Reply, UpOrder, UpReply};
 use anyhow::{Context, Result, anyhow, bail};
@@ -202,7 +203,7 @@ fn report_up(file: &HostFile, outcomes: &[Result<UpReply>], output: Output) -> R
         put(&format!("{:#}\n", rows.collect::<Value>()))?;
     } else {
         for (host, outcome) in file.hosts.iter().zip(outcomes) {
-            eprintln!("{host}: {}", up_words(&host.name, outcome));
+            remark!("{host}: {}", up_words(&host.name, outcome));
         }
     }
     let ending: Vec<&str> = file
@@ -213,17 +214,14 @@ fn report_up(file: &HostFile, outcomes: &[Result<UpReply>], output: Output) -> R
         .map(|(host, _)| host.target.as_str())
         .collect();
     if !ending.is_empty() {
-        eprintln!(
+        remark!(
             "On these machines the node ends when you log out, unless `loginctl enable-linger` is run there \
              once: {}",
             ending.join(", ")
         );
     }
     let up = outcomes.len() - failed - alone;
-    eprintln!(
-        "{} hosts: {up} up ({already} of them already), {alone} alone, {failed} failed",
-        outcomes.len()
-    );
+    remark!("{} hosts: {up} up ({already} of them already), {alone} alone, {failed} failed", outcomes.len());
     Ok(u8::from(failed + alone > 0))
 }
 
@@ -276,8 +274,8 @@ pub fn down(args: &DownArgs, path: &Path, output: Output) -> Result<u8> {
     } else {
         for (host, outcome) in rows {
             match error(outcome) {
-                Some(error) => eprintln!("{host}: failed: {error}"),
-                None => eprintln!("{host}: node `{}` is {}", host.name, state(outcome)),
+                Some(error) => remark!("{host}: failed: {error}"),
+                None => remark!("{host}: node `{}` is {}", host.name, state(outcome)),
             }
         }
     }
@@ -313,7 +311,7 @@ pub fn measure(file: &HostFile, ssh: &SshArgs, nodes: &BTreeMap<String, Vec<Sock
                 }
             }
             // The others may have measured the way to it.
-            Err(error) => eprintln!("mutirao: {}: {error:#}", file.hosts[a]),
+            Err(error) => remark!("mutirao: {}: {error:#}", file.hosts[a]),
         }
     }
     matrix.complete()?;

@@ -29,6 +29,7 @@ The exit code is the number of jobs that failed, 101 if more than 100 did, 255 i
 pub struct MapArgs {
     /// Run so many jobs at a time: N, +N or -N (more or fewer than slots), N%, 0 for no limit
     #[arg(short, long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(visible_short_alias = 'P', visible_alias = "max-procs")]
     pub jobs: Option<Jobs>,
     /// Print results in the order of the arguments
     #[arg(short, long)]

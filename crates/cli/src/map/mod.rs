@@ -4,15 +4,18 @@ mod args;
 mod halt;
 mod job;
 mod joblog;
+mod parallel;
 mod print;
 mod run;
 mod source;
 mod template;
 
 pub use args::MapArgs;
+pub use parallel::instead;
 
 use crate::args::Cli;
 use crate::output::put_bytes;
+use crate::output::remark;
 use anyhow::{Result, bail};
 use job::{Job, Maker};
 use mutirao::raw::{Options, Pool, Private, Slots};
@@ -34,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(3);
 pub fn run(cli: &Cli, args: &MapArgs) -> Result<u8> {
     match tried(cli, args) {
         Err(error) if !crate::is_closed_pipe(&error) => {
-            eprintln!("mutirao: {error:#}");
+            remark!("mutirao: {error:#}");
             Ok(NOT_TRIED)
         }
         result => result,

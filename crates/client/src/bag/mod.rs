@@ -54,6 +54,8 @@ pub struct Options {
     pub retries: u32,
     /// Longest run of an attempt.
     pub limit: Option<Duration>,
+    /// Tasks may [save state](crate::checkpoint) for their next attempt.
+    pub saves_state: bool,
     /// Shared objects that travel with the program, as in [`crate::Options`].
     pub libraries: Vec<PathBuf>,
 }

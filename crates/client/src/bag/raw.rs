@@ -83,6 +83,9 @@ impl Bag {
             say("--limit-ms", limit.as_millis().max(1).to_string());
         }
         say("--retries", options.retries.to_string());
+        if options.saves_state {
+            arguments.push("--saves-state".into());
+        }
         if options.lives_on {
             arguments.push("--lives-on".into());
         }

@@ -1,7 +1,7 @@
 //! What a program does with its channels: send, receive, choose.
 
 use super::Error;
-use super::port::{InPort, Sink, Stored};
+use super::port::{InPort, SPARE_BYTES_MIN, Sink, Stored};
 use super::shared::{Inner, Port, Shared, Step};
 use mutirao_group::channel::{Fault, MESSAGE_BYTES_MAX, Reading, Want};
 use mutirao_group::plan::Mode;
@@ -68,10 +68,16 @@ pub(super) fn post(
     check_length(bytes.len() as u64)?;
     let until = deadline(timeout);
     let posted = shared.drive(&[Port::Out(index)], until, |inner, is_late| {
+        let is_costly = inner.outs[index].has_sockets();
+        let is_burst = is_costly && inner.late.posts(index);
         let port = &mut inner.outs[index];
+        // Whether the other side has closed is heard before anything is stored for it; in a burst, before its first.
+        if !is_burst {
+            port.hear();
+        }
         port.outlet.use_mode(Mode::Async).map_err(|fault| port.common.named(fault))?;
         if !port.outlet.has_room(bytes.len() as u64) {
-            port.pump(None);
+            port.tell(None);
             port.outlet.check().map_err(|fault| port.common.named(fault))?;
         }
         let body = match &mut port.spill {
@@ -81,12 +87,33 @@ pub(super) fn post(
         };
         if let Some(body) = body {
             port.outlet.send(body);
-            port.pump(None);
+            if !is_burst {
+                port.tell(None);
+                if is_costly {
+                    inner.late.posted(index);
+                }
+            } else if port.gather() {
+                inner.late.holds(index);
+            }
             return Ok(Step::Done(()));
         }
         Ok(if is_late { Step::GiveUp } else { Step::Wait })
     })?;
     Ok(posted.is_some())
+}
+
+/// An empty message, if possible with the memory of one that was received.
+pub(super) fn buffer(shared: &Arc<Shared>, index: usize, length: usize) -> Vec<u8> {
+    if length < SPARE_BYTES_MIN {
+        return Vec::with_capacity(length);
+    }
+    match shared.lock().outs[index].outlet.spare(length as u64) {
+        Some(Stored::Kept(mut bytes)) => {
+            bytes.clear();
+            bytes
+        }
+        _ => Vec::with_capacity(length),
+    }
 }
 
 /// How much an output channel stores: messages, and their bytes.
@@ -148,7 +175,7 @@ pub(super) fn receive(
             Ok(lane) => {
                 let port = &mut inner.ins[index];
                 let body = std::mem::take(&mut port.bodies[lane]);
-                port.take(lane);
+                inner.take(index, lane);
                 Ok(Step::Done((lane, body)))
             }
             Err(Step::GiveUp) => Ok(Step::GiveUp),
@@ -184,7 +211,7 @@ pub(super) fn receive_into(
                     keep(port, sink);
                     sink.out[..length].copy_from_slice(&port.bodies[lane]);
                 }
-                port.take(lane);
+                inner.take(index, lane);
                 Ok(Step::Done((lane, length)))
             }
             Ok(Err(Step::Wait)) => Ok(Step::Wait),

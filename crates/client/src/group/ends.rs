@@ -99,6 +99,14 @@ impl Ends {
         }
     }
 
+    /// See [`calls::buffer`].
+    pub(super) fn buffer(&self, index: usize, length: usize) -> Vec<u8> {
+        match self {
+            Ends::Live { shared, .. } => calls::buffer(shared, index, length),
+            Ends::Replayed(_) => Vec::with_capacity(length),
+        }
+    }
+
     /// See [`calls::stored`].
     pub(super) fn stored(&self, index: usize, name: &str) -> (usize, u64) {
         let call = Call::Stored(index as u32);

@@ -10,6 +10,9 @@ use mutirao_group::plan::{Peer, PortPlan, ProcessPlan, Shape};
 /// Memory for a message is set aside as it comes, at first so much: its announced length is the sender's word.
 const RESERVE_BYTES: usize = 1024 * 1024;
 
+/// Memory of so many bytes and more is kept for another message: the system hands it out page by page.
+pub(super) const SPARE_BYTES_MIN: usize = 128 * 1024;
+
 /// Bytes read at once of a message on disk.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -36,6 +39,13 @@ impl Body for Stored {
     fn stored(&self) -> u64 {
         if let Stored::Spilled(_) = self { 0 } else { self.length() }
     }
+
+    fn room(&self) -> u64 {
+        match self {
+            Stored::Kept(bytes) if bytes.capacity() >= SPARE_BYTES_MIN => bytes.capacity() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// What wakes the helper of a pipe.
@@ -58,7 +68,7 @@ pub(super) struct Way {
     pub(super) is_dying: bool,
     /// It will not be there again once what it holds is read, and why.
     pub(super) fails: Option<String>,
-    /// There was no room for all that was to be written.
+    /// There was no room for all that was to be written or sent.
     pub(super) is_full: bool,
     /// What wakes the helper, which sleeps on it.
     pub(super) watch: Watch,
@@ -68,6 +78,10 @@ impl Way {
     /// Puts a new pipe in its place.
     pub(super) fn open(&mut self, conduit: Conduit) {
         *self = Way { conduit: Some(conduit), ..Way::default() };
+    }
+
+    fn is_socket(&self) -> bool {
+        self.conduit.as_ref().is_some_and(Conduit::is_socket)
     }
 
     /// Whether the helper, where it sleeps, is woken by all that is to be waited for, once the pipe is armed.
@@ -113,6 +127,8 @@ pub(super) struct Common {
     pub(super) pipes: Vec<u64>,
     /// A call uses it.
     pub(super) is_busy: bool,
+    /// Senders may hear a little later of messages taken that nobody waits for.
+    pub(super) puts_off: bool,
     /// What a ring's other side did to it.
     damaged: Option<(usize, String)>,
 }
@@ -136,6 +152,7 @@ impl Common {
             peers: peers.iter().map(Peer::process).collect(),
             pipes: peers.iter().map(|peer| peer.pipe).collect(),
             is_busy: false,
+            puts_off: false,
             damaged: None,
         }
     }
@@ -179,32 +196,77 @@ impl OutPort {
 
     /// Reads and writes what can be read and written now. `lent` is the message of the caller, if it has one.
     pub(super) fn pump(&mut self, lent: Option<&[u8]>) {
+        self.hear();
+        self.tell(lent);
+    }
+
+    /// Reads what can be read now, such as that the other side has closed.
+    pub(super) fn hear(&mut self) {
+        self.each(OutPort::read_lane);
+    }
+
+    /// Writes what can be written now.
+    pub(super) fn tell(&mut self, lent: Option<&[u8]>) {
+        self.each(|port, lane| {
+            port.write_lane(lane, lent)?;
+            port.flush_lane(lane)
+        });
+    }
+
+    /// The same, and keeps back what can be sent together with more; whether something was.
+    pub(super) fn gather(&mut self) -> bool {
+        self.each(|port, lane| {
+            port.write_lane(lane, None)?;
+            if port.ways[lane].is_socket() { Ok(()) } else { port.flush_lane(lane) }
+        });
+        self.ways.iter().any(|way| way.conduit.as_ref().is_some_and(Conduit::has_gathered))
+    }
+
+    /// Whether each flush takes a system call.
+    #[inline]
+    pub(super) fn has_sockets(&self) -> bool {
+        self.ways.iter().any(Way::is_socket)
+    }
+
+    /// Sends what was kept back.
+    pub(super) fn flush(&mut self) {
+        self.each(OutPort::flush_lane);
+    }
+
+    /// Whether somebody must look after it while the program does something else.
+    pub(super) fn has_duties(&self) -> bool {
+        self.outlet.has_duties() || self.ways.iter().any(|way| way.is_full)
+    }
+
+    #[inline]
+    fn each(&mut self, mut step: impl FnMut(&mut OutPort, usize) -> Result<(), Gone>) {
         for lane in 0..self.ways.len() {
-            if self.ways[lane].conduit.is_none() {
-                continue;
-            }
-            match self.pump_lane(lane, lent) {
-                Ok(()) => {}
-                Err(gone) => {
-                    self.ways[lane].conduit = None;
-                    match gone {
-                        Gone::Ended => match self.ways[lane].fails.take() {
-                            None => self.outlet.broken(lane),
-                            Some(text) => self.outlet.failed(lane, text),
-                        },
-                        Gone::Corrupt(text) => {
-                            self.common.damaged = Some((lane, text.clone()));
-                            self.outlet.failed(lane, text);
-                        }
-                        Gone::Unreadable(text) => self.outlet.failed(lane, text),
-                    }
-                }
+            if self.ways[lane].conduit.is_some()
+                && let Err(gone) = step(self, lane)
+            {
+                self.lose(lane, gone);
             }
         }
     }
 
+    #[cold]
+    fn lose(&mut self, lane: usize, gone: Gone) {
+        self.ways[lane].conduit = None;
+        match gone {
+            Gone::Ended => match self.ways[lane].fails.take() {
+                None => self.outlet.broken(lane),
+                Some(text) => self.outlet.failed(lane, text),
+            },
+            Gone::Corrupt(text) => {
+                self.common.damaged = Some((lane, text.clone()));
+                self.outlet.failed(lane, text);
+            }
+            Gone::Unreadable(text) => self.outlet.failed(lane, text),
+        }
+    }
+
     #[inline]
-    fn pump_lane(&mut self, lane: usize, lent: Option<&[u8]>) -> Result<(), Gone> {
+    fn read_lane(&mut self, lane: usize) -> Result<(), Gone> {
         let way = &mut self.ways[lane];
         let Some(conduit) = &mut way.conduit else { return Ok(()) };
         loop {
@@ -216,9 +278,13 @@ impl OutPort {
                 break;
             }
         }
-        if way.is_dying {
-            return Err(Gone::Ended);
-        }
+        if way.is_dying { Err(Gone::Ended) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn write_lane(&mut self, lane: usize, lent: Option<&[u8]>) -> Result<(), Gone> {
+        let way = &mut self.ways[lane];
+        let Some(conduit) = &mut way.conduit else { return Ok(()) };
         way.is_full = false;
         while let Some(out) = self.outlet.next(lane) {
             let body = match out.body {
@@ -246,7 +312,16 @@ impl OutPort {
                 break;
             }
         }
-        conduit.flush()
+        Ok(())
+    }
+
+    #[inline]
+    fn flush_lane(&mut self, lane: usize) -> Result<(), Gone> {
+        let way = &mut self.ways[lane];
+        if let Some(conduit) = &mut way.conduit {
+            way.is_full |= !conduit.flush()?;
+        }
+        Ok(())
     }
 }
 
@@ -312,7 +387,9 @@ impl InPort {
                 Reading::Head => {
                     let count = conduit.read(self.inlet.head_room(lane))?;
                     if count == 0 {
-                        self.inlet.settle(lane);
+                        if !self.common.puts_off {
+                            self.inlet.settle(lane);
+                        }
                         return if way.is_dying { Err(Gone::Ended) } else { Ok(()) };
                     }
                     if self.inlet.head_filled(lane, count).is_err() {
@@ -373,19 +450,33 @@ impl InPort {
                 break;
             }
         }
-        conduit.flush()
+        way.is_full |= !conduit.flush()?;
+        Ok(())
     }
 
-    /// The program takes the message of a lane; its sender hears of it unless more has come already.
+    /// The program takes the message of a lane; its sender hears of it unless more has come already, or that is put
+    /// off. Whether it could be.
     #[inline]
-    pub(super) fn take(&mut self, lane: usize) {
+    pub(super) fn take(&mut self, lane: usize) -> bool {
         self.inlet.take(lane);
         let is_last = self.ways[lane].conduit.as_mut().is_none_or(Conduit::is_drained);
-        if is_last {
+        let can_wait = self.inlet.can_settle_later(lane);
+        if is_last && !self.common.puts_off {
             self.inlet.settle(lane);
         }
         if let Err(gone) = self.write_lane(lane) {
             self.lose(lane, gone);
+        }
+        can_wait
+    }
+
+    /// Tells senders what was put off.
+    pub(super) fn settle(&mut self) {
+        for lane in 0..self.ways.len() {
+            self.inlet.settle(lane);
+            if let Err(gone) = self.write_lane(lane) {
+                self.lose(lane, gone);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::shared::Shared;
 use mutirao_group::plan::{
     GROUP_ENV, Mode, Peer, PortPlan, ProcessPlan, RECORD_ENV, REPLAY_ENV, SPIN_ENV, Shape,
 };
-use mutirao_ring::{Seat, SpinBoard, Spinner};
+use mutirao_ring::{Seat, SpinBoard};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,7 +88,6 @@ impl Group {
 
     /// Without a seat it never spins.
     fn join_seated(fd: OwnedFd, seat: Option<Seat>) -> Result<Group, Error> {
-        let spinner = seat.map_or_else(Spinner::asleep, Spinner::new);
         let (line, plan) = Line::begin(fd)?;
         let outputs = plan.outputs.iter().enumerate();
         let mut outs: Vec<OutPort> = outputs
@@ -116,7 +115,7 @@ impl Group {
             outs.push(OutPort::new(&plan, name("output", plan.outputs.len()), &port(step.to), u64::MAX));
             ins.push(InPort::new(&plan, name("input", plan.inputs.len()), &port(step.from)));
         }
-        let shared = Shared::new(plan.name.clone(), line, outs, ins, spinner)?;
+        let shared = Shared::new(plan.name.clone(), line, outs, ins, seat)?;
         let recorder = plan.record.and_then(|depth| Some(Recorder::new(given_record()?, depth)));
         Ok(Group { ends: Ends::Live { shared, recorder: recorder.map(Arc::new) }, plan: Arc::new(plan) })
     }
@@ -288,6 +287,23 @@ impl Output {
     /// an empty one is left. Waits without limit if there is no `timeout`.
     pub fn post_from(&self, message: &mut Vec<u8>, timeout: Option<Duration>) -> Result<(), Error> {
         self.in_time(self.ends.post(self.index, &self.name, message, timeout)?)
+    }
+
+    /// An empty message with room for so many bytes: that of one which was received, if there is such a one, for new
+    /// memory takes the system's time. For messages that are stored and large.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mutirao::group::Error> {
+    /// # let group = mutirao::group::Group::open()?;
+    /// # let picture = [0; 1 << 20];
+    /// let output = group.output(0)?;
+    /// let mut message = output.buffer(picture.len());
+    /// message.extend_from_slice(&picture);
+    /// output.post(message)
+    /// # }
+    /// ```
+    pub fn buffer(&self, length: usize) -> Vec<u8> {
+        self.ends.buffer(self.index, length)
     }
 
     /// Messages that were sent and not received as far as is known here, and what storing them takes, bytes.

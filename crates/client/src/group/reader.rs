@@ -1,9 +1,8 @@
 //! Reads records.
 
 use super::Error;
-use mutirao_group::record::{
-    self, ENTRY_BYTES_MAX, Entry, LENGTH_BYTES, Malformed, PREAMBLE_BYTES_MAX, Preamble,
-};
+use mutirao_group::record::{ENTRY_BYTES_MAX, Entry, Malformed, PREAMBLE_BYTES_MAX, Preamble};
+use mutirao_wire::prefixed::{self, LENGTH_BYTES};
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -52,7 +51,7 @@ impl RecordReader {
         if !self.fill(&mut head)? {
             return Ok(None);
         }
-        let size = record::length(head, bytes_max).map_err(|error| self.failed(&error))?;
+        let size = prefixed::length(head, bytes_max).map_err(|error| self.failed(&error))?;
         let mut body = vec![0; size];
         if !self.fill(&mut body)? {
             return Ok(None);
@@ -84,7 +83,7 @@ pub(super) fn entry_at(file: &File, at: u64) -> io::Result<(Entry, u64)> {
     use std::os::unix::fs::FileExt;
     let mut head = [0; LENGTH_BYTES];
     file.read_exact_at(&mut head, at)?;
-    let size = record::length(head, ENTRY_BYTES_MAX).map_err(io::Error::other)?;
+    let size = prefixed::length(head, ENTRY_BYTES_MAX).map_err(io::Error::other)?;
     let mut body = vec![0; size];
     file.read_exact_at(&mut body, at + LENGTH_BYTES as u64)?;
     let entry = Entry::read(&body).map_err(io::Error::other)?;

@@ -5,7 +5,8 @@
 
 use super::Error;
 use super::error::mode;
-use mutirao_group::record::{Call, Depth, Entry, Failure, LENGTH_BYTES, Message, Outcome};
+use mutirao_group::record::{Call, Depth, Entry, Failure, Message, Outcome};
+use mutirao_wire::prefixed::LENGTH_BYTES;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, sendmsg};
 use std::collections::HashMap;

@@ -2,16 +2,20 @@
 //!
 //! A call claims its channels, moves their bytes itself, and waits for more: spinning while that pays, then asleep.
 //! While the program does something else, one helper thread looks after the output channels that need it:
-//! messages that have not left yet, and receivers that ask.
+//! messages that have not left yet, and receivers that ask. While calls follow each other closely, it also sees to
+//! what they put off.
 
 mod events;
+mod late;
 
 use super::Error;
 use super::conduit::{Conduit, Handle};
 use super::line::Line;
 use super::port::{InPort, OutPort, Watch, Way};
 use crate::pipe::PipeEvent;
-use mutirao_ring::{Bell, Ringer, Spinner};
+use late::Late;
+use mutirao_group::channel::Reading;
+use mutirao_ring::{Bell, Ringer, Seat, Spinner};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,6 +59,25 @@ impl Alarm {
     }
 }
 
+/// What spinning is worth: in the middle of a message, whose other side is at it, waits are of another kind than those
+/// for the next one.
+#[derive(Debug)]
+struct Waits {
+    next: Spinner,
+    rest: Spinner,
+}
+
+impl Waits {
+    fn new(seat: Option<Seat>) -> Waits {
+        let spinner = || seat.clone().map_or_else(Spinner::asleep, Spinner::working);
+        Waits { next: spinner(), rest: spinner() }
+    }
+
+    fn of(&mut self, is_midway: bool) -> &mut Spinner {
+        if is_midway { &mut self.rest } else { &mut self.next }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Inner {
     group: String,
@@ -63,13 +86,14 @@ pub(super) struct Inner {
     pub(super) ins: Vec<InPort>,
     /// Where each pipe belongs: the channel and its lane.
     routes: HashMap<u64, (Port, usize)>,
-    spinner: Spinner,
+    waits: Waits,
     sleepers: Vec<Arc<Alarm>>,
     spare_alarms: Vec<Arc<Alarm>>,
     /// Threads that wait for a channel that another uses.
     queued: usize,
     has_helper: bool,
     helper_alarm: Option<Arc<Alarm>>,
+    pub(super) late: Late,
     /// Once the program has an event loop of its own.
     events: Option<events::Events>,
     is_over: bool,
@@ -89,7 +113,7 @@ impl Shared {
         line: Line,
         outs: Vec<OutPort>,
         ins: Vec<InPort>,
-        spinner: Spinner,
+        seat: Option<Seat>,
     ) -> Result<Arc<Shared>, Error> {
         let mut routes = HashMap::new();
         for (index, port) in outs.iter().enumerate() {
@@ -106,12 +130,13 @@ impl Shared {
             outs,
             ins,
             routes,
-            spinner,
+            waits: Waits::new(seat),
             sleepers: Vec::new(),
             spare_alarms: Vec::new(),
             queued: 0,
             has_helper: false,
             helper_alarm: None,
+            late: Late::default(),
             events: None,
             is_over: false,
         };
@@ -120,7 +145,7 @@ impl Shared {
         let mut inner = shared.lock();
         // What came with the plan rings no more.
         inner.hear()?;
-        if inner.outs.iter().any(|port| port.outlet.has_duties()) {
+        if inner.outs.iter().any(OutPort::has_duties) {
             shared.start_helper(&mut inner);
         }
         drop(inner);
@@ -156,6 +181,7 @@ impl Shared {
             }
         }
         inner.set_busy(ports, true);
+        inner.send_held(ports);
         let mut is_late = false;
         let result = loop {
             match step(&mut inner, is_late) {
@@ -168,14 +194,17 @@ impl Shared {
                 is_late = true;
                 continue;
             }
-            if inner.spin(ports) {
+            let is_midway = inner.is_midway(ports);
+            if inner.spin(ports, is_midway) {
                 continue;
             }
+            inner.catch_up();
             let began = Instant::now();
             let until = deadline.filter(|_| !is_late);
+            inner.waits.of(is_midway).dozes();
             let (guard, slept) = self.sleep(inner, ports, until, false);
             inner = guard;
-            inner.spinner.note(began.elapsed());
+            inner.waits.of(is_midway).wakes(began.elapsed());
             if let Err(error) = slept {
                 break Err(error);
             }
@@ -191,10 +220,13 @@ impl Shared {
         if inner.queued > 0 {
             self.freed.notify_all();
         }
+        if inner.late.pays() {
+            self.put_off(inner);
+        }
         for port in ports {
             let Port::Out(index) = *port else { continue };
             let port = &mut inner.outs[index];
-            if !port.outlet.has_duties() || inner.is_over {
+            if !port.has_duties() || inner.is_over {
                 continue;
             }
             if !inner.has_helper {
@@ -223,7 +255,8 @@ impl Shared {
     fn help(self: Arc<Self>) {
         let mut inner = self.lock();
         while !inner.is_over && !inner.line.is_lost() {
-            let is_due = |port: &OutPort| port.outlet.has_duties() && !port.common.is_busy;
+            let until = inner.look_after_late();
+            let is_due = |port: &OutPort| port.has_duties() && !port.common.is_busy;
             let due: Vec<Port> =
                 (0..inner.outs.len()).filter(|index| is_due(&inner.outs[*index])).map(Port::Out).collect();
             for port in &due {
@@ -235,7 +268,7 @@ impl Shared {
                     }
                 }
             }
-            let (guard, slept) = self.sleep(inner, &due, None, true);
+            let (guard, slept) = self.sleep(inner, &due, until, true);
             inner = guard;
             inner.outs.iter_mut().flat_map(|port| &mut port.ways).for_each(|way| way.watch = Watch::No);
             if slept.is_err() {
@@ -243,6 +276,8 @@ impl Shared {
             }
         }
         inner.has_helper = false;
+        inner.catch_up();
+        inner.put_off(false);
     }
 
     /// Sleeps until something comes over the pipes of these channels or the line, somebody rings, or it is time.
@@ -275,31 +310,36 @@ impl Shared {
             inner.helper_alarm = Some(alarm.clone());
         }
         drop(inner);
-        let woken = poll_all(&line, &alarm, &pipes, until);
+        let polled = poll_all(&line, &alarm, &pipes, until);
+        let nothing = || vec![false; PIPES + pipes.len()];
+        let (rang, failed) = polled.map_or_else(|error| (nothing(), Some(error)), |rang| (rang, None));
         let mut inner = self.lock();
         if is_helper {
             inner.helper_alarm = None;
         }
         inner.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &alarm));
-        for (port, _, handle, _) in &pipes {
+        for ((port, _, handle, _), rang) in pipes.iter().zip(&rang[PIPES..]) {
             // What a call of the program waits for is not the helper's to hear.
             if let Handle::Bell(bell) = handle
+                && *rang
                 && !(is_helper && inner.is_busy(*port))
             {
                 let _ = bell.drain();
             }
         }
-        let _ = alarm.bell.drain();
+        if rang[ALARM] {
+            let _ = alarm.bell.drain();
+        }
         inner.spare_alarms.push(alarm);
         for port in ports {
             if !(is_helper && inner.is_busy(*port)) {
                 inner.ways(*port).iter_mut().filter_map(|way| way.conduit.as_mut()).for_each(|c| c.disarm());
             }
         }
-        let heard = match woken {
-            Ok(true) => inner.hear(),
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
+        let heard = match failed {
+            None if rang[LINE] => inner.hear(),
+            None => Ok(()),
+            Some(error) => Err(error),
         };
         (inner, heard)
     }
@@ -322,13 +362,18 @@ fn arm(ways: &mut [Way]) -> bool {
     is_ready
 }
 
-/// Sleeps; whether the line has something to say.
+/// Places of what is slept on: the line, the alarm, and from the last on the pipes.
+const LINE: usize = 0;
+const ALARM: usize = 1;
+const PIPES: usize = 2;
+
+/// Sleeps; what has something to say.
 fn poll_all(
     line: &OwnedFd,
     alarm: &Alarm,
     pipes: &[(Port, usize, Handle, bool)],
     until: Option<Instant>,
-) -> Result<bool, Error> {
+) -> Result<Vec<bool>, Error> {
     let mut fds = vec![PollFd::new(line, PollFlags::IN), PollFd::new(&alarm.bell, PollFlags::IN)];
     for (_, _, handle, is_full) in pipes {
         let room = matches!(handle, Handle::Socket(_)) && *is_full;
@@ -339,8 +384,8 @@ fn poll_all(
     // A time too long for the kernel's clock is as good as none.
     let timeout = left.and_then(|left| Timespec::try_from(left).ok());
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => Ok(!fds[0].revents().is_empty()),
-        Err(rustix::io::Errno::INTR) => Ok(false),
+        Ok(_) => Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect()),
+        Err(rustix::io::Errno::INTR) => Ok(vec![false; fds.len()]),
         Err(errno) => Err(Error::system("wait for channels")(errno)),
     }
 }
@@ -375,10 +420,23 @@ impl Inner {
         }
     }
 
+    /// Whether what is waited for is the rest of a message: bytes of it, or room for them.
+    #[inline]
+    fn is_midway(&self, ports: &[Port]) -> bool {
+        ports.iter().any(|port| match *port {
+            Port::Out(index) => self.outs[index].ways.iter().any(|way| way.is_full),
+            Port::In(index) => {
+                let port = &self.ins[index];
+                let mut lanes = 0..port.ways.len();
+                lanes.any(|lane| matches!(port.inlet.reading(lane), Reading::Body { .. }))
+            }
+        })
+    }
+
     /// Spins if that pays; whether something is to be done.
     #[inline]
-    fn spin(&mut self, ports: &[Port]) -> bool {
-        let mut spinner = std::mem::replace(&mut self.spinner, Spinner::asleep());
+    fn spin(&mut self, ports: &[Port], is_midway: bool) -> bool {
+        let mut spinner = std::mem::replace(self.waits.of(is_midway), Spinner::asleep());
         let is_ready = spinner.spin(|| {
             Ok(ports.iter().any(|port| {
                 self.ways(*port).iter_mut().any(|way| {
@@ -387,7 +445,7 @@ impl Inner {
                 })
             }))
         });
-        self.spinner = spinner;
+        *self.waits.of(is_midway) = spinner;
         is_ready.unwrap_or(false)
     }
 
@@ -439,6 +497,7 @@ impl Inner {
             Ok(conduit) => conduit,
             Err(error) => return self.failed(pipe, error.to_string()),
         };
+        let conduit = if matches!(port, Port::In(_)) { conduit.receives() } else { conduit };
         self.ways(port)[lane].open(conduit);
         match port {
             Port::Out(index) => self.outs[index].outlet.opened(lane),

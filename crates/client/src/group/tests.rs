@@ -6,6 +6,8 @@ use mutirao_group::plan::{Edge, GroupId, Mode, Peer, PortPlan, ProcessPlan, Shap
 use std::sync::Barrier;
 use std::time::Duration;
 
+mod late;
+
 const WAYS: [Over; 3] = [Over::Rings(64 * 1024), Over::Sockets, Over::Tcp];
 /// Nothing here takes so long, on however busy a machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -567,6 +569,28 @@ fn a_receiver_that_leaves_while_its_pipe_is_cut_has_told_what_it_took() {
                 std::thread::sleep(Duration::from_millis(pause_ms));
                 pause_ms *= 2;
             }
+        });
+    }
+}
+
+#[test]
+fn nothing_is_stored_for_a_receiver_that_has_left() {
+    for over in [Over::Rings(64 * 1024), Over::Sockets] {
+        let mut plans = plans(2);
+        join(&mut plans, &[0], &[1], None);
+        let has_left = Barrier::new(2);
+        run(&plans, over, |group| {
+            if group.rank() == 1 {
+                group.close().unwrap();
+                has_left.wait();
+                return;
+            }
+            let output = group.output(0).unwrap();
+            has_left.wait();
+            let mut message = vec![7; 100];
+            let refused = output.post_from(&mut message, None);
+            assert!(matches!(refused, Err(Error::Ended { .. })), "{refused:?} over {over:?}");
+            assert_eq!((message.len(), output.stored().0), (100, 0));
         });
     }
 }

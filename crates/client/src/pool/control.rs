@@ -37,7 +37,12 @@ impl Core {
             match lease.partial.take(header, &body) {
                 Ok(None) => {}
                 Ok(Some(whole)) => {
-                    lease.receipts.delivered(whole.call);
+                    match &mut self.unsure {
+                        Some(unsure) if self.hold.wants(whole.call) => {
+                            unsure.insert(whole.call, handle);
+                        }
+                        _ => lease.receipts.delivered(whole.call),
+                    }
                     lease.finished += 1;
                     lease.used = now;
                     self.elastic.works();
@@ -86,6 +91,8 @@ impl Core {
             LocalMessage::Rows(rows) => self.rows(rows),
             LocalMessage::Resize(order) => self.ordered(now, order),
             LocalMessage::LaneOpened(_) => self.lane_opened()?,
+            LocalMessage::BlobOffered(offered) => self.blob_offered(offered),
+            LocalMessage::BlobFetched(fetched) => self.blob_fetched(fetched)?,
             other => return Err(format!("a {:?} came from the node", other.kind())),
         }
         self.control_changed();
@@ -148,20 +155,7 @@ impl Core {
 
     fn add_lease(&mut self, now: Tick, info: LeaseInfo, works: bool) {
         let (handle, local) = (info.handle, info.local);
-        let entry = LeaseEntry {
-            state: LeaseState::Granted,
-            began: false,
-            node: info.lender.name.as_str().into(),
-            works,
-            ring: None,
-            receipts: Default::default(),
-            partial: Default::default(),
-            finished: 0,
-            used: now,
-            leaving: false,
-            info,
-        };
-        self.leases.insert(handle, entry);
+        self.leases.insert(handle, LeaseEntry::new(now, info, works));
         self.leases_changed();
         if works {
             self.tell(now, Input::LeaseAdded { handle, local });
@@ -261,5 +255,6 @@ fn end_text(end: &LeaseEnd) -> String {
         LeaseEnd::LenderLost => "the lender was lost".into(),
         LeaseEnd::CannotRun(why) => format!("the program cannot run there: {why}"),
         LeaseEnd::Unknown => "the lender knows nothing of the lease".into(),
+        LeaseEnd::TakenOver => "another home of the application has taken its lease over".into(),
     }
 }

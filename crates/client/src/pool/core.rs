@@ -1,5 +1,6 @@
 //! What a pool knows and does, behind its one lock. Nothing here waits.
 
+use super::blobs::Blobs;
 use super::call::{CallError, CallErrorKind, CallResult, Callback, Deliver, Finished};
 use super::elastic::Elastic;
 use super::group::Told;
@@ -118,6 +119,9 @@ pub(super) struct Core {
     /// Orders to grow or shrink that the program has not heard of.
     pub(super) orders: VecDeque<Resize>,
     pub(super) resize_handler: Option<Handler>,
+    /// Results that are here and that their lenders keep until the program is sure of them, with their leases; `None`
+    /// where that is at once.
+    pub(super) unsure: Option<HashMap<CallId, Handle>>,
     /// Local leases given back, of which the node may not know yet.
     pub(super) parted: HashSet<Handle>,
     pub(super) link: Link,
@@ -125,6 +129,7 @@ pub(super) struct Core {
     pub(super) notes: Vec<Note>,
     pub(super) pipes: Pipes,
     pub(super) told: Told,
+    pub(super) blobs: Blobs,
     pub(super) requests: HashMap<u32, Pending<Granted>>,
     pub(super) questions: HashMap<u32, Pending<Answers>>,
     pub(super) counts: Counts,
@@ -216,7 +221,7 @@ pub(super) fn now() -> Tick {
 impl Core {
     pub(super) fn new(link: Link, elastic: Elastic) -> Core {
         Core {
-            hold: Hold::new(HoldOptions::default()),
+            hold: Hold::new(HoldOptions { epoch: link.epoch(), ..HoldOptions::default() }),
             outputs: Vec::new(),
             slots: Vec::new(),
             unfinished: 0,
@@ -230,12 +235,14 @@ impl Core {
             bells: Vec::new(),
             orders: VecDeque::new(),
             resize_handler: None,
+            unsure: link.has_homes().then(HashMap::new),
             parted: HashSet::new(),
             link,
             elastic,
             notes: Vec::new(),
             pipes: Pipes::default(),
             told: Told::default(),
+            blobs: Blobs::default(),
             requests: HashMap::new(),
             questions: HashMap::new(),
             counts: Counts::default(),
@@ -285,6 +292,20 @@ impl Core {
         };
         let repeatable = call.repeatable;
         let id = self.hold.submit(call).map_err(refused)?;
+        self.enter(id, argument, deliver, tag, repeatable);
+        self.unplaced += 1;
+        Ok(id)
+    }
+
+    /// A call is under way.
+    pub(super) fn enter(
+        &mut self,
+        id: CallId,
+        argument: Vec<u8>,
+        deliver: Deliver,
+        tag: u64,
+        repeatable: bool,
+    ) {
         let index = call_index(id);
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
@@ -293,9 +314,7 @@ impl Core {
         let (wakers, task, dropped) = (Vec::new(), None, false);
         self.slots[index] = Some(Slot { id, argument, deliver, tag, repeatable, wakers, task, dropped });
         self.unfinished += 1;
-        self.unplaced += 1;
         self.counts.submitted += 1;
-        Ok(id)
     }
 
     pub(super) fn unfinished(&self) -> usize {
@@ -608,6 +627,7 @@ impl Core {
         let running =
             self.last_words(now, handle, failure::WORKER_ENDED, &cause).and_then(|words| words.running);
         let Some(lease) = self.leases.remove(&handle) else { return };
+        self.unsure.iter_mut().for_each(|unsure| unsure.retain(|_, lease| *lease != handle));
         self.leases_changed();
         if lease.works {
             self.cause = Some((cause, lease.node));
@@ -658,6 +678,8 @@ impl Core {
                     }
                 }
                 Output::Resume { handle, outstanding } => {
+                    // What is not asked for is forgotten there.
+                    self.unsure.iter_mut().for_each(|unsure| unsure.retain(|_, lease| *lease != handle));
                     if let Some(lease) = self.leases.get_mut(&handle) {
                         lease.receipts = Default::default();
                         lease.partial = Default::default();

@@ -36,6 +36,23 @@ pub(super) struct LeaseEntry {
 }
 
 impl LeaseEntry {
+    /// A lease just granted.
+    pub(super) fn new(now: Tick, info: LeaseInfo, works: bool) -> LeaseEntry {
+        LeaseEntry {
+            state: LeaseState::Granted,
+            began: false,
+            node: info.lender.name.as_str().into(),
+            works,
+            ring: None,
+            receipts: Receipts::default(),
+            partial: Partial::default(),
+            finished: 0,
+            used: now,
+            leaving: false,
+            info,
+        }
+    }
+
     /// Whether its first worker is not there yet.
     pub(super) fn is_starting(&self) -> bool {
         !self.began && matches!(self.state, LeaseState::Granted | LeaseState::Fetching)

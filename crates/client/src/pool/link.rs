@@ -11,7 +11,7 @@ use mutirao_wire::frame::{Header, flags, put_frame};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::limits::{CONTROL_BODY_MAX, PROTOCOL};
 use mutirao_wire::local::{ClientHello, ClientWelcome, HeldLease, LocalMessage};
-use mutirao_wire::{AppId, Epoch, Handle, PluginId, Tick};
+use mutirao_wire::{AppId, Epoch, Handle, NodeId, PluginId, Tick};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(super) struct Link {
     pub(super) app: AppId,
     name: String,
     epoch: Epoch,
+    /// Where the application may go on, if that is not here only.
+    homes: Vec<NodeId>,
     offer: Option<Offer>,
     as_user: bool,
     /// The node was asked for a lane.
@@ -69,12 +71,28 @@ impl Link {
             app,
             name,
             epoch: Epoch(0),
+            homes: Vec::new(),
             offer,
             as_user,
             lane_asked: false,
             welcome: None,
             plugin: None,
         }
+    }
+
+    /// With leases that outlive this program, of an application whose homes these are.
+    pub(super) fn one_of(self, epoch: Epoch, homes: Vec<NodeId>) -> Link {
+        Link { epoch, homes, ..self }
+    }
+
+    /// Whether others may go on in this program's place.
+    pub(super) fn has_homes(&self) -> bool {
+        !self.homes.is_empty()
+    }
+
+    /// In which order of the application's homes this is.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -114,6 +132,7 @@ impl Link {
             app: self.app,
             name: self.name.clone(),
             epoch: self.epoch,
+            homes: self.homes.clone(),
             leases,
             plugin: self.plugin.as_ref().and_then(|plugin| plugin.as_ref().ok()).copied(),
             as_user: self.as_user,
@@ -244,13 +263,8 @@ impl Core {
         self.link.state = State::Up;
         self.link.epoch = Epoch(self.link.epoch.0 + 1);
         self.socket_ready = true;
-        let held = |(handle, lease): (&Handle, &super::lease::LeaseEntry)| HeldLease {
-            handle: *handle,
-            serial: lease.info.lease.serial,
-            lender: lease.info.lender.clone(),
-        };
-        let leases = self.leases.iter().take(HELD_MAX).map(held).collect();
-        match self.link.greet(leases) {
+        let leases = self.held();
+        match self.link.greet(leases).and_then(|()| self.offer_again()) {
             Ok(()) => {
                 for request in self.requests.values().filter(|request| !request.done) {
                     request.message.put(self.link.socket.out());
@@ -261,5 +275,17 @@ impl Core {
             }
             Err(error) => self.die(Dead::Protocol(error.to_string())),
         }
+    }
+
+    /// The leases, as a node is told of them that does not know them.
+    pub(super) fn held(&self) -> Vec<HeldLease> {
+        let held = |(handle, lease): (&Handle, &super::lease::LeaseEntry)| HeldLease {
+            handle: *handle,
+            serial: lease.info.lease.serial,
+            lender: lease.info.lender.clone(),
+            slots: lease.info.slots,
+            works: lease.works,
+        };
+        self.leases.iter().take(HELD_MAX).map(held).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! The pool side: leases, calls and questions, as bytes.
 
 mod admin;
+mod blobs;
 mod call;
 mod control;
 mod core;
@@ -16,16 +17,20 @@ mod options;
 mod pipes;
 mod private;
 mod resize;
+mod succession;
 mod tree;
 
 pub(crate) use inbox::Inbox;
 
+pub use blobs::OfferedBlob;
 pub use call::{Call, CallError, CallErrorKind, CallOptions, CallResult, Deliver, Finished};
 pub(crate) use offer::own_library;
 pub use options::{
     Allocation, ForeignProgram, Lease, LeaseKey, LeaseState, Options, Private, Request, Slots, note_text,
 };
 pub use pipes::PipeEnd;
+pub use succession::{Adopted, LEFT_MAX, Left, Succession};
+
 pub(crate) use private::program as mutirao_program;
 
 use self::core::{Core, Dead, Pending};
@@ -142,6 +147,15 @@ impl Drop for Handle {
 impl Pool {
     /// Connects to this machine's node, or starts a private one, and offers this program as a plugin.
     pub fn open(options: Options) -> Result<Pool, Error> {
+        Pool::open_as(options, None, |_| {})
+    }
+
+    /// Connects; what `adopt` puts there the node hears of with the greeting.
+    fn open_as(
+        options: Options,
+        succession: Option<Succession>,
+        adopt: impl FnOnce(&mut Core),
+    ) -> Result<Pool, Error> {
         let name = options.name.unwrap_or_else(program_name);
         let (program, operations) = match options.foreign {
             Some(foreign) => (Some(foreign.path), Some(foreign.operations)),
@@ -172,9 +186,19 @@ impl Pool {
             }
         };
         let slots = options.slots.limited_by(|name| std::env::var(name).ok())?;
-        let mut link = Link::new(Socket::new(fd), path, random_app()?, name, offer, options.as_user);
-        link.greet(Vec::new())?;
-        let shared = Shared::new(Core::new(link, Elastic::new(slots)))?;
+        let app = match &succession {
+            Some(succession) => succession.app,
+            None => random_app()?,
+        };
+        let mut link = Link::new(Socket::new(fd), path, app, name, offer, options.as_user);
+        if let Some(Succession { epoch, homes, .. }) = succession {
+            link = link.one_of(epoch, homes);
+        }
+        let mut core = Core::new(link, Elastic::new(slots));
+        adopt(&mut core);
+        let leases = core.held();
+        core.link.greet(leases)?;
+        let shared = Shared::new(core)?;
         // From here on dropping the handle closes everything.
         let handle = Arc::new(Handle { shared, operations, next_question: AtomicU32::new(1), private });
         let answered = |core: &mut Core| {

@@ -5,7 +5,9 @@ use super::{LeaseKey, Pool, drive};
 use crate::Error;
 use crate::pipe::PipeEvent;
 use mutirao_wire::frame::Header;
-use mutirao_wire::pipe::{ClosePipe, OpenPipe, PIPES_A_PROGRAM_MAX, PipeEnd as End, PipeMessage};
+use mutirao_wire::pipe::{
+    ClosePipe, GUEST_PIPES, OpenPipe, PIPES_A_PROGRAM_MAX, PipeEnd as End, PipeMessage,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -83,8 +85,8 @@ impl Core {
         if is_over {
             self.pipes.open.remove(&number);
         }
-        // Of one that the program has closed meanwhile it wants to hear nothing.
-        if known {
+        // Of one that the program has closed meanwhile it wants to hear nothing. Those of guests come unasked.
+        if known || number >= GUEST_PIPES {
             self.pipes.push(event);
         }
         Ok(())
@@ -99,7 +101,8 @@ impl Core {
 
 impl Pool {
     /// Makes a pipe, a two-way stream of bytes, between two ends. The nodes keep it: after a break it is opened
-    /// anew by itself, until it is closed or the lease of an end is over. `number` is the program's choice.
+    /// anew by itself, until it is closed or the lease of an end is over. `number` is the program's choice, below
+    /// [`GUEST_PIPES`]: those from there on are made by the node, for programs that want to be joined to this one.
     /// A worker hears of its pipes on its [`line`](crate::raw::line), the program by
     /// [`next_pipe_event`](Self::next_pipe_event).
     pub fn open_pipe(&self, number: u64, a: PipeEnd, b: PipeEnd) -> Result<(), Error> {
@@ -108,7 +111,10 @@ impl Pool {
             PipeEnd::Worker(lease) => End::Lease(lease.handle()),
         };
         let mut core = self.alive()?;
-        if core.pipes.open.contains_key(&number) || core.pipes.open.len() >= PIPES_A_PROGRAM_MAX {
+        if number >= GUEST_PIPES
+            || core.pipes.open.contains_key(&number)
+            || core.pipes.open.len() >= PIPES_A_PROGRAM_MAX
+        {
             return Err(Error::PipeNumber(number));
         }
         core.pipes.forget(number);
@@ -125,7 +131,7 @@ impl Pool {
     pub fn close_pipe(&self, number: u64) -> Result<(), Error> {
         let mut core = self.alive()?;
         core.pipes.forget(number);
-        if core.pipes.open.remove(&number).is_some() {
+        if core.pipes.open.remove(&number).is_some() || number >= GUEST_PIPES {
             core.say_pipe(ClosePipe { number });
             core.send(now());
             self.handle.shared.submitted(&mut core, true);

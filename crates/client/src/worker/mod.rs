@@ -3,10 +3,12 @@
 mod line;
 mod seat;
 mod serve;
+pub(crate) mod state;
 mod template;
 
 pub use line::line;
-pub use seat::spin_seat;
+pub use seat::{clear_spin_seat, spin_seat};
+pub use state::current_call;
 
 use crate::Error;
 use crate::operation::{OperationEntry, register};

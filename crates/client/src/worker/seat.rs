@@ -18,3 +18,10 @@ pub fn spin_seat() -> Option<(OwnedFd, u16)> {
     let (board, number) = SEAT.get()?;
     Some((board.as_fd().try_clone_to_owned().ok()?, *number))
 }
+
+/// After such a process has ended: what it said on the board is void.
+pub fn clear_spin_seat() {
+    if let Some((board, number)) = SEAT.get() {
+        board.clear(*number);
+    }
+}

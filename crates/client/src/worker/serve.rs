@@ -256,6 +256,7 @@ impl Server<'_> {
             self.show()?;
         }
         self.worker.end.progress.begin(call.0, operation);
+        super::state::begins(call.0);
         let mut result = std::mem::take(&mut self.result);
         result.clear();
         let outcome = match self.table.get(index) {

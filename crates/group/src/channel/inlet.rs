@@ -262,6 +262,13 @@ impl Inlet {
         self.turn = if at + 1 < count { at + 1 } else { 0 };
     }
 
+    /// Whether the sender of this lane would hear something if it were [settled](Self::settle) that it does not wait for.
+    #[inline]
+    pub fn can_settle_later(&self, lane: usize) -> bool {
+        let here = &self.lanes[lane];
+        here.untold > 0 && !here.tells
+    }
+
     /// There is nothing more to read of this lane for now: its sender hears what was taken.
     #[inline]
     pub fn settle(&mut self, lane: usize) {

@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 /// What a stored message is counted with beside its bytes.
 const OVERHEAD_BYTES: u64 = 64;
 
+/// So many messages that were taken are kept for their memory.
+const SPARES_MAX: usize = 8;
+
 /// A message's bytes, wherever they are.
 pub trait Body {
     /// How many.
@@ -18,11 +21,20 @@ pub trait Body {
     fn stored(&self) -> u64 {
         self.length()
     }
+
+    /// Bytes of its memory that can serve another message once it is taken.
+    fn room(&self) -> u64 {
+        0
+    }
 }
 
 impl Body for Vec<u8> {
     fn length(&self) -> u64 {
         self.len() as u64
+    }
+
+    fn room(&self) -> u64 {
+        self.capacity() as u64
     }
 }
 
@@ -76,6 +88,11 @@ pub struct Outlet<M> {
     tickets: u64,
     stored_bytes: u64,
     stored_bytes_max: u64,
+    /// Taken messages whose memory is kept; with what is stored it is never more than may be stored.
+    spares: Vec<M>,
+    spare_bytes: u64,
+    /// Somebody has asked for such memory.
+    keeps_spares: bool,
     is_closing: bool,
     fault: Option<Fault>,
 }
@@ -100,6 +117,9 @@ impl<M: Body> Outlet<M> {
             tickets: 0,
             stored_bytes: 0,
             stored_bytes_max,
+            spares: Vec::new(),
+            spare_bytes: 0,
+            keeps_spares: false,
             is_closing: false,
             fault: None,
         }
@@ -123,6 +143,7 @@ impl<M: Body> Outlet<M> {
         debug_assert!(self.mode.is_some(), "a mode is chosen first");
         self.tickets += 1;
         self.stored_bytes += body.stored() + OVERHEAD_BYTES;
+        self.shed();
         let kept = Kept { ticket: self.tickets, body };
         if self.is_asked {
             self.waiting.push_back(kept);
@@ -143,6 +164,36 @@ impl<M: Body> Outlet<M> {
     pub fn body_mut(&mut self, ticket: u64) -> Option<&mut M> {
         let lanes = self.lanes.iter_mut().flat_map(|to| &mut to.kept);
         self.waiting.iter_mut().chain(lanes).find(|kept| kept.ticket == ticket).map(|kept| &mut kept.body)
+    }
+
+    /// A message that was taken, whose memory has room for so many bytes; from the first question on such are kept.
+    pub fn spare(&mut self, length: u64) -> Option<M> {
+        self.keeps_spares = true;
+        // The last one may still be in the caches.
+        let at = self.spares.iter().rposition(|spare| spare.room() >= length)?;
+        let spare = self.spares.remove(at);
+        self.spare_bytes -= spare.room();
+        Some(spare)
+    }
+
+    fn keep_spare(&mut self, body: M) {
+        let room = body.room();
+        if self.keeps_spares && room > 0 {
+            self.spare_bytes += room;
+            self.spares.push(body);
+            self.shed();
+        }
+    }
+
+    /// Lets spare memory go that is too much beside what is stored.
+    fn shed(&mut self) {
+        let is_too_much = |of: &Self| {
+            of.spares.len() > SPARES_MAX
+                || of.stored_bytes.saturating_add(of.spare_bytes) > of.stored_bytes_max
+        };
+        while !self.spares.is_empty() && is_too_much(self) {
+            self.spare_bytes -= self.spares.remove(0).room();
+        }
     }
 
     /// The pipe of a lane is there, for the first time or anew.
@@ -254,12 +305,13 @@ impl<M: Body> Outlet<M> {
 
     /// The program there has received messages up to this one.
     fn taken(&mut self, at: usize, sequence: u64) {
-        let to = &mut self.lanes[at];
-        while to.lane.taken < sequence {
+        while self.lanes[at].lane.taken < sequence {
+            let to = &mut self.lanes[at];
             let Some(kept) = to.kept.pop_front() else { return };
-            self.stored_bytes -= kept.body.stored() + OVERHEAD_BYTES;
             to.written = to.written.saturating_sub(1);
             to.lane.taken += 1;
+            self.stored_bytes -= kept.body.stored() + OVERHEAD_BYTES;
+            self.keep_spare(kept.body);
         }
     }
 

@@ -103,6 +103,7 @@ impl Daemon {
         let administration = &self.administration;
         administration.moving.as_ref().is_some_and(|moving| moving.asked.as_ref() == Some(id))
             || administration.summons.iter().any(|summoning| summoning.asked == *id)
+            || self.measuring.awaits(id)
     }
 
     fn move_to(&mut self, to: &NodeRef, asked: Option<AskId>) {

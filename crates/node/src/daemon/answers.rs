@@ -4,9 +4,11 @@ use super::Daemon;
 use crate::conn::ConnId;
 use crate::sys;
 use mutirao_tree::Input;
+use mutirao_tree::pipe::{self, Spot};
 use mutirao_wire::AppId;
 use mutirao_wire::limits::TEXT_BYTES_MAX;
-use mutirao_wire::node::{Arch, Resource};
+use mutirao_wire::node::{Arch, NodeRef, Resource};
+use mutirao_wire::pipe::{GUEST_PIPES, PipePlace};
 use mutirao_wire::query::{AppRow, NodeRow, Question, ResourceRow, Row, Topic};
 use mutirao_wire::tree::AskId;
 
@@ -35,7 +37,7 @@ impl Daemon {
             }
             Topic::Find { .. } => Vec::new(),
             Topic::Apps => self.app_rows(),
-            Topic::Workers => self.lender.rows(&self.ctx),
+            Topic::Workers { app } => self.worker_rows(*id, *app),
             Topic::Plugins => self.plugins.answer(&mut self.ctx, question),
             Topic::Approve { .. } | Topic::RemovePlugin { .. } => {
                 match self.rights.check(question, id.origin, &[]) {
@@ -55,10 +57,13 @@ impl Daemon {
             Topic::CharterHistory | Topic::EditCharter { .. } | Topic::ChangeCharter(_) => Vec::new(),
             Topic::Drain { .. } | Topic::Reclaim { .. } | Topic::Resume => self.lending_order(id, question),
             Topic::Keep { keep, how } => vec![self.keep_bag(id, question, keep, *how)],
+            Topic::Bags => self.bag_rows(id, question),
+            Topic::Visit { bag, visit, home } => vec![self.visit_bag(id, question, *bag, *visit, home)],
             Topic::Resize { app, order } => self.resize_app(id, question, app, *order),
             Topic::Groups => self.groups.rows(self.ctx.now, &self.ctx.me.name),
             Topic::Processes { group } => self.groups.process_rows(*group),
             Topic::LastLines { group } => self.last_lines(id, question, *group),
+            Topic::Attach { group, guest, node } => vec![self.attach(id, question, *group, *guest, node)],
         }
     }
 
@@ -171,6 +176,29 @@ impl Daemon {
         }
     }
 
+    /// Joins a program to the launcher of a group, if its user launched that.
+    fn attach(&mut self, id: &AskId, question: &Question, group: AppId, guest: AppId, node: &NodeRef) -> Row {
+        let launcher = self.groups.user(group).and(self.clients.by_app(group));
+        let Some((conn, client)) = launcher.and_then(|conn| Some((conn, self.clients.get(conn)?))) else {
+            return self.failed("the group has ended".into());
+        };
+        let epoch = client.epoch;
+        let users = self.users_of(conn);
+        if let Err(text) = self.rights.check_users(question, id.origin, &users) {
+            return self.failed(text);
+        }
+        let is_here = node.id == self.ctx.me.id;
+        if node.id != id.origin || is_here && self.clients.by_app(guest).is_none() {
+            return self.failed("whoever wants to be joined does not ask at its own node".into());
+        }
+        self.guest_pipes += 1;
+        let number = GUEST_PIPES | self.guest_pipes;
+        let a = Spot { node: self.ctx.me.clone(), place: PipePlace::Program };
+        let b = Spot { node: node.clone(), place: PipePlace::Guest(guest) };
+        self.tell_pipes(pipe::Input::Open { app: group, epoch, number, a, b });
+        self.done("will join them".into())
+    }
+
     fn kill_app(&mut self, id: &AskId, question: &Question, conn: ConnId) -> Row {
         let Some(client) = self.clients.get(conn) else { return self.failed("it is gone already".into()) };
         let name = client.name.clone();
@@ -186,12 +214,20 @@ impl Daemon {
 
     /// Whether whoever asks may give orders to an application at home here.
     pub(super) fn may_order_app(&self, id: &AskId, question: &Question, conn: ConnId) -> Result<(), String> {
-        let Some(client) = self.clients.get(conn) else { return Err("it is gone already".into()) };
-        // The program's own user, and the pool-wide one its token names.
-        let mut users = vec![client.user.as_str()];
-        let wide = self.user.as_ref().filter(|_| !client.token.is_empty()).map(|user| user.me().name.clone());
-        users.extend(wide.as_ref().map(|name| name.as_str()));
+        if self.clients.get(conn).is_none() {
+            return Err("it is gone already".into());
+        }
+        let users = self.users_of(conn);
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
         self.rights.check(question, id.origin, &users)
+    }
+
+    /// A program's own user, and the pool-wide one its token names.
+    fn users_of(&self, conn: ConnId) -> Vec<String> {
+        let Some(client) = self.clients.get(conn) else { return Vec::new() };
+        let wide = self.user.as_ref().filter(|_| !client.token.is_empty());
+        let wide = wide.map(|user| user.me().name.as_str().to_owned());
+        [client.user.clone()].into_iter().chain(wide).collect()
     }
 
     pub(super) fn done(&self, text: String) -> Row {

@@ -5,12 +5,14 @@ mod answers;
 mod charter;
 mod joining;
 mod lending;
+mod measuring;
 mod members;
 mod nodes;
 mod outputs;
 mod pipes;
 mod placing;
 mod programs;
+mod seeking;
 mod start;
 
 use crate::authority::Rights;
@@ -29,6 +31,7 @@ use crate::presence::Presence;
 use crate::runtime::Place;
 use crate::streams::Streams;
 use crate::sys;
+use crate::visits::Visits;
 use joining::Joining;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Poll, Waker};
@@ -38,8 +41,11 @@ use mutirao_wire::frame::{FrameError, flags};
 use mutirao_wire::lease::WorkerState;
 use mutirao_wire::limits::{CONTROL_BODY_MAX, DATA_BODY_MAX, HANDSHAKE};
 use mutirao_wire::link::{Link, Purpose};
+use mutirao_wire::local::BlobOffered;
+use mutirao_wire::worker::{BlobKept, LineMessage};
 use mutirao_wire::{NodeId, NodeRef, Tick};
 use placing::Placing;
+use seeking::Seeking;
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -106,6 +112,7 @@ struct Daemon {
     streams: Streams,
     pipes: Pipes,
     members: Members,
+    visits: Visits,
     /// Memory for what comes by lanes.
     aside: Vec<u8>,
     lender: Lender,
@@ -120,7 +127,11 @@ struct Daemon {
     pool: Option<mutirao_wire::PoolId>,
     joining: Joining,
     placing: Placing,
+    seeking: Seeking,
     administration: administration::Administration,
+    measuring: measuring::Measuring,
+    /// The last pipe of a guest that was ordered; no number of an earlier life comes again.
+    guest_pipes: u64,
     started: Tick,
     listeners: Vec<TcpListener>,
     local: Option<UnixListener>,
@@ -266,7 +277,11 @@ impl Daemon {
                 Done::CharterKept(Err(why)) => {
                     tracing::error!("the charter in force cannot be kept over a restart: {why}");
                 }
-                Done::MemberEnded { bag, how } => self.members.ended(self.ctx.now, bag, how),
+                Done::Measured(uses) => self.measured(&uses),
+                Done::MemberEnded { bag, how } => self.members.ended(&self.ctx, bag, how),
+                Done::VisitEnded { visit } => self.visits.went(&mut self.ctx, visit, None),
+                Done::BagRemoved(Ok(())) => {}
+                Done::BagRemoved(Err(why)) => tracing::warn!("what is left of a bag stays: {why}"),
                 Done::Resolved { place, addresses } => self.resolved(place, addresses),
             }
         }
@@ -567,6 +582,8 @@ impl Daemon {
         match action {
             Action::Worker { serial, state } => {
                 if state == WorkerState::Ready {
+                    // It may ask for blobs from its first call on.
+                    self.line(serial);
                     self.tell_pipes(pipe::Input::Ready { serial });
                 }
                 self.tell_core(Input::WorkerNews { serial, state });
@@ -576,6 +593,7 @@ impl Daemon {
             Action::End { serial, end } => self.tell_core(Input::End { serial, end }),
             Action::Gone { serial } => {
                 self.streams.finish_lent(&mut self.ctx, serial);
+                self.plugins.lease_gone(&mut self.ctx, serial);
                 self.tell_pipes(pipe::Input::LeaseGone { serial });
                 self.tell_core(Input::Gone { serial });
             }
@@ -583,6 +601,15 @@ impl Daemon {
                 self.lender.plugin_here(&mut self.ctx, &mut self.plugins, plugin, result);
             }
             Action::PluginOffered { client, plugin } => self.plugin_offered(client, plugin),
+            Action::BlobOffered { client, number, blob } => {
+                clients::put(&mut self.ctx, client, BlobOffered { number, blob });
+            }
+            Action::BlobKept { line, number, blob } => {
+                let answer = LineMessage::from(BlobKept { number, blob });
+                self.ctx.conns.put_with(line, |out| answer.put(out));
+            }
+            Action::BlobFetched { client, number, result } => self.blob_fetched(client, number, result),
+            Action::BlobHere { line, hash, result } => self.blob_here(line, hash, result),
             Action::PolicyChanged => {
                 let policy = self.policy();
                 self.tell_core(Input::Policy(policy));
@@ -599,6 +626,9 @@ impl Daemon {
     fn drained(&mut self, conn: ConnId) {
         if self.clients.has(conn) {
             self.ctx.conns.read_again(conn);
+            for serial in self.streams.lent_on(conn) {
+                self.lender.stream_writable(&mut self.ctx, serial);
+            }
         } else if let End::Data { .. } = self.end_of(conn) {
             for serial in self.streams.lent_on(conn) {
                 self.lender.stream_writable(&mut self.ctx, serial);

@@ -9,7 +9,7 @@ use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseMessage;
 use mutirao_wire::pipe::PipeOrder;
-use mutirao_wire::plugin::PluginMessage;
+use mutirao_wire::plugin::{Item, NeedSource, PluginMessage, ReleaseBlob};
 use mutirao_wire::query::AdminMessage;
 use mutirao_wire::stream::StreamMessage;
 use mutirao_wire::tree::TreeMessage;
@@ -35,15 +35,19 @@ impl Daemon {
                 self.plugins.link(&mut self.ctx, &node, true);
                 self.members.met(&mut self.ctx, &node);
                 let peer = node.id;
+                self.seeking.found(peer);
+                self.visits.met(&mut self.ctx, peer);
                 self.tell_core(Input::LinkUp(node));
                 self.tell_pipes(pipe::Input::LinkUp(peer));
             }
             LinkEvent::Down(node) => {
                 self.plugins.link(&mut self.ctx, &node, false);
+                self.visits_lost(&node);
                 self.tell_core(Input::LinkDown(node.id));
             }
             LinkEvent::DialFailed(peer) => {
                 self.members.missed(peer);
+                self.seek(peer);
                 self.tell_core(Input::DialFailed(peer));
                 self.tell_pipes(pipe::Input::DataFailed(peer));
             }
@@ -115,6 +119,21 @@ impl Daemon {
             self.pipe_order(peer, message);
         } else {
             let message = PluginMessage::read(header, body)?;
+            if let PluginMessage::NeedSource(NeedSource { item: item @ Item::Blob { app, hash }, .. }) =
+                message
+                && let Err(why) = self.may_have_blob(peer, app, hash)
+            {
+                // Without an answer it asks again.
+                if let Some(why) = why {
+                    self.plugins.refuse_blob(&mut self.ctx, peer, item, why);
+                }
+                return Ok(());
+            }
+            if let PluginMessage::ReleaseBlob(ReleaseBlob { app, .. }) = message
+                && !self.core.leases().any(|it| it.asker.app == app && it.asker.home.id == peer)
+            {
+                return Ok(());
+            }
             self.plugins.message(&mut self.ctx, peer, message);
         }
         // A lease must begin before its stream speaks of it, in this very turn.
@@ -169,7 +188,8 @@ impl Daemon {
     pub(super) fn tidy(&mut self) {
         let Some(idle) = self.links.as_ref().map(|links| links.idle_for(self.ctx.now, IDLE)) else { return };
         let (needed, idle): (Vec<NodeId>, Vec<NodeId>) = idle.into_iter().partition(|p| self.core.needs(*p));
-        let is_idle = |peer: &NodeId| !self.uses(*peer) && !self.members.uses(*peer);
+        let is_idle =
+            |peer: &NodeId| !self.uses(*peer) && !self.members.uses(*peer) && !self.visits.uses(*peer);
         let idle: Vec<NodeId> = idle.into_iter().filter(is_idle).collect();
         let unused: HashSet<NodeId> = self.unused_data().into_iter().collect();
         let Some(links) = &mut self.links else { return };

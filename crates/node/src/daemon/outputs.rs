@@ -43,7 +43,7 @@ impl Daemon {
             Output::Finish { serial, end } => self.lender.finish(&mut self.ctx, serial, &end),
             Output::Answer { id, question } => self.answer(id, question),
             Output::Rows { number, rows, more, missing } => {
-                if self.parent_found(number, &rows, more) {
+                if self.parent_found(number, &rows, more) || self.sought_found(number, &rows, more) {
                     return;
                 }
                 if let Some((conn, number)) = self.clients.asker(number, !more) {
@@ -115,6 +115,11 @@ impl Daemon {
     pub(super) fn news(&mut self, lease: LeaseId, change: LeaseChange) {
         let Some((conn, handle)) = self.clients.holder(lease) else { return };
         if self.streams.has(lease) {
+            if change == LeaseChange::Restored
+                && let Some(serial) = self.streams.bind_here(&mut self.ctx, lease)
+            {
+                self.lender.bound(&mut self.ctx, serial);
+            }
             self.streams.news(&mut self.ctx, lease, change, self.leaving.is_some());
         } else {
             let ended = matches!(change, LeaseChange::Ended(_));
@@ -176,8 +181,7 @@ impl Daemon {
     pub(super) fn bind(&mut self, conn: crate::conn::ConnId, peer: NodeId, bind: Bind) {
         let lease = self.core.leases().find(|record| record.serial == bind.serial);
         let is_its = lease.map(|record| {
-            let asker = &record.asker;
-            asker.home.id == peer && asker.app == bind.app && bind.epoch >= record.epoch
+            record.home().id == peer && record.asker.app == bind.app && bind.epoch >= record.epoch
         });
         if let Some(serial) = self.streams.bind_lent(&mut self.ctx, conn, peer, bind, is_its) {
             self.lender.bound(&mut self.ctx, serial);

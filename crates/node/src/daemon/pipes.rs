@@ -5,16 +5,18 @@ use super::Daemon;
 use crate::conn::{ConnId, Transport, UnixTransport};
 use crate::context::Context;
 use crate::pipes::{WorkerLine, ring, terminal};
+use crate::sys;
 use mutirao_tree::pipe::{Input, Output, Spot};
 use mutirao_wire::frame::{FrameError, Header};
 use mutirao_wire::kind::Kind;
-use mutirao_wire::limits::CONTROL_BODY_MAX;
+use mutirao_wire::limits::{CONTROL_BODY_MAX, TEXT_BYTES_MAX};
 use mutirao_wire::pipe::{
     ClosePipe, JoinPipe, OpenPipe, PipeBinding, PipeBound, PipeBroken, PipeEnd, PipeFailed, PipeMessage,
     PipeOpened, PipeOrder, PipePlace, PipeState, PipeUnbound, PipeWay, RingSide,
 };
-use mutirao_wire::worker::{LineMessage, TerminalMade};
-use mutirao_wire::{AppId, Handle, LeaseId, NodeId};
+use mutirao_wire::worker::{BlobHere, KeepBlob, LineMessage, NeedBlob, TerminalMade};
+use mutirao_wire::{AppId, BlobHash, Handle, LeaseId, NodeId};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 
 /// A worker that leaves so much unread on its line does not listen.
@@ -69,12 +71,8 @@ impl Daemon {
         match message {
             PipeOrder::JoinPipe(join) => {
                 let here = join.node.id == self.ctx.me.id;
-                let is_its = self.is_lease_of(from, &join, join.serial)
-                    && match join.other {
-                        PipePlace::Lease(serial) if here => self.is_lease_of(from, &join, serial),
-                        PipePlace::Program if here => false,
-                        _ => true,
-                    };
+                let is_its = self.may_join(from, &join, join.mine)
+                    && (!here || self.may_join(from, &join, join.other));
                 self.tell_pipes(Input::Join { from, join, is_its });
             }
             PipeOrder::LeavePipe(leave) => self.tell_pipes(Input::Leave { from, leave }),
@@ -82,11 +80,24 @@ impl Daemon {
         }
     }
 
+    /// Whether that home may make this end here one of a pipe.
+    fn may_join(&mut self, home: NodeId, join: &JoinPipe, end: PipePlace) -> bool {
+        match end {
+            PipePlace::Lease(serial) => self.is_lease_of(home, join, serial),
+            PipePlace::Guest(guest) => {
+                let name = self.links.as_ref().and_then(|links| links.node(home)).map(|node| &node.name);
+                let conn = self.clients.by_app(guest);
+                let attach = conn.and_then(|conn| self.clients.get_mut(conn)?.attach.as_mut());
+                attach.zip(name).is_some_and(|(attach, name)| attach.is_this(name, join.app, join.number))
+            }
+            PipePlace::Program => false,
+        }
+    }
+
     /// Whether a lease lent here is that home's, for that application.
     fn is_lease_of(&self, home: NodeId, join: &JoinPipe, serial: u64) -> bool {
         self.core.leases().find(|record| record.serial == serial).is_some_and(|record| {
-            let asker = &record.asker;
-            asker.home.id == home && asker.app == join.app && join.epoch >= record.epoch
+            record.home().id == home && record.asker.app == join.app && join.epoch >= record.epoch
         })
     }
 
@@ -158,6 +169,7 @@ impl Daemon {
     /// The worker of a lease lent here is no more.
     pub(super) fn worker_gone(&mut self, serial: u64) {
         if let Some(line) = self.pipes.lines.remove(&serial) {
+            self.plugins.line_gone(line.conn);
             self.ctx.conns.close(line.conn);
         }
         self.tell_pipes(Input::WorkerGone { serial });
@@ -268,16 +280,27 @@ impl Daemon {
     fn say_to(&mut self, app: AppId, at: PipePlace, message: impl Into<PipeMessage>, fds: Vec<OwnedFd>) {
         let conn = match at {
             PipePlace::Program => self.clients.by_app(app),
+            PipePlace::Guest(guest) => self.clients.by_app(guest),
             PipePlace::Lease(serial) => self.line(serial),
         };
         let Some(conn) = conn else { return };
         if !put(&mut self.ctx, conn, message, fds) {
             tracing::warn!(app = %app, "an end of a pipe cannot be told of it: its connection is closed");
         }
-        if at != PipePlace::Program && self.ctx.conns.queued(conn) > LINE_MAX {
+        if matches!(at, PipePlace::Lease(_)) && self.ctx.conns.queued(conn) > LINE_MAX {
             tracing::warn!("a worker does not listen on its line, which is closed");
             self.ctx.conns.close(conn);
         }
+    }
+
+    /// Hands a blob to the worker that asked for it.
+    pub(super) fn blob_here(&mut self, line: ConnId, hash: BlobHash, result: Result<File, String>) {
+        let (refused, fds) = match result {
+            Ok(file) => (None, vec![file.into()]),
+            Err(why) => (Some(sys::shortened(why, TEXT_BYTES_MAX)), Vec::new()),
+        };
+        let answer = LineMessage::from(BlobHere { hash, refused });
+        self.ctx.conns.put_with_fds(line, fds, |out| answer.put(out));
     }
 
     /// A worker here speaks on its line.
@@ -288,9 +311,32 @@ impl Daemon {
         header: &Header,
         body: &[u8],
     ) -> Result<(), FrameError> {
-        let LineMessage::NeedTerminal(_) = LineMessage::read(header, body)? else {
-            return Err(FrameError::OutOfPlace { kind: Kind::TerminalMade });
-        };
+        match LineMessage::read(header, body)? {
+            LineMessage::NeedTerminal(_) => {}
+            LineMessage::NeedBlob(NeedBlob { hash }) => {
+                let Some(record) = self.core.leases().find(|record| record.serial == serial) else {
+                    return Ok(());
+                };
+                let lease = (serial, record.asker.app, &record.asker.home.clone());
+                if !self.plugins.need_blob(&mut self.ctx, conn, lease, hash) {
+                    return Err(FrameError::OutOfPlace { kind: Kind::NeedBlob });
+                }
+                self.carry_out();
+                return Ok(());
+            }
+            LineMessage::KeepBlob(KeepBlob { number }) => {
+                let file = self.ctx.conns.take_fds(conn, 1).and_then(|mut files| files.pop());
+                let file = file.ok_or(FrameError::Malformed { kind: Kind::KeepBlob })?;
+                let Some(record) = self.core.leases().find(|record| record.serial == serial) else {
+                    return Ok(());
+                };
+                let lease = (serial, record.asker.app);
+                self.plugins.keep_blob(&mut self.ctx, conn, lease, number, file);
+                self.carry_out();
+                return Ok(());
+            }
+            other => return Err(FrameError::OutOfPlace { kind: other.kind() }),
+        }
         let Some(line) = self.pipes.lines.get_mut(&serial).filter(|line| line.terminal.is_none()) else {
             return Err(FrameError::OutOfPlace { kind: Kind::NeedTerminal });
         };
@@ -307,7 +353,7 @@ impl Daemon {
     }
 
     /// The line to the worker of a lease.
-    fn line(&mut self, serial: u64) -> Option<ConnId> {
+    pub(super) fn line(&mut self, serial: u64) -> Option<ConnId> {
         if let Some(line) = self.pipes.lines.get(&serial) {
             return Some(line.conn);
         }

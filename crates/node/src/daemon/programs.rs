@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use crate::authority::{self, TOKEN_MS};
-use crate::clients::{self, Client, Offer};
+use crate::clients::{self, Attach, Client, Offer, Speaker};
 use crate::conn::{ConnId, Transport};
 use crate::groups::Launcher;
 use crate::streams::NewStream;
@@ -15,19 +15,23 @@ use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::limits::{NAME_BYTES_MAX, PLUGIN_FILES_MAX, PROTOCOL, SEARCH, TEXT_BYTES_MAX, WANT_MAX};
 use mutirao_wire::local::{
-    Allocate, ClientHello, ClientWelcome, GiveBack, GroupNews, KillWorker, LaneOpened, LeaseChange,
-    LocalMessage, OfferPlugin, ProcessNews, Query, Rows,
+    Allocate, BlobFetched, BlobOffered, ClientHello, ClientWelcome, DropBlob, FetchBlob, GiveBack, GroupNews,
+    KillWorker, LaneOpened, LeaseChange, LocalMessage, OfferBlob, OfferPlugin, ProcessNews, Query, Rows,
+    WithdrawBlob,
 };
 use mutirao_wire::node::PluginRef;
 use mutirao_wire::pipe::PipeMessage;
-use mutirao_wire::query::Row;
+use mutirao_wire::query::{Row, Topic};
 use mutirao_wire::stream::{failure, read_aside};
-use mutirao_wire::{LeaseId, RequestId};
+use mutirao_wire::{AppId, BlobHash, Handle, LeaseId, NodeId, NodeRef, RequestId};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// How long answers to a question may take.
 const QUESTION: Duration = Duration::from_secs(2);
+/// A program that has come back has offered again after so long what it had offered.
+const COMES_BACK: Duration = Duration::from_secs(30);
 /// Bytes that a lane holds: few enough that the processor's caches hold them too.
 const LANE_BYTES: usize = 256 * 1024;
 
@@ -52,11 +56,11 @@ impl Daemon {
             return self.frame_aside(conn, header, body);
         }
         if !LocalMessage::has_kind(header.kind.get()) {
-            return self.streams.client_frame(&mut self.ctx, conn, header, body);
+            return self.stream_frame(conn, header, body);
         }
         let message = LocalMessage::read(header, body)?;
         let known = self.clients.get(conn).is_some();
-        if self.clients.member(conn).is_some() {
+        if self.clients.speaker(conn).is_some() {
             return Err(FrameError::OutOfPlace { kind: message.kind() });
         }
         match message {
@@ -69,6 +73,18 @@ impl Daemon {
             LocalMessage::OpenLane(_) if known => self.open_lane(conn),
             LocalMessage::GroupNews(news) if known => self.group_news(conn, news),
             LocalMessage::ProcessNews(news) if known => self.process_news(conn, news),
+            LocalMessage::OfferBlob(OfferBlob { number }) if known => self.blob_offer(conn, number),
+            LocalMessage::FetchBlob(fetch) if known => self.fetch_blob(conn, fetch),
+            LocalMessage::DropBlob(DropBlob { handle, hash }) if known => {
+                if let Some((app, lender)) = self.lender_of(conn, handle) {
+                    self.plugins.drop_kept(&mut self.ctx, app, lender.id, hash);
+                }
+            }
+            LocalMessage::WithdrawBlob(WithdrawBlob { hash }) if known => {
+                if let Some(client) = self.clients.get(conn) {
+                    self.plugins.withdraw_blob(client.app, hash);
+                }
+            }
             other => return Err(FrameError::OutOfPlace { kind: other.kind() }),
         }
         self.carry_out();
@@ -110,13 +126,19 @@ impl Daemon {
         aside.clear();
         let read = lane.map(|lane| lane.read_to(&mut aside, header.body_len()));
         let result = match read {
-            Some(Ok(count)) if count == header.body_len() => {
-                self.streams.client_frame(&mut self.ctx, conn, &header, &aside)
-            }
+            Some(Ok(count)) if count == header.body_len() => self.stream_frame(conn, &header, &aside),
             _ => Err(malformed),
         };
         self.aside = aside;
         result
+    }
+
+    /// A frame of a lease's stream came.
+    fn stream_frame(&mut self, conn: ConnId, header: &Header, body: &[u8]) -> Result<(), FrameError> {
+        if let Some(serial) = self.streams.client_frame(&mut self.ctx, conn, header, body)? {
+            self.lender.stream_frame(&mut self.ctx, serial, header, body);
+        }
+        Ok(())
     }
 
     fn program_hello(&mut self, conn: ConnId, hello: ClientHello) {
@@ -137,9 +159,15 @@ impl Daemon {
             let text = format!("the application's name must have 1 to {NAME_BYTES_MAX} bytes");
             return clients::refuse(ctx, conn, text);
         }
-        if self.clients.by_app(hello.app).is_some() {
-            return clients::refuse(ctx, conn, "an application of that id is connected already");
+        if let Some(other) = self.clients.by_app(hello.app) {
+            let is_later = self.clients.get(other).is_some_and(|client| client.epoch < hello.epoch);
+            if !is_later || hello.homes.is_empty() {
+                return clients::refuse(ctx, conn, "an application of that id is connected already");
+            }
+            // It goes on here, and nobody has noticed yet that the program before it is gone.
+            self.program_gone(other, "another program goes on in its place");
         }
+        let ctx = &mut self.ctx;
         let same_user = uid == self.uid;
         let user = if same_user {
             self.rights.local_user.clone()
@@ -168,7 +196,7 @@ impl Daemon {
         tracing::debug!(app = %client.app, name = client.name, pid, "a program came");
         let epoch = client.epoch;
         self.clients.insert(conn, client);
-        if hello.leases.is_empty() {
+        if hello.leases.is_empty() && hello.homes.is_empty() {
             return;
         }
         let mut held = Vec::new();
@@ -178,7 +206,7 @@ impl Daemon {
                 incarnation: lease.lender.incarnation,
                 serial: lease.serial,
             };
-            if !self.clients.hold(conn, lease.handle, id) {
+            if !self.clients.hold(conn, lease.handle, id, lease.slots) {
                 // Not if it has named the handle twice: then that is another lease's.
                 if self.clients.get(conn).is_some_and(|client| client.held(lease.handle).is_none()) {
                     let ended = LeaseChange::Ended(LeaseEnd::Unknown);
@@ -187,7 +215,7 @@ impl Daemon {
                 continue;
             }
             held.push((lease.serial, lease.lender.clone()));
-            if hello.plugin.is_some() && lease.lender.id != self.ctx.me.id {
+            if lease.works {
                 let new = NewStream {
                     client: conn,
                     handle: lease.handle,
@@ -200,7 +228,8 @@ impl Daemon {
                 self.streams.open(&mut self.ctx, new);
             }
         }
-        self.tell_core(Input::Held { app: hello.app, epoch, plugin: hello.plugin, leases: held });
+        let ClientHello { app, homes, plugin, .. } = hello;
+        self.tell_core(Input::Held { app, epoch, homes, plugin, leases: held });
     }
 
     fn program_offers(&mut self, conn: ConnId, offer: OfferPlugin) {
@@ -229,6 +258,70 @@ impl Daemon {
             for allocate in waiting {
                 self.allocate(conn, allocate);
             }
+        }
+    }
+
+    /// A program offers a file to its workers.
+    fn blob_offer(&mut self, conn: ConnId, number: u32) {
+        let file = self.ctx.conns.take_fds(conn, 1).and_then(|mut files| files.pop());
+        match (self.clients.get(conn).map(|client| client.app), file) {
+            (Some(app), Some(file)) => self.plugins.offer_blob(&mut self.ctx, conn, app, number, file),
+            _ => {
+                let blob = Err("the file does not come with the offer".to_owned());
+                clients::put(&mut self.ctx, conn, BlobOffered { number, blob });
+            }
+        }
+    }
+
+    /// The application of a program, and the lender of a lease that it holds.
+    fn lender_of(&self, conn: ConnId, handle: Handle) -> Option<(AppId, NodeRef)> {
+        let client = self.clients.get(conn)?;
+        let lease = client.held(handle)?.lease;
+        let me = &self.ctx.me;
+        let lender = if lease.lender == me.id { me } else { self.streams.lender(lease)? };
+        Some((client.app, lender.clone()))
+    }
+
+    /// A program wants what a worker of its had kept.
+    fn fetch_blob(&mut self, conn: ConnId, fetch: FetchBlob) {
+        let FetchBlob { number, handle, hash, ticket } = fetch;
+        match self.lender_of(conn, handle) {
+            Some((app, lender)) => {
+                let asked = (conn, app, number);
+                self.plugins.fetch_kept(&mut self.ctx, asked, &lender, hash, ticket);
+            }
+            None => self.blob_fetched(conn, number, Err("its lease is over".into())),
+        }
+    }
+
+    /// Hands a program what it wanted fetched.
+    pub(super) fn blob_fetched(&mut self, conn: ConnId, number: u32, result: Result<File, String>) {
+        let (refused, fds) = match result {
+            Ok(file) => (None, vec![file.into()]),
+            Err(why) => (Some(sys::shortened(why, TEXT_BYTES_MAX)), Vec::new()),
+        };
+        let answer = LocalMessage::from(BlobFetched { number, refused });
+        self.ctx.conns.put_with_fds(conn, fds, |out| answer.put(out));
+    }
+
+    /// A lender asks for a blob of an application: why it gets none, if so. `None` in the error: it may ask again.
+    pub(super) fn may_have_blob(
+        &self,
+        lender: NodeId,
+        app: AppId,
+        hash: BlobHash,
+    ) -> Result<(), Option<&'static str>> {
+        let Some(client) = self.clients.by_app(app).and_then(|conn| self.clients.get(conn)) else {
+            return Err(None);
+        };
+        if !client.holds_at(lender) {
+            return Err(Some("no lease of its program is held there"));
+        }
+        match self.plugins.offers_blob(app, hash) {
+            true => Ok(()),
+            // One that has come back offers again what it has offered.
+            false if client.epoch.0 > 0 && self.ctx.now - client.since < COMES_BACK => Err(None),
+            false => Err(Some("its program does not offer it")),
         }
     }
 
@@ -280,12 +373,12 @@ impl Daemon {
         self.tell_core(Input::Request { request, want, at_least, asker, budget: SEARCH, wait });
     }
 
-    fn give_back(&mut self, conn: ConnId, handles: Vec<mutirao_wire::Handle>) {
+    fn give_back(&mut self, conn: ConnId, handles: Vec<Handle>) {
         let Some(app) = self.clients.get(conn).map(|client| client.app) else { return };
         let leases: Vec<LeaseId> =
             handles.into_iter().filter_map(|handle| self.clients.drop_lease(conn, handle)).collect();
         for lease in &leases {
-            self.streams.close(*lease);
+            self.close_stream(*lease);
             self.lease_over(conn, *lease);
         }
         self.tell_core(Input::GiveBack { app, leases });
@@ -308,6 +401,10 @@ impl Daemon {
             return self.local_question(conn, number, question.topic);
         }
         question.user.clone_from(&client.user);
+        if let Topic::Attach { group, .. } = &question.topic {
+            self.attaches(conn, *group, question.to.clone());
+        }
+        let Some(client) = self.clients.get(conn) else { return };
         if question.topic.needs_order()
             && question.order.is_empty()
             && client.user == self.rights.local_user
@@ -328,20 +425,36 @@ impl Daemon {
         }
     }
 
-    /// The program's connection is at its end: so is the application.
+    fn close_stream(&mut self, lease: LeaseId) {
+        if let Some(serial) = self.streams.close(&mut self.ctx, lease) {
+            self.lender.unbound(&mut self.ctx, serial);
+        }
+    }
+
+    /// A program asks the home of a group to be joined to its launcher: what that home makes of it is welcome.
+    fn attaches(&mut self, conn: ConnId, group: AppId, home: Option<String>) {
+        if let (Some(client), Some(home)) = (self.clients.get_mut(conn), home) {
+            client.attach = Some(Attach::new(home, group));
+        }
+    }
+
+    /// The program's connection is at its end: so is the application, unless it goes on elsewhere.
     pub(super) fn program_gone(&mut self, conn: ConnId, why: &str) {
         self.ctx.conns.close(conn);
-        if let Some(bag) = self.clients.remove_member(conn) {
-            self.members.went(bag, conn);
+        match self.clients.remove_speaker(conn) {
+            Some(Speaker::Member(bag)) => self.members.went(bag, conn),
+            Some(Speaker::Visit(visit)) => self.visits.went(&mut self.ctx, visit, Some(conn)),
+            None => {}
         }
         if let Some((client, leases)) = self.clients.remove(conn) {
             tracing::debug!(app = %client.app, name = client.name, "a program went: {why}");
             for lease in leases {
-                self.streams.close(lease);
+                self.close_stream(lease);
             }
             if let Some(seat) = client.seat {
                 self.lender.free_seat(seat);
             }
+            self.plugins.app_gone(&mut self.ctx, client.app);
             self.tell_core(Input::AppGone(client.app));
             self.tell_pipes(pipe::Input::AppGone(client.app));
             self.lender.app_gone(client.app);

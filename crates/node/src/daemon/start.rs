@@ -3,6 +3,7 @@
 use super::charter::Rules;
 use super::joining::Joining;
 use super::placing::Placing;
+use super::seeking::Seeking;
 use super::{Daemon, Node, Stop, key};
 use crate::authority::{self, Rights};
 use crate::capacity::capacity;
@@ -21,6 +22,7 @@ use crate::presence::Presence;
 use crate::runtime::{self, Place};
 use crate::streams::Streams;
 use crate::sys;
+use crate::visits::Visits;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Poll, Waker};
 use mutirao_tree::{Core, Policy, Settings};
@@ -172,6 +174,7 @@ impl Node {
         let verify = authority::verifier(pool.clone(), denied.clone());
         let pipes = Pipes::new(me.id);
         let members = Members::load(me.id, &ctx.paths.state, &options.state, &options.runtime, ctx.now);
+        let guest_pipes = me.incarnation.0 << 16;
         let core = Core::new(me, settings.clone(), capacity, Policy::default(), verify);
         let signals = if options.signals { Some(sys::end_signals()?) } else { None };
         if let Some(signals) = &signals {
@@ -196,6 +199,7 @@ impl Node {
             streams: Streams::default(),
             pipes,
             members,
+            visits: Visits::default(),
             aside: Vec::new(),
             lender,
             plugins,
@@ -213,7 +217,10 @@ impl Node {
             uid,
             pool: pool.as_ref().map(Pool::id),
             administration: Default::default(),
+            measuring: Default::default(),
+            guest_pipes,
             placing: Placing::default(),
+            seeking: Seeking::default(),
             joining: Joining::new(joins, options.here, pool_runtime),
             listeners,
             local,

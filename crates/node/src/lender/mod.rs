@@ -15,6 +15,7 @@
 //! | [`process`] | names and ends processes that are not this one's children |
 //! | [`ending`], [`tail`] | say why a worker ended, with its last lines |
 //! | [`seats`] | gives out places on the spin board |
+//! | [`usage`] | says what workers use |
 
 mod ending;
 mod lease;
@@ -26,6 +27,7 @@ mod starter;
 mod tail;
 mod template;
 mod templates;
+pub(crate) mod usage;
 mod worker;
 mod workers;
 
@@ -53,6 +55,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use template::{Key, Stage, Template};
+use usage::Uses;
 use worker::{Ring, Worker};
 
 /// A template that has said nothing for so long is none.
@@ -428,8 +431,16 @@ impl Lender {
         worker.map(|worker| worker.tail.last(usize::MAX)).unwrap_or_default()
     }
 
-    /// A `Row::Worker` for each lease.
-    pub fn rows(&self, ctx: &Context) -> Vec<Row> {
+    /// The processes of all workers.
+    pub fn processes(&self) -> impl Iterator<Item = u32> {
+        self.workers.values().filter_map(|worker| match &worker.stage {
+            worker::Stage::Running(process) => Some(process.pid()),
+            _ => None,
+        })
+    }
+
+    /// A `Row::Worker` for each lease, or each of one application.
+    pub fn rows(&self, ctx: &Context, app: Option<AppId>, uses: &Uses) -> Vec<Row> {
         let row = |(serial, lease): (&u64, &Lease)| {
             let worker = lease.worker.and_then(|worker| self.workers.get(&worker));
             let process = worker.and_then(|worker| match &worker.stage {
@@ -457,9 +468,11 @@ impl Lender {
                 operation: operation.and_then(|operation| lease.operation_name(operation)).map(str::to_owned),
                 held_ms: (ctx.now - lease.begun).as_millis() as u64,
                 state: state.to_owned(),
+                used: process.and_then(|process| uses.get(&process).copied()),
             })
         };
-        let mut leases: Vec<_> = self.leases.iter().collect();
+        let is_meant = |lease: &Lease| app.is_none_or(|app| lease.given.app == app);
+        let mut leases: Vec<_> = self.leases.iter().filter(|(_, lease)| is_meant(lease)).collect();
         leases.sort_by_key(|(serial, _)| **serial);
         leases.into_iter().map(row).collect()
     }

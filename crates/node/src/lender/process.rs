@@ -89,21 +89,36 @@ impl AsFd for Process {
 
 /// What `/proc` says about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Facts {
+pub(super) struct Facts {
     parent: u32,
-    session: u32,
+    pub(super) session: u32,
+    /// Processor time, with that of whoever it has waited for, in the system's ticks.
+    pub(super) cpu_ticks: u64,
+    /// When it began, in ticks after the system did.
+    pub(super) began_ticks: u64,
 }
 
 impl Facts {
-    fn read(pid: u32) -> Option<Facts> {
+    pub(super) fn read(pid: u32) -> Option<Facts> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, in brackets, may contain anything.
         let (_, rest) = stat.rsplit_once(") ")?;
-        let mut fields = rest.split(' ').skip(1).map(|field| field.parse::<u32>().ok());
-        let parent = fields.next()??;
-        // Between the two stands its group.
-        Some(Facts { parent, session: fields.nth(1)?? })
+        let fields: Vec<&str> = rest.split(' ').collect();
+        // Numbered from 3 on in proc_pid_stat(5).
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Facts {
+            parent: number(4)? as u32,
+            session: number(6)? as u32,
+            cpu_ticks: number(14)? + number(15)? + number(16)? + number(17)?,
+            began_ticks: number(22)?,
+        })
     }
+}
+
+/// Every process of the machine.
+pub(super) fn everybody() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
 }
 
 /// Ends every process of a session; returns how many. Looks at all processes of the machine, so it is for a helper
@@ -112,10 +127,8 @@ impl Facts {
 /// The session is that of a template or a worker, which leads it: a process cannot enter a session from outside,
 /// and the number stays taken as long as anybody is in it.
 pub fn kill_session(session: u32) -> usize {
-    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut ended = 0;
-    for pid in pids {
+    for pid in everybody() {
         let belongs = |facts: Facts| facts.session == session;
         if !Facts::read(pid).is_some_and(belongs) {
             continue;

@@ -1,6 +1,7 @@
-//! How a lender gets a plugin it lacks: manifest from the home, files from whoever the home names.
+//! How a lender gets a plugin it lacks: manifest from the home, files from whoever the home names. A blob of an
+//! application is one file, and has no manifest.
 //!
-//! A pure machine, one for each plugin under way, whatever number of leases wait for it. It says
+//! A pure machine, one for each plugin or blob under way, whatever number of leases wait for it. It says
 //! what to ask of whom; the caller stores what comes.
 
 use core::time::Duration;
@@ -15,7 +16,9 @@ const STALL: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_secs(5);
 /// The turn for a source may be far: it is asked for again, lest the question was lost.
 const TURN: Duration = Duration::from_secs(15);
-/// Sources that may fail before the plugin is given up.
+/// The only source there is gets so much time to come back.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Sources that may fail before it is given up.
 const FAILURES_MAX: u32 = 12;
 
 /// What is to be done.
@@ -39,7 +42,7 @@ pub enum Step {
     },
     /// What was stored of the current file is to be thrown away.
     Drop,
-    /// All files are stored: keep the plugin, then tell each of these homes.
+    /// All files are stored: keep it, then tell each of these homes.
     Keep(Vec<NodeId>),
     /// It cannot be had; the text says why.
     Fail(String),
@@ -51,19 +54,26 @@ enum Stage {
     Manifest { home: NodeId },
     /// A home was asked for a source.
     Turn { home: NodeId },
+    /// The only source there is has failed, and is tried again in a while.
+    Pause,
     /// The connection to the source is being opened.
     Connecting { source: NodeId },
     /// Chunks of a file come, or are being stored.
     Receiving { source: NodeId, storing: bool },
-    /// The plugin is being put on its shelf, or is given up.
+    /// It is being put on its shelf, or is given up.
     Over,
 }
 
-/// One plugin on its way.
+/// One plugin or blob on its way.
 #[derive(Debug)]
 pub struct Fetch {
-    name: String,
+    /// What stands before the reason why it cannot be had.
+    what: String,
+    /// A home out of reach is waited for: the lease ends if it stays so.
+    waits_for_home: bool,
     homes: Vec<NodeId>,
+    /// The only one who has it, whom no home needs to name.
+    keeper: Option<NodeRef>,
     stage: Stage,
     since: Tick,
     failures: u32,
@@ -77,14 +87,60 @@ impl Fetch {
     pub fn new(now: Tick, name: &str, home: NodeId, steps: &mut Vec<Step>) -> Fetch {
         steps.push(Step::AskManifest(home));
         Fetch {
-            name: name.to_owned(),
+            what: format!("plugin `{name}`: "),
+            waits_for_home: false,
             homes: vec![home],
+            keeper: None,
             stage: Stage::Manifest { home },
             since: now,
             failures: 0,
             manifest: None,
             missing: Vec::new(),
         }
+    }
+
+    /// Starts: a blob that the application at `home` offers.
+    pub fn of_blob(now: Tick, home: NodeId, hash: BlobHash, steps: &mut Vec<Step>) -> Fetch {
+        steps.push(Step::AskSource { home, failed: None });
+        Fetch {
+            what: String::new(),
+            waits_for_home: true,
+            homes: vec![home],
+            keeper: None,
+            stage: Stage::Turn { home },
+            since: now,
+            failures: 0,
+            manifest: None,
+            missing: vec![hash],
+        }
+    }
+
+    /// Starts: a blob that `keeper` keeps for an application here.
+    pub fn of_kept(now: Tick, keeper: NodeRef, hash: BlobHash, steps: &mut Vec<Step>) -> Fetch {
+        steps.push(Step::Open(keeper.clone()));
+        Fetch {
+            what: String::new(),
+            waits_for_home: false,
+            homes: Vec::new(),
+            stage: Stage::Connecting { source: keeper.id },
+            keeper: Some(keeper),
+            since: now,
+            failures: 0,
+            manifest: None,
+            missing: vec![hash],
+        }
+    }
+
+    /// The blob was here already, to which the home has given the right just now.
+    pub fn here_already(&mut self, steps: &mut Vec<Step>) {
+        if let Stage::Turn { .. } = self.stage {
+            self.keep(steps);
+        }
+    }
+
+    /// Whether `from` was asked for a source and has not named one.
+    pub fn awaits_source(&self, from: NodeId) -> bool {
+        self.stage == Stage::Turn { home: from }
     }
 
     /// Another application, at `home`, waits for it too.
@@ -150,12 +206,20 @@ impl Fetch {
         }
     }
 
-    /// A chunk of the current file came; `last`: it is whole and is being stored.
+    /// A chunk of the current file came; `last`: all that was asked for has come, and is being stored.
     pub fn heard(&mut self, now: Tick, last: bool) {
         if let Stage::Receiving { storing, .. } = &mut self.stage {
             *storing = last;
             self.since = now;
         }
+    }
+
+    /// The next part of the current file, which this is, is asked for.
+    pub fn goes_on(&mut self, now: Tick) -> Option<BlobHash> {
+        let Stage::Receiving { storing, .. } = &mut self.stage else { return None };
+        *storing = false;
+        self.since = now;
+        self.missing.last().copied()
     }
 
     /// The current file is stored and is what was wanted.
@@ -178,7 +242,13 @@ impl Fetch {
         steps.push(Step::Drop);
         self.failures += 1;
         if self.failures >= FAILURES_MAX {
-            self.fail(format!("{} sources named by its home did not deliver it", self.failures), steps);
+            let why = match &self.keeper {
+                Some(keeper) => format!("node `{}` does not deliver it", keeper.name),
+                None => format!("{} sources named by its home did not deliver it", self.failures),
+            };
+            self.fail(why, steps);
+        } else if self.keeper.is_some() {
+            self.enter(now, Stage::Pause);
         } else if let Some(home) = self.homes.first().copied() {
             self.ask_source(now, home, Some(source), steps);
         }
@@ -200,6 +270,9 @@ impl Fetch {
     /// The control link to `peer` is lost.
     pub fn home_lost(&mut self, now: Tick, peer: NodeId, steps: &mut Vec<Step>) {
         match self.stage {
+            Stage::Turn { home } if home == peer && self.waits_for_home && self.homes.len() == 1 => {
+                self.since = now;
+            }
             Stage::Manifest { home } | Stage::Turn { home } if home == peer => {
                 self.leave_home(now, peer, "the home of the application is out of reach", steps);
             }
@@ -209,11 +282,18 @@ impl Fetch {
         }
     }
 
+    /// The control link to `peer` stands again.
+    pub fn home_back(&mut self, now: Tick, peer: NodeId, steps: &mut Vec<Step>) {
+        if self.waits_for_home && self.awaits_source(peer) {
+            self.ask_source(now, peer, None, steps);
+        }
+    }
+
     /// It cannot be stored, or does not fit.
     pub fn fail(&mut self, why: String, steps: &mut Vec<Step>) {
         if self.stage != Stage::Over {
             self.stage = Stage::Over;
-            steps.push(Step::Fail(format!("plugin `{}`: {why}", self.name)));
+            steps.push(Step::Fail(format!("{}{why}", self.what)));
         }
     }
 
@@ -227,6 +307,12 @@ impl Fetch {
                 self.leave_home(now, home, "the home of the application does not answer", steps);
             }
             Stage::Turn { home } => self.ask_source(now, home, None, steps),
+            Stage::Pause => {
+                if let Some(keeper) = self.keeper.clone() {
+                    self.enter(now, Stage::Connecting { source: keeper.id });
+                    steps.push(Step::Open(keeper));
+                }
+            }
             Stage::Connecting { .. } | Stage::Receiving { .. } => self.source_failed(now, steps),
             Stage::Over => {}
         }
@@ -237,6 +323,7 @@ impl Fetch {
         match self.stage {
             Stage::Manifest { .. } => Some(self.since + ANSWER),
             Stage::Turn { .. } => Some(self.since + TURN),
+            Stage::Pause => Some(self.since + PAUSE),
             Stage::Connecting { .. } => Some(self.since + CONNECT),
             Stage::Receiving { storing: false, .. } => Some(self.since + STALL),
             Stage::Receiving { storing: true, .. } | Stage::Over => None,
@@ -270,7 +357,7 @@ impl Fetch {
     fn leave_home(&mut self, now: Tick, home: NodeId, why: &str, steps: &mut Vec<Step>) {
         self.homes.retain(|other| *other != home);
         let Some(next) = self.homes.first().copied() else { return self.fail(why.to_owned(), steps) };
-        if self.manifest.is_some() {
+        if self.manifest.is_some() || self.waits_for_home {
             self.ask_source(now, next, None, steps);
         } else {
             self.enter(now, Stage::Manifest { home: next });
@@ -371,13 +458,58 @@ mod tests {
         assert_eq!(fetch.deadline(), None);
     }
 
+    #[test]
+    fn a_blob_waits_for_its_home_and_comes_without_a_manifest() {
+        let mut steps = Vec::new();
+        let mut fetch = Fetch::of_blob(NOW, id(1), hashes(1)[0], &mut steps);
+        fetch.home_lost(NOW, id(1), &mut steps);
+        fetch.home_back(NOW, id(2), &mut steps);
+        fetch.home_back(NOW, id(1), &mut steps);
+        fetch.source(NOW, id(1), node(3), &mut steps);
+        fetch.home_lost(NOW, id(1), &mut steps);
+        fetch.connected(NOW, id(3), &mut steps);
+        fetch.heard(NOW, true);
+        fetch.stored(NOW, &mut steps);
+        let asked = || Step::AskSource { home: id(1), failed: None };
+        let expected = [
+            asked(),
+            asked(),
+            Step::Open(node(3)),
+            Step::Get { hash: hashes(1)[0] },
+            Step::Keep(vec![id(1)]),
+        ];
+        assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn what_one_node_keeps_is_asked_of_that_node_again_and_in_the_end_given_up() {
+        let mut steps = Vec::new();
+        let mut fetch = Fetch::of_kept(NOW, node(3), hashes(1)[0], &mut steps);
+        fetch.connected(NOW, id(3), &mut steps);
+        fetch.disconnected(NOW, id(3), &mut steps);
+        let mut now = NOW + PAUSE;
+        fetch.time(now, &mut steps);
+        let again = [Step::Open(node(3)), Step::Get { hash: hashes(1)[0] }, Step::Drop, Step::Open(node(3))];
+        assert_eq!(steps, again);
+        for _ in 1..FAILURES_MAX {
+            fetch.disconnected(now, id(3), &mut steps);
+            now = now + PAUSE;
+            fetch.time(now, &mut steps);
+        }
+        assert!(matches!(steps.last(), Some(Step::Fail(why)) if why.contains("`n`")), "{steps:?}");
+    }
+
     proptest! {
         /// Whatever happens, it ends or has something to wait for; and it gives up in the end.
         #[test]
-        fn it_never_waits_for_ever(happenings in prop::collection::vec((0u8..9, 1u8..4), 0..300)) {
+        fn it_never_waits_for_ever(happenings in prop::collection::vec((0u8..10, 1u8..4), 0..300), kind in 0u8..3) {
             let mut steps = Vec::new();
             let mut now = NOW;
-            let mut fetch = Fetch::new(now, "tool", id(1), &mut steps);
+            let mut fetch = match kind {
+                0 => Fetch::of_blob(now, id(1), hashes(1)[0], &mut steps),
+                1 => Fetch::of_kept(now, node(1), hashes(1)[0], &mut steps),
+                _ => Fetch::new(now, "tool", id(1), &mut steps),
+            };
             for (what, peer) in happenings {
                 now = now + Duration::from_millis(1100);
                 match what {
@@ -389,6 +521,7 @@ mod tests {
                     5 => fetch.stored(now, &mut steps),
                     6 => fetch.disconnected(now, id(peer), &mut steps),
                     7 => fetch.home_lost(now, id(peer), &mut steps),
+                    8 => fetch.home_back(now, id(peer), &mut steps),
                     _ => fetch.time(now, &mut steps),
                 }
                 let over = steps.iter().filter(|step| matches!(step, Step::Keep(_) | Step::Fail(_))).count();

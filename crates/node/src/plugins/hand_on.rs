@@ -1,4 +1,4 @@
-//! A holder sends files of its plugins to nodes that fetch them.
+//! A holder sends files of its plugins, and blobs, to nodes that fetch them.
 
 use super::Job;
 use crate::context::{ConnId, Context};
@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
 /// Files under way on one connection.
-const A_CONNECTION: usize = 4;
+const A_CONNECTION: usize = 8;
 /// Files under way in all.
 const IN_ALL: usize = 64;
 /// Bytes read at once.
@@ -43,18 +43,20 @@ struct Transfer {
     /// `None` while a helper thread reads.
     file: Option<File>,
     offset: u64,
+    /// Up to here it is to be sent.
+    end: u64,
     total: u64,
 }
 
 impl HandOn {
-    /// Starts to send `file`, of `total` bytes, from `offset` on.
+    /// Starts to send `file`, of `total` bytes, the part from `offset` on that has at most `bytes` bytes.
     pub fn start(
         &mut self,
         ctx: &mut Context,
         key: TransferKey,
         peer: NodeId,
         file: File,
-        offset: u64,
+        (offset, bytes): (u64, u64),
         total: u64,
     ) {
         let here = self.transfers.keys().filter(|(conn, _)| *conn == key.0).count();
@@ -65,7 +67,8 @@ impl HandOn {
         {
             return refuse(ctx, key);
         }
-        self.transfers.insert(key, Transfer { peer, file: Some(file), offset, total });
+        let end = offset.saturating_add(bytes).min(total);
+        self.transfers.insert(key, Transfer { peer, file: Some(file), offset, end, total });
         self.go_on(ctx, key);
     }
 
@@ -74,9 +77,9 @@ impl HandOn {
         let Piece { key, file, bytes } = piece;
         let Some(transfer) = self.transfers.get_mut(&key) else { return };
         let bytes = match bytes {
-            Ok(bytes) if !bytes.is_empty() || transfer.offset == transfer.total => bytes,
+            Ok(bytes) if !bytes.is_empty() || transfer.offset == transfer.end => bytes,
             other => {
-                tracing::warn!("a file of a plugin cannot be read to its end: {:?}", other.err());
+                tracing::warn!("a file cannot be read to its end: {:?}", other.err());
                 self.transfers.remove(&key);
                 return refuse(ctx, key);
             }
@@ -87,13 +90,13 @@ impl HandOn {
         }
         for part in parts {
             transfer.offset += part.len() as u64;
-            let more = transfer.offset < transfer.total;
+            let more = transfer.offset < transfer.end;
             if !ctx.conns.put(key.0, chunk_header(key.1, transfer.total, part.len(), more), part) {
                 self.transfers.remove(&key);
                 return;
             }
         }
-        if transfer.offset >= transfer.total {
+        if transfer.offset >= transfer.end {
             self.transfers.remove(&key);
             return;
         }
@@ -127,7 +130,7 @@ impl HandOn {
         }
         let Some(file) = transfer.file.take() else { return };
         let offset = transfer.offset;
-        let length = (transfer.total - offset).min(READ_BYTES as u64) as usize;
+        let length = (transfer.end - offset).min(READ_BYTES as u64) as usize;
         ctx.jobs.run(move || {
             let mut bytes = vec![0; length];
             let read = file.read_exact_at(&mut bytes, offset).map(|()| bytes);
@@ -143,7 +146,7 @@ pub fn refuse(ctx: &mut Context, key: TransferKey) {
 }
 
 /// The header of a chunk: `handle` is the transfer, `extent` the length of the whole file, `MORE` on
-/// all chunks but the last.
+/// all chunks of the part but the last.
 fn chunk_header(transfer: u32, total: u64, part: usize, more: bool) -> Header {
     let mut header = Header::new(Kind::BlobChunk, part);
     header.handle = U32::new(transfer);

@@ -51,7 +51,8 @@ impl FileKey {
         self.bytes
     }
 
-    fn is_settled(&self, now: SystemTime) -> bool {
+    /// Whether a change from now on would show in its times.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
         let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let age_ns = i128::try_from(since_1970.as_nanos()).unwrap_or(i128::MAX) - self.changed_ns;
         age_ns >= SETTLED.as_nanos() as i128
@@ -79,6 +80,11 @@ impl Known {
         let found: Vec<Content> =
             keys.iter().map(|key| self.files.get(key).cloned()).collect::<Option<_>>()?;
         found.first()?.facts.is_some().then_some(found)
+    }
+
+    /// The content of a file, if it is known.
+    pub fn hash(&self, key: &FileKey) -> Option<BlobHash> {
+        self.files.get(key).map(|content| content.hash)
     }
 
     /// Remembers.

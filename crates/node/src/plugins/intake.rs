@@ -3,12 +3,14 @@
 use super::Job;
 use crate::context::Context;
 use mutirao_store::{BlobStore, BlobWriter, Error as StoreError, Pin};
-use mutirao_wire::{BlobHash, PluginId};
+use mutirao_wire::BlobHash;
+use mutirao_wire::plugin::Item;
 
-/// Bytes that may wait to be written before the source counts as too fast for this disk.
-const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A source is asked for so many bytes at a time, and for the next when no more than that wait to be written: it may be
+/// faster than this disk.
+pub const PART_BYTES: u64 = 32 * 1024 * 1024;
 
-/// The files of one plugin on their way to the store.
+/// The files of one plugin, or one blob, on their way to the store.
 #[derive(Debug, Default)]
 pub struct Intake {
     /// Contents that are here.
@@ -22,6 +24,8 @@ struct Current {
     hash: BlobHash,
     bytes_expected: u64,
     bytes_come: u64,
+    /// Where what was asked for ends.
+    part_end: u64,
     waiting: Vec<u8>,
     whole: bool,
     /// `None` before the first write and while a helper thread writes.
@@ -32,8 +36,8 @@ struct Current {
 /// What a helper thread did with the bytes it was given.
 #[derive(Debug)]
 pub struct Stored {
-    /// For which plugin.
-    pub plugin: PluginId,
+    /// For what.
+    pub item: Item,
     /// In which transfer.
     pub transfer: u32,
     result: Result<Progress, StoreError>,
@@ -50,6 +54,8 @@ enum Progress {
 pub enum Outcome {
     /// More is to come.
     GoesOn,
+    /// More is to be asked for, from here on.
+    Next(u64),
     /// It is in the store.
     Whole,
     /// The source sent something else than it should.
@@ -79,6 +85,7 @@ impl Intake {
             hash,
             bytes_expected,
             bytes_come: 0,
+            part_end: PART_BYTES.min(bytes_expected),
             waiting: Vec::new(),
             whole: false,
             writer: None,
@@ -101,26 +108,23 @@ impl Intake {
         &mut self,
         ctx: &mut Context,
         store: &BlobStore,
-        plugin: PluginId,
+        item: Item,
         bytes: &[u8],
         last: bool,
     ) -> Outcome {
         let Some(current) = &mut self.current else { return Outcome::GoesOn };
         current.bytes_come += bytes.len() as u64;
         let fits = match last {
-            true => current.bytes_come == current.bytes_expected,
-            false => current.bytes_come < current.bytes_expected && !bytes.is_empty(),
+            true => current.bytes_come == current.part_end,
+            false => current.bytes_come < current.part_end && !bytes.is_empty(),
         };
         if !fits || current.whole {
             return Outcome::WrongContent;
         }
-        if current.waiting.len() + bytes.len() > WAITING_BYTES_MAX {
-            return Outcome::CannotStore("it comes faster than this machine's disk takes it".into());
-        }
         current.waiting.extend_from_slice(bytes);
-        current.whole = last;
-        current.write(ctx, store, plugin);
-        Outcome::GoesOn
+        current.whole = last && current.bytes_come == current.bytes_expected;
+        current.write(ctx, store, item);
+        current.next()
     }
 
     /// A helper thread is done.
@@ -133,8 +137,8 @@ impl Intake {
         match stored.result {
             Ok(Progress::Written(writer)) => {
                 current.writer = Some(writer);
-                current.write(ctx, store, stored.plugin);
-                Outcome::GoesOn
+                current.write(ctx, store, stored.item);
+                current.next()
             }
             Ok(Progress::Whole(pin)) => {
                 self.pins.push(pin);
@@ -148,7 +152,18 @@ impl Intake {
 }
 
 impl Current {
-    fn write(&mut self, ctx: &mut Context, store: &BlobStore, plugin: PluginId) {
+    /// Asks for the next part if this one has come, and not too much of it waits.
+    fn next(&mut self) -> Outcome {
+        let has_come = self.bytes_come == self.part_end && self.part_end < self.bytes_expected;
+        if !has_come || self.waiting.len() as u64 > PART_BYTES {
+            return Outcome::GoesOn;
+        }
+        let offset = self.part_end;
+        self.part_end = (offset + PART_BYTES).min(self.bytes_expected);
+        Outcome::Next(offset)
+    }
+
+    fn write(&mut self, ctx: &mut Context, store: &BlobStore, item: Item) {
         if self.writing || (self.waiting.is_empty() && !self.whole) {
             return;
         }
@@ -158,7 +173,7 @@ impl Current {
         let (store, writer) = (store.clone(), self.writer.take());
         ctx.jobs.run(move || {
             let result = write(&store, writer, hash, &bytes, whole);
-            Job::Stored(Stored { plugin, transfer, result }).into()
+            Job::Stored(Stored { item, transfer, result }).into()
         });
     }
 }

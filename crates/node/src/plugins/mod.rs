@@ -1,4 +1,5 @@
-//! The plugins this node keeps, takes in from local programs, fetches and hands on.
+//! The plugins this node keeps, takes in from local programs, fetches and hands on; and blobs that applications offer
+//! to their workers, which travel in the same way.
 //!
 //! | module | does |
 //! | --- | --- |
@@ -6,11 +7,13 @@
 //! | [`ingest`] | turns what a local program offers into a plugin |
 //! | [`shelf`] | keeps plugins, and the directories to execute them from |
 //! | [`approvals`] | remembers the owner's decisions |
+//! | [`blobs`] | knows who offers which blob, and who waits for it |
 //! | [`spread`] | as a home: deals out from whom each lender fetches |
-//! | [`fetch`], [`intake`] | as a lender: gets a plugin it lacks, and stores it |
+//! | [`fetch`], [`intake`] | as a lender: gets a plugin or a blob it lacks, and stores it |
 //! | [`hand_on`] | as a holder: sends files to others |
 
 mod approvals;
+mod blobs;
 mod elf;
 mod fetch;
 mod hand_on;
@@ -22,17 +25,19 @@ mod spread;
 use crate::context::{Action, ConnId, Context, Done as JobDone, Readiness};
 use crate::error::Error;
 use approvals::{Approvals, Decision, Entry, is_meant};
+use blobs::{BlobTaken, Blobs};
 use fetch::{Fetch, Step};
 use hand_on::{HandOn, Piece};
 use ingest::{Known, Offer, TakenIn};
-use intake::{Intake, Outcome, Stored};
+use intake::{Intake, Outcome, PART_BYTES, Stored};
 use mutirao_store::Pin;
 use mutirao_wire::frame::{Header, flags};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::local::OfferPlugin;
 use mutirao_wire::node::{Asker, PluginRef};
 use mutirao_wire::plugin::{
-    BlobGet, HavePlugin, Manifest, NeedPlugin, NeedSource, PluginManifest, PluginMessage, Source,
+    BlobGet, HaveItem, Item, Manifest, NeedPlugin, NeedSource, NoSource, PluginManifest, PluginMessage,
+    ReleaseBlob, Source, Ticket,
 };
 use mutirao_wire::query::{Approval, PluginRow, Question, Row, Topic};
 use mutirao_wire::{NodeId, NodeRef, PluginId, Tick};
@@ -58,6 +63,8 @@ pub struct Done(Job);
 enum Job {
     /// A program's offer was taken in.
     TakenIn { client: ConnId, result: Result<TakenIn, String> },
+    /// A file was taken in as a blob.
+    BlobTaken(BlobTaken),
     /// The directory of a plugin kept from earlier was made.
     Prepared { plugin: PluginId, result: Result<(), String> },
     /// A fetched plugin was put on its shelf.
@@ -95,11 +102,13 @@ impl Program {
     }
 }
 
-/// One plugin on its way here.
+/// One plugin or blob on its way here.
 #[derive(Debug)]
 struct Arrival {
     fetch: Fetch,
     intake: Intake,
+    /// Of a blob, once its home has given it.
+    ticket: Option<Ticket>,
 }
 
 /// The plugins of this node.
@@ -112,7 +121,8 @@ pub struct Plugins {
     preparing: HashSet<PluginId>,
     /// Leases that use or await each plugin, and for whom.
     wanted: HashMap<PluginId, Wanted>,
-    arrivals: HashMap<PluginId, Arrival>,
+    arrivals: HashMap<Item, Arrival>,
+    blobs: Blobs,
     next_transfer: u32,
     spread: Spread,
     hand_on: HandOn,
@@ -153,6 +163,7 @@ impl Plugins {
             preparing: HashSet::new(),
             wanted: HashMap::new(),
             arrivals: HashMap::new(),
+            blobs: Blobs::default(),
             next_transfer: 1,
             spread: Spread::new(),
             hand_on: HandOn::default(),
@@ -216,7 +227,7 @@ impl Plugins {
             self.prepare(ctx, plugin.id);
             return false;
         }
-        if let Some(arrival) = self.arrivals.get_mut(&plugin.id) {
+        if let Some(arrival) = self.arrivals.get_mut(&plugin.id.into()) {
             arrival.fetch.also_for(home.id);
             return false;
         }
@@ -234,8 +245,8 @@ impl Plugins {
         }
         let mut steps = Vec::new();
         let fetch = Fetch::new(ctx.now, &plugin.name, home.id, &mut steps);
-        self.arrivals.insert(plugin.id, Arrival { fetch, intake: Intake::default() });
-        self.carry_out(ctx, plugin.id, steps);
+        self.arrivals.insert(plugin.id.into(), Arrival { fetch, intake: Intake::default(), ticket: None });
+        self.carry_out(ctx, plugin.id.into(), steps);
         false
     }
 
@@ -245,7 +256,7 @@ impl Plugins {
         wanted.leases -= 1;
         if wanted.leases == 0 {
             self.wanted.remove(&plugin);
-            self.arrivals.remove(&plugin);
+            self.arrivals.remove(&plugin.into());
         }
     }
 
@@ -279,16 +290,30 @@ impl Plugins {
             PluginMessage::PluginManifest(PluginManifest { plugin, manifest }) => {
                 self.manifest_came(ctx, from, plugin, manifest);
             }
-            PluginMessage::NeedSource(NeedSource { plugin, failed }) => {
+            PluginMessage::NeedSource(NeedSource { item, failed }) => {
                 let Some(lender) = self.links.get(&from).cloned() else { return };
-                self.deal(ctx, spread::Input::Need { plugin, lender, failed });
+                self.deal(ctx, spread::Input::Need { item, lender, failed });
             }
-            PluginMessage::HavePlugin(HavePlugin { plugin }) => {
-                self.deal(ctx, spread::Input::Have { plugin, lender: from });
+            PluginMessage::HaveItem(HaveItem { item }) => {
+                self.deal(ctx, spread::Input::Have { item, lender: from });
             }
-            PluginMessage::Source(Source { plugin, node }) => {
-                self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.source(now, from, node, steps));
+            PluginMessage::Source(Source { item, node, ticket }) => {
+                if let Item::Blob { hash, .. } = item
+                    && !self.ticket_came(ctx, from, item, hash, ticket)
+                {
+                    return;
+                }
+                self.with_fetch(ctx, item, |fetch, now, steps| fetch.source(now, from, node, steps));
             }
+            PluginMessage::NoSource(NoSource { item, why }) => {
+                self.with_fetch(ctx, item, |fetch, _, steps| {
+                    if fetch.awaits_source(from) {
+                        fetch.fail(why, steps);
+                    }
+                });
+            }
+            // The daemon has seen to it that it comes from the home.
+            PluginMessage::ReleaseBlob(ReleaseBlob { app, hash }) => self.release_kept((app, hash)),
             // These two belong on data connections.
             PluginMessage::BlobGet(_) | PluginMessage::BlobMissing(_) => {}
         }
@@ -298,28 +323,31 @@ impl Plugins {
     pub fn link(&mut self, ctx: &mut Context, peer: &NodeRef, up: bool) {
         if up {
             self.links.insert(peer.id, peer.clone());
+            for item in self.under_way() {
+                self.with_fetch(ctx, item, |fetch, now, steps| fetch.home_back(now, peer.id, steps));
+            }
             return;
         }
         self.links.remove(&peer.id);
         self.deal(ctx, spread::Input::Lost(peer.id));
-        for plugin in self.under_way() {
-            self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.home_lost(now, peer.id, steps));
+        for item in self.under_way() {
+            self.with_fetch(ctx, item, |fetch, now, steps| fetch.home_lost(now, peer.id, steps));
         }
     }
 
     /// The data connection asked for by `open_data` stands.
     pub fn data_up(&mut self, ctx: &mut Context, peer: NodeId, conn: ConnId) {
         self.data.insert(peer, conn);
-        for plugin in self.under_way() {
-            self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.connected(now, peer, steps));
+        for item in self.under_way() {
+            self.with_fetch(ctx, item, |fetch, now, steps| fetch.connected(now, peer, steps));
         }
     }
 
     /// The data connection dialled to a node closed, or could not be opened.
     pub fn data_down(&mut self, ctx: &mut Context, peer: NodeId) {
         self.data.remove(&peer);
-        for plugin in self.under_way() {
-            self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.disconnected(now, peer, steps));
+        for item in self.under_way() {
+            self.with_fetch(ctx, item, |fetch, now, steps| fetch.disconnected(now, peer, steps));
         }
     }
 
@@ -339,8 +367,8 @@ impl Plugins {
         match PluginMessage::read(header, body) {
             Ok(PluginMessage::BlobGet(get)) => self.get(ctx, conn, peer, &get),
             Ok(PluginMessage::BlobMissing(missing)) => {
-                if let Some(plugin) = self.receiving(peer, missing.transfer) {
-                    self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.source_failed(now, steps));
+                if let Some(item) = self.receiving(peer, missing.transfer) {
+                    self.with_fetch(ctx, item, |fetch, now, steps| fetch.source_failed(now, steps));
                 }
             }
             _ => tracing::warn!("node {} sent a frame about plugins that is none", peer.short()),
@@ -376,26 +404,27 @@ impl Plugins {
                 });
                 ctx.actions.push(Action::PluginOffered { client, plugin });
             }
+            Job::BlobTaken(taken) => self.blob_taken(ctx, taken),
             Job::Prepared { plugin, result } => self.prepared(ctx, plugin, result),
             Job::Settled { plugin, manifest, homes, result } => {
                 if let Ok(pins) = result {
                     self.shelf.insert(plugin, manifest, pins, true, ctx.now);
                     for home in homes {
-                        ctx.send_control(home, PluginMessage::from(HavePlugin { plugin }));
+                        ctx.send_control(home, PluginMessage::from(HaveItem { item: plugin.into() }));
                     }
-                    self.arrivals.remove(&plugin);
+                    self.arrivals.remove(&plugin.into());
                     ctx.actions.push(Action::PluginHere { plugin, result: Ok(()) });
                 } else if let Err(why) = result
-                    && self.arrivals.remove(&plugin).is_some()
+                    && self.arrivals.remove(&plugin.into()).is_some()
                 {
                     ctx.actions.push(Action::PluginHere { plugin, result: Err(why) });
                 }
             }
             Job::Stored(stored) => {
-                let (plugin, store) = (stored.plugin, self.shelf.place().store.clone());
-                let Some(arrival) = self.arrivals.get_mut(&plugin) else { return };
+                let (item, store) = (stored.item, self.shelf.place().store.clone());
+                let Some(arrival) = self.arrivals.get_mut(&item) else { return };
                 let outcome = arrival.intake.stored(ctx, &store, stored);
-                self.intake_says(ctx, plugin, outcome);
+                self.intake_says(ctx, item, outcome);
             }
             Job::Piece(piece) => self.hand_on.piece(ctx, piece),
             Job::Saved(result) => {
@@ -420,8 +449,8 @@ impl Plugins {
     /// The deadline has passed.
     pub fn time(&mut self, ctx: &mut Context) {
         self.deal(ctx, spread::Input::Time);
-        for plugin in self.under_way() {
-            self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.time(now, steps));
+        for item in self.under_way() {
+            self.with_fetch(ctx, item, |fetch, now, steps| fetch.time(now, steps));
         }
     }
 
@@ -447,7 +476,7 @@ impl Plugins {
     /// A local program has this plugin: lenders may ask for it.
     fn offered(&mut self, ctx: &mut Context, id: PluginId) {
         let origin = ctx.me.clone();
-        self.deal(ctx, spread::Input::Keep { plugin: id, origin });
+        self.deal(ctx, spread::Input::Keep { item: id.into(), origin });
     }
 
     fn prepare(&mut self, ctx: &mut Context, plugin: PluginId) {
@@ -485,7 +514,7 @@ impl Plugins {
     }
 
     fn forget(&mut self, ctx: &mut Context, plugin: PluginId) {
-        self.deal(ctx, spread::Input::Forget(plugin));
+        self.deal(ctx, spread::Input::Forget(plugin.into()));
         if let Some(directory) = self.shelf.remove(plugin) {
             ctx.jobs.run(move || {
                 if let Err(error) = std::fs::remove_dir_all(&directory) {
@@ -499,79 +528,96 @@ impl Plugins {
 
 /// Fetching, dealing out and handing on.
 impl Plugins {
-    fn under_way(&self) -> Vec<PluginId> {
+    fn under_way(&self) -> Vec<Item> {
         self.arrivals.keys().copied().collect()
     }
 
     fn with_fetch(
         &mut self,
         ctx: &mut Context,
-        plugin: PluginId,
+        item: Item,
         act: impl FnOnce(&mut Fetch, Tick, &mut Vec<Step>),
     ) {
-        let Some(arrival) = self.arrivals.get_mut(&plugin) else { return };
+        let Some(arrival) = self.arrivals.get_mut(&item) else { return };
         let mut steps = Vec::new();
         act(&mut arrival.fetch, ctx.now, &mut steps);
-        self.carry_out(ctx, plugin, steps);
+        self.carry_out(ctx, item, steps);
     }
 
-    fn carry_out(&mut self, ctx: &mut Context, plugin: PluginId, steps: Vec<Step>) {
+    fn carry_out(&mut self, ctx: &mut Context, item: Item, steps: Vec<Step>) {
         for step in steps {
             match step {
-                Step::AskManifest(home) => self.ask(ctx, home, plugin, NeedPlugin { plugin }),
-                Step::AskSource { home, failed } => {
-                    self.ask(ctx, home, plugin, NeedSource { plugin, failed })
+                Step::AskManifest(home) => {
+                    if let Item::Plugin(plugin) = item {
+                        self.ask(ctx, home, item, NeedPlugin { plugin });
+                    }
                 }
+                Step::AskSource { home, failed } => self.ask(ctx, home, item, NeedSource { item, failed }),
                 Step::Open(node) => match self.data.get(&node.id).filter(|conn| ctx.conns.exists(**conn)) {
                     Some(_) => {
-                        self.with_fetch(ctx, plugin, |fetch, now, steps| {
-                            fetch.connected(now, node.id, steps)
-                        });
+                        self.with_fetch(ctx, item, |fetch, now, steps| fetch.connected(now, node.id, steps));
                     }
                     None => ctx.open_data(node),
                 },
-                Step::Get { hash } => self.ask_file(ctx, plugin, hash),
+                Step::Get { hash } => self.ask_file(ctx, item, hash, 0),
                 Step::Drop => {
-                    if let Some(arrival) = self.arrivals.get_mut(&plugin) {
+                    if let Some(arrival) = self.arrivals.get_mut(&item) {
                         arrival.intake.drop_current();
                     }
                 }
-                Step::Keep(homes) => self.settle(ctx, plugin, homes),
+                Step::Keep(homes) => match item {
+                    Item::Plugin(plugin) => self.settle(ctx, plugin, homes),
+                    Item::Blob { app, hash } => self.blob_came(ctx, (app, hash), homes),
+                },
                 Step::Fail(why) => {
-                    self.arrivals.remove(&plugin);
-                    ctx.actions.push(Action::PluginHere { plugin, result: Err(why) });
+                    self.arrivals.remove(&item);
+                    match item {
+                        Item::Plugin(plugin) => {
+                            ctx.actions.push(Action::PluginHere { plugin, result: Err(why) });
+                        }
+                        Item::Blob { app, hash } => self.blob_failed(ctx, (app, hash), &why),
+                    }
                 }
             }
         }
     }
 
-    fn ask(&mut self, ctx: &mut Context, home: NodeId, plugin: PluginId, message: impl Into<PluginMessage>) {
+    fn ask(&mut self, ctx: &mut Context, home: NodeId, item: Item, message: impl Into<PluginMessage>) {
         if !ctx.send_control(home, message.into()) {
-            self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.home_lost(now, home, steps));
+            self.with_fetch(ctx, item, |fetch, now, steps| fetch.home_lost(now, home, steps));
         }
     }
 
-    fn ask_file(&mut self, ctx: &mut Context, plugin: PluginId, hash: mutirao_wire::BlobHash) {
-        let Some(arrival) = self.arrivals.get_mut(&plugin) else { return };
+    fn ask_file(&mut self, ctx: &mut Context, item: Item, hash: mutirao_wire::BlobHash, offset: u64) {
+        let Some(arrival) = self.arrivals.get_mut(&item) else { return };
         let Some(source) = arrival.fetch.receives_from() else { return };
         let files = arrival.fetch.manifest().map(|manifest| manifest.files.as_slice()).unwrap_or_default();
-        let bytes = files.iter().find(|file| file.hash == hash).map_or(0, |file| file.bytes);
-        let transfer = self.next_transfer;
-        self.next_transfer = self.next_transfer.wrapping_add(1).max(1);
-        arrival.intake.begin(transfer, hash, bytes);
-        let get = PluginMessage::from(BlobGet { transfer, plugin, hash, offset: 0 });
+        let of_file = files.iter().find(|file| file.hash == hash).map_or(0, |file| file.bytes);
+        let bytes = arrival.ticket.map_or(of_file, |ticket| ticket.bytes);
+        let word = arrival.ticket.map(|ticket| ticket.word);
+        let transfer = match arrival.intake.transfer().filter(|_| offset > 0) {
+            Some(transfer) => transfer,
+            None => {
+                let fresh = self.next_transfer;
+                self.next_transfer = fresh.wrapping_add(1).max(1);
+                arrival.intake.begin(fresh, hash, bytes);
+                fresh
+            }
+        };
+        let get = PluginMessage::from(BlobGet { transfer, item, hash, word, offset, bytes: PART_BYTES });
         let sent = self.data.get(&source).is_some_and(|conn| ctx.conns.put_with(*conn, |out| get.put(out)));
         if !sent {
-            self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.disconnected(now, source, steps));
+            self.with_fetch(ctx, item, |fetch, now, steps| fetch.disconnected(now, source, steps));
         }
     }
 
     fn manifest_came(&mut self, ctx: &mut Context, from: NodeId, plugin: PluginId, bytes: Option<Vec<u8>>) {
-        if !self.arrivals.get(&plugin).is_some_and(|arrival| arrival.fetch.awaits_manifest(from)) {
+        let item = Item::Plugin(plugin);
+        if !self.arrivals.get(&item).is_some_and(|arrival| arrival.fetch.awaits_manifest(from)) {
             return;
         }
         let Some(bytes) = bytes else {
-            return self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.no_manifest(now, from, steps));
+            return self.with_fetch(ctx, item, |fetch, now, steps| fetch.no_manifest(now, from, steps));
         };
         let judged = if identity(&bytes) != plugin {
             Err("the home of the application sent another manifest than the plugin's".to_owned())
@@ -584,40 +630,46 @@ impl Plugins {
         };
         let manifest = match judged {
             Ok(manifest) => manifest,
-            Err(why) => return self.with_fetch(ctx, plugin, |fetch, _, steps| fetch.fail(why, steps)),
+            Err(why) => return self.with_fetch(ctx, item, |fetch, _, steps| fetch.fail(why, steps)),
         };
-        let Some(arrival) = self.arrivals.get_mut(&plugin) else { return };
+        let Some(arrival) = self.arrivals.get_mut(&item) else { return };
         let store = &self.shelf.place().store;
         let missing = arrival.intake.pin_known(store, manifest.files.iter().map(|file| file.hash));
         let bytes = manifest.files.iter().filter(|file| missing.contains(&file.hash)).map(|file| file.bytes);
         let bytes = bytes.fold(0, u64::saturating_add);
         self.make_room(ctx, bytes);
-        self.with_fetch(ctx, plugin, |fetch, now, steps| fetch.accept(now, manifest, missing, steps));
+        self.with_fetch(ctx, item, |fetch, now, steps| fetch.accept(now, manifest, missing, steps));
     }
 
-    /// The plugin whose current file comes from `peer` in this transfer.
-    fn receiving(&self, peer: NodeId, transfer: u32) -> Option<PluginId> {
+    /// That whose current file comes from `peer` in this transfer.
+    fn receiving(&self, peer: NodeId, transfer: u32) -> Option<Item> {
         let concerns = |arrival: &Arrival| {
             arrival.intake.transfer() == Some(transfer) && arrival.fetch.receives_from() == Some(peer)
         };
-        self.arrivals.iter().find(|(_, arrival)| concerns(arrival)).map(|(plugin, _)| *plugin)
+        self.arrivals.iter().find(|(_, arrival)| concerns(arrival)).map(|(item, _)| *item)
     }
 
     fn chunk(&mut self, ctx: &mut Context, peer: NodeId, header: &Header, body: &[u8]) {
-        let Some(plugin) = self.receiving(peer, header.handle.get()) else { return };
+        let Some(item) = self.receiving(peer, header.handle.get()) else { return };
         let store = self.shelf.place().store.clone();
-        let Some(arrival) = self.arrivals.get_mut(&plugin) else { return };
+        let Some(arrival) = self.arrivals.get_mut(&item) else { return };
         let last = !header.has(flags::MORE);
-        let outcome = arrival.intake.chunk(ctx, &store, plugin, body, last);
-        if outcome == Outcome::GoesOn {
+        let outcome = arrival.intake.chunk(ctx, &store, item, body, last);
+        if matches!(outcome, Outcome::GoesOn | Outcome::Next(_)) {
+            // The disk may need a while for what has come.
             arrival.fetch.heard(ctx.now, last);
         }
-        self.intake_says(ctx, plugin, outcome);
+        self.intake_says(ctx, item, outcome);
     }
 
-    fn intake_says(&mut self, ctx: &mut Context, plugin: PluginId, outcome: Outcome) {
-        self.with_fetch(ctx, plugin, |fetch, now, steps| match outcome {
-            Outcome::GoesOn => {}
+    fn intake_says(&mut self, ctx: &mut Context, item: Item, outcome: Outcome) {
+        if let Outcome::Next(offset) = outcome {
+            let Some(arrival) = self.arrivals.get_mut(&item) else { return };
+            let Some(hash) = arrival.fetch.goes_on(ctx.now) else { return };
+            return self.ask_file(ctx, item, hash, offset);
+        }
+        self.with_fetch(ctx, item, |fetch, now, steps| match outcome {
+            Outcome::GoesOn | Outcome::Next(_) => {}
             Outcome::Whole => fetch.stored(now, steps),
             Outcome::WrongContent => fetch.source_failed(now, steps),
             Outcome::CannotStore(why) => fetch.fail(why, steps),
@@ -625,7 +677,8 @@ impl Plugins {
     }
 
     fn settle(&mut self, ctx: &mut Context, plugin: PluginId, homes: Vec<NodeId>) {
-        let Some(manifest) = self.arrivals.get(&plugin).and_then(|arrival| arrival.fetch.manifest()) else {
+        let Some(manifest) = self.arrivals.get(&plugin.into()).and_then(|arrival| arrival.fetch.manifest())
+        else {
             return;
         };
         let (place, manifest) = (self.shelf.place().clone(), manifest.clone());
@@ -635,15 +688,22 @@ impl Plugins {
         });
     }
 
-    /// Sends a file, if it belongs to a plugin kept here.
+    /// Sends a file, if it belongs to a plugin kept here, or is a blob to which the asker has the right.
     fn get(&mut self, ctx: &mut Context, conn: ConnId, peer: NodeId, get: &BlobGet) {
         let key = (conn, get.transfer);
-        let file = self.shelf.find(get.plugin).and_then(|kept| {
-            let file = kept.manifest.files.iter().find(|file| file.hash == get.hash)?;
-            Some((self.shelf.place().store.open_blob(get.hash).ok()?, file.bytes))
-        });
+        let bytes = match get.item {
+            Item::Plugin(plugin) => self.shelf.find(plugin).and_then(|kept| {
+                let file = kept.manifest.files.iter().find(|file| file.hash == get.hash)?;
+                Some(file.bytes)
+            }),
+            Item::Blob { app, hash } => {
+                let word = get.word.filter(|_| hash == get.hash);
+                word.and_then(|word| self.blobs.right((app, hash), word))
+            }
+        };
+        let file = bytes.and_then(|bytes| Some((self.shelf.place().store.open_blob(get.hash).ok()?, bytes)));
         match file {
-            Some((file, bytes)) => self.hand_on.start(ctx, key, peer, file, get.offset, bytes),
+            Some((file, bytes)) => self.hand_on.start(ctx, key, peer, file, (get.offset, get.bytes), bytes),
             None => hand_on::refuse(ctx, key),
         }
     }
@@ -653,15 +713,15 @@ impl Plugins {
         self.spread.handle(ctx.now, input, &mut out);
         for output in out {
             match output {
-                spread::Output::Source { to, plugin, source } => {
-                    ctx.send_control(to, PluginMessage::from(Source { plugin, node: source }));
+                spread::Output::Source { to, item, source } => {
+                    let ticket = match item {
+                        Item::Plugin(_) => None,
+                        Item::Blob { app, hash } => self.blobs.ticket((app, hash)),
+                    };
+                    ctx.send_control(to, PluginMessage::from(Source { item, node: source, ticket }));
                 }
-                spread::Output::TurnedAway { lender, plugin } => {
-                    tracing::warn!(
-                        "too many wait for plugin {}: node {} is turned away",
-                        plugin.short(),
-                        lender.short()
-                    );
+                spread::Output::TurnedAway { lender, item } => {
+                    tracing::warn!("too many wait for {item:?}: node {} is turned away", lender.short());
                 }
             }
         }

@@ -1,38 +1,41 @@
-//! Deals out, at the home, from whom each lender fetches a plugin.
+//! Deals out, at the home, from whom each lender fetches a plugin or a blob.
 //!
 //! A pure machine: every holder, the home among them, serves at most [`AT_ONCE`] lenders at a time;
 //! whoever has finished becomes a holder. So the origin sends a program a few times, and the number
-//! of holders doubles from round to round.
+//! of holders doubles from round to round. Of several things at a time each serves [`AT_ONCE_IN_ALL`].
 
 use core::time::Duration;
-use mutirao_wire::{NodeId, NodeRef, PluginId, Tick};
-use std::collections::{BTreeMap, VecDeque};
+use mutirao_wire::plugin::Item;
+use mutirao_wire::{NodeId, NodeRef, Tick};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Lenders that one holder serves at once.
 pub const AT_ONCE: u32 = 2;
 /// A lender that has not reported for this long is no longer counted against its source.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Lenders that can wait for one plugin. A lender turned away asks again by itself.
+/// Copies that one node sends at once in all, while they are of several plugins and blobs.
+pub const AT_ONCE_IN_ALL: u32 = 16;
+/// Lenders that can wait for one plugin or blob. A lender turned away asks again by itself.
 pub const WAITING_MAX: usize = 16 * 1024;
-/// Holders that are remembered for one plugin.
+/// Holders that are remembered for one plugin or blob.
 pub const HOLDERS_MAX: usize = 4096;
 
 /// What the machine is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// This home holds a plugin that applications here use.
+    /// This home holds what applications here use.
     Keep {
-        /// Which plugin.
-        plugin: PluginId,
+        /// What.
+        item: Item,
         /// This node.
         origin: NodeRef,
     },
-    /// No application here uses the plugin any more.
-    Forget(PluginId),
+    /// No application here uses it any more.
+    Forget(Item),
     /// A lender needs a source.
     Need {
-        /// Which plugin.
-        plugin: PluginId,
+        /// What.
+        item: Item,
         /// Who.
         lender: NodeRef,
         /// A source that was dealt before and did not deliver.
@@ -40,8 +43,8 @@ pub enum Input {
     },
     /// A lender has it all.
     Have {
-        /// Which plugin.
-        plugin: PluginId,
+        /// What.
+        item: Item,
         /// Who.
         lender: NodeId,
     },
@@ -58,8 +61,8 @@ pub enum Output {
     Source {
         /// The lender whose turn it is.
         to: NodeId,
-        /// Which plugin.
-        plugin: PluginId,
+        /// What.
+        item: Item,
         /// From whom.
         source: NodeRef,
     },
@@ -67,19 +70,25 @@ pub enum Output {
     TurnedAway {
         /// The lender.
         lender: NodeId,
-        /// Which plugin.
-        plugin: PluginId,
+        /// What.
+        item: Item,
     },
 }
 
-/// The sources of every plugin that applications of this home use.
+/// The sources of every plugin and blob that applications of this home use.
 #[derive(Debug, Default)]
 pub struct Spread {
-    plugins: BTreeMap<PluginId, Plugin>,
+    items: BTreeMap<Item, Known>,
+    /// Those for which a lender waits.
+    awaited: BTreeSet<Item>,
+    sending: Sending,
 }
 
+/// Copies that each node sends now.
+type Sending = BTreeMap<NodeId, u32>;
+
 #[derive(Debug)]
-struct Plugin {
+struct Known {
     origin: NodeId,
     holders: BTreeMap<NodeId, Holder>,
     /// By lender.
@@ -110,60 +119,62 @@ struct Waiting {
 }
 
 impl Spread {
-    /// A machine that knows of no plugin.
+    /// A machine that knows of nothing.
     pub fn new() -> Spread {
         Spread::default()
     }
 
     /// Takes one input; appends what follows from it to `out`.
     pub fn handle(&mut self, now: Tick, input: Input, out: &mut Vec<Output>) {
+        let sending = &mut self.sending;
         match input {
-            Input::Keep { plugin, origin } => {
-                self.plugins.entry(plugin).or_insert_with(|| Plugin::new(origin));
+            Input::Keep { item, origin } => {
+                self.items.entry(item).or_insert_with(|| Known::new(origin));
             }
-            Input::Forget(plugin) => {
-                self.plugins.remove(&plugin);
+            Input::Forget(item) => {
+                if let Some(mut known) = self.items.remove(&item) {
+                    known.stop_all(sending);
+                }
+                self.awaited.remove(&item);
             }
-            Input::Need { plugin: id, lender, failed } => {
-                let Some(plugin) = self.plugins.get_mut(&id) else { return };
-                plugin.need(id, lender, failed, out);
-                plugin.deal(now, id, out);
-            }
-            Input::Have { plugin: id, lender } => {
-                let Some(plugin) = self.plugins.get_mut(&id) else { return };
-                plugin.have(lender);
-                plugin.deal(now, id, out);
-            }
-            Input::Lost(node) => {
-                for (id, plugin) in &mut self.plugins {
-                    plugin.lost(node);
-                    plugin.deal(now, *id, out);
+            Input::Need { item, lender, failed } => {
+                let Some(known) = self.items.get_mut(&item) else { return };
+                known.need(item, lender, failed, sending, out);
+                if !known.waiting.is_empty() {
+                    self.awaited.insert(item);
                 }
             }
-            Input::Time => {
-                for (id, plugin) in &mut self.plugins {
-                    plugin.expire(now);
-                    plugin.deal(now, *id, out);
-                }
+            Input::Have { item, lender } => {
+                let Some(known) = self.items.get_mut(&item) else { return };
+                known.have(lender, sending);
             }
+            Input::Lost(node) => self.items.values_mut().for_each(|known| known.lost(node, sending)),
+            Input::Time => self.items.values_mut().for_each(|known| known.expire(now, sending)),
         }
+        // Whoever sends less now may send something else.
+        let (items, sending) = (&mut self.items, &mut self.sending);
+        self.awaited.retain(|item| {
+            let Some(known) = items.get_mut(item) else { return false };
+            known.deal(now, *item, sending, out);
+            !known.waiting.is_empty()
+        });
     }
 
     /// When to call with [`Input::Time`] next.
     pub fn deadline(&self) -> Option<Tick> {
-        self.plugins
+        self.items
             .values()
-            .flat_map(|plugin| plugin.fetching.values())
+            .flat_map(|known| known.fetching.values())
             .map(|fetch| fetch.since + PATIENCE)
             .min()
     }
 }
 
-impl Plugin {
-    fn new(origin: NodeRef) -> Plugin {
+impl Known {
+    fn new(origin: NodeRef) -> Known {
         let id = origin.id;
         let holder = Holder { node: origin, serving: 0, served: 0 };
-        Plugin {
+        Known {
             origin: id,
             holders: BTreeMap::from([(id, holder)]),
             fetching: BTreeMap::new(),
@@ -171,9 +182,16 @@ impl Plugin {
         }
     }
 
-    fn need(&mut self, id: PluginId, lender: NodeRef, failed: Option<NodeId>, out: &mut Vec<Output>) {
+    fn need(
+        &mut self,
+        item: Item,
+        lender: NodeRef,
+        failed: Option<NodeId>,
+        sending: &mut Sending,
+        out: &mut Vec<Output>,
+    ) {
         // Whoever asks is neither fetching any more nor a holder.
-        self.stop_fetching(lender.id);
+        self.stop_fetching(lender.id, sending);
         if lender.id == self.origin {
             return;
         }
@@ -187,13 +205,13 @@ impl Plugin {
         } else if self.waiting.len() < WAITING_MAX {
             self.waiting.push_back(Waiting { lender, failed });
         } else {
-            out.push(Output::TurnedAway { lender: lender.id, plugin: id });
+            out.push(Output::TurnedAway { lender: lender.id, item });
         }
     }
 
-    fn have(&mut self, lender: NodeId) {
+    fn have(&mut self, lender: NodeId, sending: &mut Sending) {
         // Only one that was told to fetch is believed: others are not known by address anyway.
-        if let Some(node) = self.stop_fetching(lender)
+        if let Some(node) = self.stop_fetching(lender, sending)
             && self.holders.len() < HOLDERS_MAX
         {
             // Some may still fetch from an earlier life of it as a holder.
@@ -202,15 +220,15 @@ impl Plugin {
         }
     }
 
-    fn lost(&mut self, node: NodeId) {
-        self.stop_fetching(node);
+    fn lost(&mut self, node: NodeId, sending: &mut Sending) {
+        self.stop_fetching(node, sending);
         self.waiting.retain(|waiting| waiting.lender.id != node);
         if node != self.origin {
             self.holders.remove(&node);
         }
     }
 
-    fn expire(&mut self, now: Tick) {
+    fn expire(&mut self, now: Tick, sending: &mut Sending) {
         let late: Vec<NodeId> = self
             .fetching
             .iter()
@@ -218,35 +236,50 @@ impl Plugin {
             .map(|(id, _)| *id)
             .collect();
         for lender in late {
-            self.stop_fetching(lender);
+            self.stop_fetching(lender, sending);
         }
     }
 
-    fn stop_fetching(&mut self, lender: NodeId) -> Option<NodeRef> {
+    fn stop_all(&mut self, sending: &mut Sending) {
+        let lenders: Vec<NodeId> = self.fetching.keys().copied().collect();
+        for lender in lenders {
+            self.stop_fetching(lender, sending);
+        }
+    }
+
+    fn stop_fetching(&mut self, lender: NodeId, sending: &mut Sending) -> Option<NodeRef> {
         let fetch = self.fetching.remove(&lender)?;
         if let Some(holder) = self.holders.get_mut(&fetch.source) {
             holder.serving = holder.serving.saturating_sub(1);
+        }
+        if let Some(count) = sending.get_mut(&fetch.source) {
+            *count -= 1;
+            if *count == 0 {
+                sending.remove(&fetch.source);
+            }
         }
         Some(fetch.lender)
     }
 
     /// Gives sources to those who wait, first come first served.
-    fn deal(&mut self, now: Tick, id: PluginId, out: &mut Vec<Output>) {
+    fn deal(&mut self, now: Tick, item: Item, sending: &mut Sending, out: &mut Vec<Output>) {
         while let Some(next) = self.waiting.front() {
-            let Some(source) = self.pick(next.failed) else { return };
+            let Some(source) = self.pick(next.failed, sending) else { return };
             let Some(Waiting { lender, .. }) = self.waiting.pop_front() else { return };
             let Some(holder) = self.holders.get_mut(&source) else { return };
             holder.serving += 1;
             holder.served += 1;
-            out.push(Output::Source { to: lender.id, plugin: id, source: holder.node.clone() });
+            *sending.entry(source).or_default() += 1;
+            out.push(Output::Source { to: lender.id, item, source: holder.node.clone() });
             self.fetching.insert(lender.id, Fetch { lender, source, since: now });
         }
     }
 
     /// A holder that can serve one more: not the one that failed if there is another, rather not the
     /// origin, then the one used least.
-    fn pick(&self, failed: Option<NodeId>) -> Option<NodeId> {
-        let open = self.holders.iter().filter(|(_, holder)| holder.serving < AT_ONCE);
+    fn pick(&self, failed: Option<NodeId>, sending: &Sending) -> Option<NodeId> {
+        let has_room = |id: &NodeId| sending.get(id).is_none_or(|count| *count < AT_ONCE_IN_ALL);
+        let open = self.holders.iter().filter(|(id, holder)| holder.serving < AT_ONCE && has_room(id));
         open.min_by_key(|(id, holder)| {
             (Some(**id) == failed, **id == self.origin, holder.serving, holder.served)
         })
@@ -257,11 +290,11 @@ impl Plugin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutirao_wire::Incarnation;
+    use mutirao_wire::{AppId, BlobHash, Incarnation, PluginId};
     use proptest::prelude::*;
-    use std::collections::{BTreeSet, HashMap};
+    use std::collections::HashMap;
 
-    const PLUGIN: PluginId = PluginId([7; 32]);
+    const ITEM: Item = Item::Plugin(PluginId([7; 32]));
     const ORIGIN: u8 = 0;
 
     fn id(number: u8) -> NodeId {
@@ -279,16 +312,16 @@ mod tests {
 
     fn machine() -> Spread {
         let mut spread = Spread::new();
-        spread.handle(Tick(0), Input::Keep { plugin: PLUGIN, origin: node(ORIGIN) }, &mut Vec::new());
+        spread.handle(Tick(0), Input::Keep { item: ITEM, origin: node(ORIGIN) }, &mut Vec::new());
         spread
     }
 
     fn need(number: u8, failed: Option<u8>) -> Input {
-        Input::Need { plugin: PLUGIN, lender: node(number), failed: failed.map(id) }
+        Input::Need { item: ITEM, lender: node(number), failed: failed.map(id) }
     }
 
     fn have(number: u8) -> Input {
-        Input::Have { plugin: PLUGIN, lender: id(number) }
+        Input::Have { item: ITEM, lender: id(number) }
     }
 
     fn sources(out: &[Output]) -> Vec<(NodeId, NodeId)> {
@@ -322,7 +355,7 @@ mod tests {
         out.clear();
         spread.handle(Tick(2), need(2, Some(1)), &mut out);
         assert_eq!(sources(&out), [(id(2), id(ORIGIN))]);
-        assert_eq!(spread.plugins[&PLUGIN].holders.len(), 1);
+        assert_eq!(spread.items[&ITEM].holders.len(), 1);
         out.clear();
         spread.handle(Tick(3), need(2, Some(ORIGIN)), &mut out);
         assert_eq!(sources(&out), [(id(2), id(ORIGIN))], "there is no other, so it is tried again");
@@ -342,10 +375,35 @@ mod tests {
     }
 
     #[test]
+    fn a_node_sends_no_more_in_all_than_it_should_however_many_things_are_wanted() {
+        let (mut spread, mut out) = (Spread::new(), Vec::new());
+        let blob = |number: u8| Item::Blob { app: AppId(1), hash: BlobHash([number; 32]) };
+        for number in 0..40 {
+            let origin = node(ORIGIN);
+            spread.handle(Tick(0), Input::Keep { item: blob(number), origin }, &mut out);
+            let lender = node(1 + number % 4);
+            spread.handle(Tick(0), Input::Need { item: blob(number), lender, failed: None }, &mut out);
+        }
+        assert_eq!(sources(&out).len(), AT_ONCE_IN_ALL as usize);
+        // Whatever ends, whatever else waits goes on.
+        spread.handle(Tick(1), Input::Forget(blob(0)), &mut out);
+        spread.handle(Tick(1), Input::Have { item: blob(1), lender: id(2) }, &mut out);
+        assert_eq!(sources(&out).len(), AT_ONCE_IN_ALL as usize + 2);
+        for number in 2..40 {
+            spread.handle(Tick(2), Input::Have { item: blob(number), lender: id(1 + number % 4) }, &mut out);
+        }
+        assert_eq!(sources(&out).len(), 40);
+        for number in 0..40 {
+            spread.handle(Tick(3), Input::Forget(blob(number)), &mut out);
+        }
+        assert!(spread.sending.is_empty() && spread.awaited.is_empty());
+    }
+
+    #[test]
     fn a_claim_by_one_who_was_given_no_source_makes_no_holder() {
         let mut spread = machine();
         spread.handle(Tick(0), have(9), &mut Vec::new());
-        assert_eq!(spread.plugins[&PLUGIN].holders.len(), 1);
+        assert_eq!(spread.items[&ITEM].holders.len(), 1);
     }
 
     /// Plays `lenders` fetching at 100 ms a copy and a stream; `dies` fail the first fetch from them.
@@ -419,11 +477,11 @@ mod tests {
                     _ => Input::Time,
                 };
                 spread.handle(now, input, &mut out);
-                let plugin = &spread.plugins[&PLUGIN];
-                prop_assert!(plugin.waiting.is_empty() || plugin.holders.values().all(|holder| holder.serving >= AT_ONCE));
-                prop_assert!(plugin.holders.contains_key(&id(ORIGIN)));
-                for (holder_id, holder) in &plugin.holders {
-                    let fetching = plugin.fetching.values().filter(|fetch| fetch.source == *holder_id).count();
+                let known = &spread.items[&ITEM];
+                prop_assert!(known.waiting.is_empty() || known.holders.values().all(|holder| holder.serving >= AT_ONCE));
+                prop_assert!(known.holders.contains_key(&id(ORIGIN)));
+                for (holder_id, holder) in &known.holders {
+                    let fetching = known.fetching.values().filter(|fetch| fetch.source == *holder_id).count();
                     prop_assert!(holder.serving as usize >= fetching && holder.serving <= AT_ONCE);
                 }
             }

@@ -229,6 +229,7 @@ impl Program {
             app: AppId(app),
             name: "test".into(),
             epoch: Epoch(epoch),
+            homes: Vec::new(),
             leases,
             plugin: None,
             as_user: false,

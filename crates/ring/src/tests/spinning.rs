@@ -6,15 +6,30 @@ use crate::{SEATS, SpinBoard, Spinner};
 const SHORT: Duration = Duration::from_micros(5);
 const LONG: Duration = Duration::from_millis(5);
 
-/// Whether the spinner looks even once.
+/// The first looks are nobody's business; then it is a spin.
+const GLANCES: u32 = 16;
+
+/// Whether the spinner goes on after the first looks.
 fn does_spin(spinner: &mut Spinner) -> bool {
     let mut looks = 0;
     let ready = spinner.spin(|| {
         looks += 1;
-        Ok(true)
+        Ok(looks > GLANCES)
     });
-    assert_eq!(ready.unwrap(), looks > 0);
-    looks > 0
+    assert_eq!(ready.unwrap(), looks > GLANCES);
+    looks > GLANCES
+}
+
+/// Spins, if it may, and does this meanwhile.
+fn while_spinning(spinner: &mut Spinner, meanwhile: impl FnOnce()) {
+    let (mut looks, mut meanwhile) = (0, Some(meanwhile));
+    let ready = spinner.spin(|| {
+        looks += 1;
+        let is_spinning = looks > GLANCES;
+        is_spinning.then(|| meanwhile.take().map(|meanwhile| meanwhile()));
+        Ok(is_spinning)
+    });
+    ready.unwrap();
 }
 
 fn spin_in_vain(spinner: &mut Spinner) -> bool {
@@ -24,7 +39,7 @@ fn spin_in_vain(spinner: &mut Spinner) -> bool {
         Ok(false)
     });
     assert!(!ready.unwrap());
-    looks > 0
+    looks > GLANCES
 }
 
 #[test]
@@ -36,17 +51,16 @@ fn as_many_spin_as_there_are_cores_and_none_on_one() {
         let mut spinners = [0, 63, SEATS - 1].map(|seat| Spinner::new(theirs.seat(seat).unwrap()));
         let [first, second, third] = &mut spinners;
         let mut seen = [false; 3];
-        let _ = first.spin(|| {
-            seen[0] = true;
-            let _ = second.spin(|| {
-                seen[1] = true;
-                seen[2] = does_spin(third);
-                Ok(true)
+        let [one, two, three] = &mut seen;
+        while_spinning(first, || {
+            *one = true;
+            while_spinning(second, || {
+                *two = true;
+                *three = does_spin(third);
             });
-            Ok(true)
         });
         assert_eq!(seen, expected, "{cores} cores");
-        assert_eq!(board.spinning(), 0);
+        assert_eq!(board.wanting(), 0);
     }
 }
 
@@ -57,15 +71,32 @@ fn the_seat_of_a_dead_spinner_can_be_cleared() {
     let (mut dying, mut other) =
         (Spinner::new(board.seat(200).unwrap()), Spinner::new(board.seat(1).unwrap()));
     let mut sight = (0, 0, false);
-    let _ = dying.spin(|| {
-        sight.0 = board.spinning();
+    while_spinning(&mut dying, || {
+        sight.0 = board.wanting();
         board.clear(200);
         board.clear(SEATS); // is nobody's
-        sight.1 = board.spinning();
+        sight.1 = board.wanting();
         sight.2 = does_spin(&mut other);
-        Ok(true)
     });
     assert_eq!(sight, (1, 0, true));
+}
+
+#[test]
+fn nobody_spins_while_others_work_on_all_cores() {
+    let board = Arc::new(SpinBoard::create(2).unwrap());
+    let [one, two] = [3, 4].map(|seat| Spinner::working(board.seat(seat).unwrap()));
+    let mut workers = [one, two];
+    let mut third = Spinner::working(board.seat(70).unwrap());
+    assert_eq!(board.wanting(), 3);
+    assert!(!does_spin(&mut third));
+    assert!(!does_spin(&mut Spinner::new(board.seat(5).unwrap())), "one that does not say when it works");
+    workers[0].dozes();
+    assert!(does_spin(&mut third), "one sleeps, so a core is left");
+    assert_eq!(board.wanting(), 2, "whoever works goes on working after a spin");
+    workers[0].wakes(SHORT);
+    assert!(!does_spin(&mut third));
+    board.clear(4);
+    assert!(does_spin(&mut third), "one has died");
 }
 
 #[test]

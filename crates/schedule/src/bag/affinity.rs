@@ -75,7 +75,8 @@ impl StorageAffinity {
             let mut waiting = self.sites.get(&number)?.waiting.iter();
             waiting.find_map(|&order| Some((order, floor.worker_at(number, order.2, level)?)))
         });
-        let near = near.min().map(|((priority, _, task), worker)| (priority, Choice { task, worker }));
+        let near = near.min_by_key(|(order, _)| *order);
+        let near = near.map(|((priority, _, task), worker)| (priority, Choice { task, worker }));
         let away = |&(priority, bytes, task): &Loss| {
             let worker = free.iter().find_map(|&site| floor.worker_at(site, task, level))?;
             Some(((priority, bytes), Choice { task, worker }))

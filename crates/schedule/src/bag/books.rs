@@ -16,7 +16,7 @@ impl Floor {
         if is_new {
             let kind = self.kinds.get_mut(kind);
             for (&number, worker) in &self.workers {
-                kind.enter(number, worker);
+                kind.enter(number, worker, self.crowds.get(&worker.site).copied().unwrap_or(0));
             }
         }
         self.tasks.insert(task, Known { kind, priority, votes: votes.max(1), inputs });
@@ -74,6 +74,7 @@ impl Floor {
         self.file(task);
     }
 
+    /// Enters a worker where nothing runs.
     pub(super) fn add_worker(&mut self, number: u64, worker: Worker) {
         self.workers.insert(number, worker);
         self.fit(number);
@@ -81,29 +82,57 @@ impl Floor {
 
     pub(super) fn remove_worker(&mut self, number: u64) -> Option<Worker> {
         self.unfit(number);
-        self.workers.remove(&number)
+        let worker = self.workers.remove(&number)?;
+        self.crowd_changed(worker.site, worker.crowd(), 0);
+        Some(worker)
     }
 
     /// Changes a worker, if it is there.
     pub(super) fn change_worker(&mut self, number: u64, change: impl FnOnce(&mut Worker)) {
         self.unfit(number);
         if let Some(worker) = self.workers.get_mut(&number) {
+            let (site, before) = (worker.site, worker.crowd());
             change(worker);
+            let after = worker.crowd();
+            self.crowd_changed(site, before, after);
         }
         self.fit(number);
     }
 
+    /// How many attempts are at a site.
+    fn crowd(&self, site: u32) -> usize {
+        self.crowds.get(&site).copied().unwrap_or(0)
+    }
+
+    /// There were `before` attempts on one of the site's workers, and are `after`.
+    fn crowd_changed(&mut self, site: u32, before: usize, after: usize) {
+        let from = self.crowd(site);
+        let to = from + after - before;
+        if from == to {
+            return;
+        }
+        match to {
+            0 => drop(self.crowds.remove(&site)),
+            _ => drop(self.crowds.insert(site, to)),
+        }
+        for kind in self.kinds.iter_mut() {
+            kind.fit.move_site(site, from, to);
+        }
+    }
+
     fn fit(&mut self, number: u64) {
         let Some(worker) = self.workers.get(&number) else { return };
+        let crowd = self.crowd(worker.site);
         for kind in self.kinds.iter_mut() {
-            kind.enter(number, worker);
+            kind.enter(number, worker, crowd);
         }
     }
 
     fn unfit(&mut self, number: u64) {
         let Some(worker) = self.workers.get(&number) else { return };
+        let crowd = self.crowd(worker.site);
         for kind in self.kinds.iter_mut() {
-            kind.leave(number, worker);
+            kind.leave(number, worker, crowd);
         }
     }
 

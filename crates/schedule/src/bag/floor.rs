@@ -1,6 +1,6 @@
 use super::kinds::{Kind, Kinds, Turn};
 use super::worker::Worker;
-use super::{Choice, Input};
+use super::{Choice, Input, Needs};
 use mutirao_wire::BlobHash;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ pub struct Floor {
     /// Only tasks with an attempt or a vote.
     pub(super) live: BTreeMap<u64, Live>,
     pub(super) workers: BTreeMap<u64, Worker>,
+    /// Attempts at a site, of those where there are any.
+    pub(super) crowds: BTreeMap<u32, usize>,
     /// At which sites a blob is.
     pub(super) blobs: BTreeMap<BlobHash, BTreeSet<u32>>,
 }
@@ -79,11 +81,11 @@ impl Floor {
     }
 
     fn first_of(&self, kind: &Kind) -> Option<((u16, Turn), Choice)> {
-        kind.fit.first()?;
+        kind.fit.level()?;
         let mut turns = kind.begun.iter().take(LOOK).chain(&kind.fresh);
         turns.find_map(|&turn| {
             let task = turn.1;
-            let &(level, _, worker) =
+            let (level, _, worker) =
                 kind.fit.iter().find(|(_, site, worker)| !self.bars(task, *worker, *site))?;
             Some(((level, turn), Choice { task, worker }))
         })
@@ -93,7 +95,7 @@ impl Floor {
     /// longest, for which a worker is free that no waiting task could use.
     pub fn least_copied(&self, at_once: usize) -> Option<Choice> {
         let of_kind = |kind: &Kind| {
-            kind.fit.first()?;
+            kind.fit.level()?;
             let few = kind.running.iter().take_while(|(copies, _, _)| *copies < at_once);
             few.take(LOOK).find_map(|&order| {
                 let task = order.2;
@@ -106,13 +108,42 @@ impl Floor {
     fn spare_for(&self, kind: &Kind, task: u64) -> Option<u64> {
         let mut free = kind.fit.iter().take_while(|(level, _, _)| *level == 0);
         let spare = free.find(|(_, site, worker)| !self.bars(task, *worker, *site) && self.is_spare(*worker));
-        spare.map(|(_, _, worker)| *worker)
+        spare.map(|(_, _, worker)| worker)
     }
 
     /// Whether no waiting task could ever use this worker.
     pub fn is_spare(&self, worker: u64) -> bool {
         let Some(at) = self.workers.get(&worker) else { return false };
         !self.kinds.iter().any(|kind| !kind.fresh.is_empty() && at.could(&kind.needs))
+    }
+
+    /// Whether a worker could run a task that needs so much, were nothing else there.
+    pub fn is_served(&self, needs: &Needs) -> bool {
+        self.kinds.find(needs).is_some_and(|kind| !kind.could.is_empty())
+    }
+
+    /// Sites at which none of the waiting tasks that need so much may be started, whatever is free there: each of them
+    /// has run there, or runs.
+    pub fn barred_sites(&self, needs: &Needs) -> Vec<u32> {
+        let Some(kind) = self.kinds.find(needs).filter(|kind| kind.fresh.is_empty()) else {
+            return Vec::new();
+        };
+        let mut begun = kind.begun.iter().map(|turn| turn.1);
+        let Some(first) = begun.next() else { return Vec::new() };
+        let mut sites = self.sites_of(first);
+        while let Some(task) = begun.next().filter(|_| !sites.is_empty()) {
+            let theirs = self.sites_of(task);
+            sites.retain(|site| theirs.contains(site));
+        }
+        sites.into_iter().collect()
+    }
+
+    /// Where a task may not be started again.
+    fn sites_of(&self, task: u64) -> BTreeSet<u32> {
+        let Some(live) = self.live.get(&task) else { return BTreeSet::new() };
+        let apart = self.tasks.get(&task).is_some_and(|known| known.votes > 1);
+        let runs = live.attempts.iter().filter(|_| apart).filter_map(|(_, worker)| self.site(*worker));
+        live.counted.iter().copied().chain(runs).collect()
     }
 
     /// Whether what ran or runs of a task stands against another attempt there.
@@ -179,31 +210,18 @@ impl Floor {
         self.workers.get(&worker).is_some_and(Worker::is_idle)
     }
 
-    /// Sites where something could be started, and how many attempts it would wait behind: the fewest
-    /// anywhere.
+    /// Sites where something could be started, those with the fewest attempts first, and how many attempts
+    /// it would wait behind: the fewest anywhere.
     pub fn free_sites(&self) -> Option<(u16, Vec<u32>)> {
-        let level =
-            self.kinds.iter().filter_map(|kind| kind.fit.first()).map(|(level, _, _)| *level).min()?;
-        let mut sites = BTreeSet::new();
-        for kind in self.kinds.iter() {
-            let mut from = 0;
-            while let Some(&(at, site, _)) = kind.fit.range((level, from, 0)..).next() {
-                if at != level {
-                    break;
-                }
-                sites.insert(site);
-                let Some(next) = site.checked_add(1) else { break };
-                from = next;
-            }
-        }
-        Some((level, sites.into_iter().collect()))
+        let level = self.kinds.iter().filter_map(|kind| kind.fit.level()).min()?;
+        let sites: BTreeSet<_> = self.kinds.iter().flat_map(|kind| kind.fit.sites(level)).collect();
+        Some((level, sites.into_iter().map(|(_, site)| site).collect()))
     }
 
     /// A worker at a site where `task` may be started behind so many attempts.
     pub fn worker_at(&self, site: u32, task: u64, level: u16) -> Option<u64> {
         let fit = &self.kinds.get(self.kind_of(task)?).fit;
-        let mut there = fit.range((level, site, 0)..=(level, site, u64::MAX));
-        there.find(|(_, _, worker)| !self.bars(task, *worker, site)).map(|(_, _, worker)| *worker)
+        fit.at(level, site).find(|worker| !self.bars(task, *worker, site))
     }
 
     pub(super) fn shared_inputs(&self, task: u64) -> Option<Arc<[Input]>> {

@@ -1,4 +1,5 @@
 use super::Needs;
+use super::fit::Fit;
 use super::worker::Worker;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,25 +20,26 @@ pub(super) struct Kind {
     pub(super) begun: BTreeSet<Turn>,
     /// Tasks of which enough runs: (attempts beyond the wanted, oldest attempt, task).
     pub(super) running: BTreeSet<(usize, u64, u64)>,
-    /// (attempts that wait there, site, worker).
-    pub(super) fit: BTreeSet<(u16, u32, u64)>,
+    pub(super) fit: Fit,
     /// How many workers at a site could take one if nothing else were there.
     pub(super) could: BTreeMap<u32, usize>,
 }
 
 impl Kind {
-    /// Takes note of a worker.
-    pub(super) fn enter(&mut self, number: u64, worker: &Worker) {
-        self.fit.extend(worker.level(&self.needs).map(|level| (level, worker.site, number)));
+    /// Takes note of a worker, at whose site so many attempts are.
+    pub(super) fn enter(&mut self, number: u64, worker: &Worker, crowd: usize) {
+        if let Some(level) = worker.level(&self.needs) {
+            self.fit.insert(level, crowd, worker.site, number);
+        }
         if worker.could(&self.needs) {
             *self.could.entry(worker.site).or_default() += 1;
         }
     }
 
     /// Forgets a worker that has not changed since it was entered.
-    pub(super) fn leave(&mut self, number: u64, worker: &Worker) {
+    pub(super) fn leave(&mut self, number: u64, worker: &Worker, crowd: usize) {
         if let Some(level) = worker.level(&self.needs) {
-            self.fit.remove(&(level, worker.site, number));
+            self.fit.remove(level, crowd, worker.site, number);
         }
         if worker.could(&self.needs) {
             match self.could.get_mut(&worker.site) {
@@ -58,6 +60,11 @@ pub(super) struct Kinds {
 }
 
 impl Kinds {
+    /// The kind of these needs, if any task has them.
+    pub(super) fn find(&self, needs: &Needs) -> Option<&Kind> {
+        self.kinds.get(*self.numbers.get(needs)? as usize)?.as_ref()
+    }
+
     /// The kind of these needs, used once more. True if it is new.
     pub(super) fn enter(&mut self, needs: Needs) -> (u32, bool) {
         if let Some(&number) = self.numbers.get(&needs) {
@@ -71,7 +78,7 @@ impl Kinds {
             fresh: BTreeSet::new(),
             begun: BTreeSet::new(),
             running: BTreeSet::new(),
-            fit: BTreeSet::new(),
+            fit: Fit::default(),
             could: BTreeMap::new(),
         };
         let number = self.unused.pop().unwrap_or(self.kinds.len() as u32);

@@ -12,6 +12,7 @@
 mod affinity;
 mod books;
 pub mod check;
+mod fit;
 mod floor;
 mod informed;
 mod kinds;

@@ -263,3 +263,28 @@ fn what_lies_beyond_the_window_moves_up() {
     assert_eq!(order[0], 4999, "the urgent one came into the window");
     assert!(order[1..].is_sorted());
 }
+
+#[test]
+fn tasks_are_spread_over_sites() {
+    for name in ["workqueue", "wqr", "storage-affinity"] {
+        let mut stage = Stage::new(name, 1);
+        let mut orders = Vec::new();
+        // Three slots at site 0, then three at site 1.
+        for worker in 0..6 {
+            let up = Event::WorkerUp { worker, site: worker as u32 / 3, offers: Needs::default(), ahead: 0 };
+            stage.scheduler.handle(stage.now, up, &mut orders);
+        }
+        let inputs = |task| Some(vec![Input { blob: BlobHash([task as u8; 32]), bytes: 10 }].into());
+        for task in 1..=4 {
+            let task = Task { inputs: inputs(task), ..Task::new(task) };
+            stage.scheduler.handle(stage.now, Event::TaskReady(task), &mut orders);
+        }
+        stage.scheduler.place(stage.now, &mut orders);
+        assert_eq!(orders, [start(1, 1, 0), start(2, 2, 3), start(3, 3, 1), start(4, 4, 4)], "{name}");
+        stage.ended(2, Outcome::Done);
+        stage.ended(4, Outcome::Done);
+        assert_eq!(stage.ready(5), [start(5, 5, 3)], "{name}: nothing is there any more");
+        stage.tell(Event::WorkerDown(0));
+        assert_eq!(stage.ready(6).last(), Some(&start(6, 7, 4)), "{name}: task 1 began again at site 0");
+    }
+}

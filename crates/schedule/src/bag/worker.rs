@@ -71,6 +71,11 @@ impl Worker {
         !self.leaves && self.attempts.is_empty()
     }
 
+    /// Attempts there, running or not.
+    pub(super) fn crowd(&self) -> usize {
+        self.attempts.len()
+    }
+
     pub(super) fn set_ahead(&mut self, ahead: u16) {
         self.ahead = ahead;
     }

@@ -104,6 +104,9 @@ impl Hold {
 
     fn wait_again(&mut self, now: Tick, call: CallId, out: &mut Vec<Output>) {
         let Some(known) = self.calls.get(call) else { return };
+        if known.adopted {
+            return self.finish(call, Outcome::LeaseEnded, out);
+        }
         let Some(handle) = known.call.only else {
             self.waiting.push_front(now, known.call.operation, call);
             return;

@@ -26,7 +26,7 @@ pub use types::*;
 
 use crate::watch::Watch;
 use calls::Calls;
-use lease::{Leases, Way};
+use lease::{Leases, Sent, Way};
 use mutirao_wire::limits::{CALL_BYTES_MAX, LEASE_WINDOW_BYTES};
 use mutirao_wire::stream::failure;
 use mutirao_wire::{CallId, Handle, Tick};
@@ -61,7 +61,7 @@ impl Hold {
     pub fn new(options: Options) -> Hold {
         Hold {
             options: Options { calls_max: options.calls_max.min(CALLS_MAX), ..options },
-            calls: Calls::default(),
+            calls: Calls::new(options.epoch),
             leases: Leases::default(),
             usual: Usual::default(),
             waiting: Waiting::default(),
@@ -96,6 +96,22 @@ impl Hold {
         lease.bound.push_back(id);
         self.leases.pend(place);
         Ok(id)
+    }
+
+    /// Takes over a call that another home of the application has sent to its [`only`](Call::only) lease, which is known
+    /// here and not ready: it is among those that the lender is asked for once the way is open. Should that not have
+    /// it, it ends with [`Outcome::LeaseEnded`]. False if there is no such lease, or another call of that name.
+    pub fn adopt(&mut self, now: Tick, id: CallId, call: Call) -> bool {
+        let place = call.only.and_then(|handle| self.leases.place(handle));
+        let (Some(place), operation) = (place, call.operation) else { return false };
+        if call_index(id) >= self.options.calls_max || !self.calls.adopt(now, id, call, place) {
+            return false;
+        }
+        if let Some(lease) = self.leases.get_mut(place) {
+            lease.sent.push_back(Sent { call: id, operation, work_us: None });
+            lease.speed.added(None);
+        }
+        true
     }
 
     /// The last frame of a result came on `handle`: of success, or of failure with a code. True when it is

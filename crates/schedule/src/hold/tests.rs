@@ -1,4 +1,5 @@
 use super::*;
+use mutirao_wire::Epoch;
 use mutirao_wire::local::Leave;
 use mutirao_wire::stream::failure;
 use std::collections::{BTreeMap, VecDeque};
@@ -398,7 +399,7 @@ fn what_runs_on_a_lease_that_retires_ends_as_was_said() {
 
 #[test]
 fn limits_are_told() {
-    let mut hold = Hold::new(Options { calls_max: 2, copies: false });
+    let mut hold = Hold::new(Options { calls_max: 2, copies: false, ..Options::default() });
     assert!(hold.submit(call()).is_ok());
     let second = hold.submit(call()).unwrap();
     assert!(!hold.can_submit());
@@ -413,4 +414,56 @@ fn limits_are_told() {
     hold.handle(Tick(0), Input::NoMoreLeases, &mut out);
     assert_eq!(out.len(), 2);
     assert_eq!(hold.backlog(), Backlog::default());
+}
+
+#[test]
+fn a_call_that_another_home_has_sent_is_asked_for_and_never_sent() {
+    let handle = Handle(3);
+    let id = |number: u64| CallId(number << 20 | 2);
+    let adopted = |number: u64| {
+        let mut hold = Hold::new(Options { epoch: Epoch(16), ..Options::default() });
+        let mut out = Vec::new();
+        hold.handle(Tick(1), Input::LeaseAdded { handle, local: false }, &mut out);
+        hold.handle(Tick(1), Input::LeaseReady { handle, room: 0 }, &mut out);
+        hold.handle(Tick(1), Input::LeaseBroken(handle), &mut out);
+        assert!(!hold.adopt(Tick(1), id(number), call()), "it is bound to its lease");
+        assert!(hold.adopt(Tick(1), id(number), Call { only: Some(handle), ..call() }));
+        assert!(
+            !hold.adopt(Tick(1), id(number + 1), Call { only: Some(handle), ..call() }),
+            "its place is taken"
+        );
+        hold.place(Tick(2), &mut out);
+        hold.handle(Tick(3), Input::LeaseRestored(handle), &mut out);
+        hold.place(Tick(3), &mut out);
+        assert_eq!(out, [Output::Resume { handle, outstanding: vec![id(number)] }]);
+        hold
+    };
+    // It runs, and its result comes once; what comes after it has a name of its own.
+    let mut hold = adopted(1);
+    let mut out = Vec::new();
+    hold.handle(Tick(4), Input::Resumed { handle, unknown: Vec::new() }, &mut out);
+    assert!(hold.result(Tick(5), handle, id(1), None, &mut out));
+    assert!(!hold.result(Tick(5), handle, id(1), None, &mut out));
+    let next: Vec<u64> = (0..4).map(|_| hold.submit(call()).unwrap().0).collect();
+    assert!(next.iter().all(|id| id >> 20 > 16 << 12), "{next:x?}");
+    // The lender does not have it, or its worker ended before it began: it is over, and did not run.
+    for gone in [
+        Input::Resumed { handle, unknown: vec![id(7)] },
+        Input::WorkerEnded { handle, not_started: vec![id(7)] },
+    ] {
+        let (mut hold, mut out) = (adopted(7), Vec::new());
+        hold.handle(Tick(4), gone, &mut out);
+        hold.place(Tick(4), &mut out);
+        assert_eq!(out, [Output::Finished { call: id(7), outcome: Outcome::LeaseEnded }]);
+    }
+    // Nothing more is heard of it.
+    let (mut hold, mut out) = (adopted(7), Vec::new());
+    hold.handle(Tick(4), Input::LeaseEnded { handle, running: None, lost: true }, &mut out);
+    assert_eq!(out, [Output::Finished { call: id(7), outcome: Outcome::Unknown }]);
+    // Nobody wants it any more: the lender is told as soon as it can be.
+    let (mut hold, mut out) = (adopted(7), Vec::new());
+    hold.handle(Tick(4), Input::Cancel(id(7)), &mut out);
+    hold.handle(Tick(4), Input::Resumed { handle, unknown: Vec::new() }, &mut out);
+    let cancelled = Output::Finished { call: id(7), outcome: Outcome::Failed(failure::CANCELLED) };
+    assert_eq!(out, [cancelled, Output::Cancel { handle, call: id(7) }]);
 }

@@ -2,7 +2,7 @@ use mutirao_wire::local::Leave;
 #[cfg(doc)]
 use mutirao_wire::stream::failure;
 use mutirao_wire::stream::{self, CallExtent};
-use mutirao_wire::{CallId, Handle, Tick};
+use mutirao_wire::{CallId, Epoch, Handle, Tick};
 
 /// Calls an application may have at once, waiting or sent.
 pub const CALLS_MAX: usize = 1 << CALL_INDEX_BITS;
@@ -24,11 +24,13 @@ pub struct Options {
     pub calls_max: usize,
     /// Whether a repeatable call that takes suspiciously long is also started elsewhere when nothing waits.
     pub copies: bool,
+    /// In which order of the application's homes this is.
+    pub epoch: Epoch,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { calls_max: CALLS_MAX, copies: true }
+        Options { calls_max: CALLS_MAX, copies: true, epoch: Epoch(0) }
     }
 }
 

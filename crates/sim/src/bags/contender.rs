@@ -1,4 +1,4 @@
-use super::oracle::Foresight;
+use super::oracle::{Knows, World};
 use super::run::Run;
 use super::{Grid, Work};
 use core::fmt;
@@ -18,6 +18,8 @@ pub struct Contender {
     name: String,
     /// Attempts of a task at once, where the policy makes copies.
     copies: u32,
+    /// What it knows, where it is informed.
+    knows: Knows,
 }
 
 /// There is no such contender.
@@ -28,7 +30,8 @@ impl fmt::Display for UnknownContender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known: Vec<&str> = NAMES.into_iter().chain(INFORMED).collect();
         write!(f, "there is no scheduler {:?}; there are {}", self.0, known.join(", "))?;
-        write!(f, "; after a colon follows how many attempts of a task may run at once, as in wqr:2")
+        write!(f, "; after a colon follows how many attempts of a task may run at once, as in wqr:2; ")?;
+        write!(f, "or, as in fpltf:now, that only the present load is told, not the future")
     }
 }
 
@@ -39,14 +42,18 @@ impl FromStr for Contender {
 
     fn from_str(text: &str) -> Result<Contender, UnknownContender> {
         let unknown = || UnknownContender(text.into());
-        let (name, copies) = match text.split_once(':') {
-            Some((name, copies)) => (name, copies.parse().ok().filter(|n| *n > 0).ok_or_else(unknown)?),
-            None => (text, 2),
-        };
-        if !NAMES.contains(&name) && !INFORMED.contains(&name) {
-            return Err(unknown());
+        let (name, detail) = text.split_once(':').map_or((text, None), |(name, detail)| (name, Some(detail)));
+        let mut contender = Contender { name: name.into(), copies: 2, knows: Knows::Future };
+        match detail {
+            _ if NAMES.contains(&name) => {
+                let copies = detail.map_or(Ok(2), str::parse).ok();
+                contender.copies = copies.filter(|copies| *copies > 0).ok_or_else(unknown)?;
+            }
+            None if INFORMED.contains(&name) => {}
+            Some("now") if INFORMED.contains(&name) => contender.knows = Knows::Present,
+            _ => return Err(unknown()),
         }
-        Ok(Contender { name: name.into(), copies })
+        Ok(contender)
     }
 }
 
@@ -54,13 +61,14 @@ impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name.as_str() {
             "wqr" | "storage-affinity" => write!(f, "{}:{}", self.name, self.copies),
+            name if self.knows == Knows::Present => write!(f, "{name}:now"),
             name => f.write_str(name),
         }
     }
 }
 
 impl Contender {
-    fn policy(&self, world: &Foresight) -> Box<dyn Policy> {
+    fn policy(&self, world: &World) -> Box<dyn Policy> {
         match self.name.as_str() {
             "fpltf" => Box::new(Fpltf::new(world.clone())),
             "sufferage" => Box::new(Sufferage::new(world.clone())),
@@ -77,6 +85,8 @@ pub struct Ran {
     pub makespan_s: f64,
     /// Work done for needless copies, as a part of the bag's.
     pub wasted_work: f64,
+    /// Time that machines were taken by needless copies, as a part of the time that brought results.
+    pub wasted_time: f64,
     /// Bytes brought for needless copies, as a part of all that were brought.
     pub wasted_bytes: f64,
     /// All bytes brought.
@@ -91,21 +101,26 @@ pub fn run_bag(grid: &Rc<Grid>, tasks: &Rc<[Work]>, runs: u32, contender: &Conte
     let mut ran = Ran::default();
     let (mut now, mut blobs) = (Tick(0), BTreeSet::new());
     let (mut useful_work, mut wasted_work, mut copies_bytes) = (0.0, 0.0, 0);
+    let (mut useful_us, mut wasted_us) = (0, 0);
     for _ in 0..runs {
-        let free_at_s = Rc::new(RefCell::new(vec![0.0; grid.machines.len()]));
-        let world = Foresight { grid: Rc::clone(grid), tasks: Rc::clone(tasks), free_at_s };
+        let doing = Rc::new(RefCell::new(vec![None; grid.machines.len()]));
+        let knows = contender.knows;
+        let world = World { grid: Rc::clone(grid), tasks: Rc::clone(tasks), doing, knows };
         let policy = contender.policy(&world);
         let outcomes = Run::new(world, policy, now, &blobs).finish(blobs)?;
         blobs = outcomes.blobs;
         now = Tick(now.0 + (outcomes.makespan_s * 1e6) as u64);
         useful_work += outcomes.useful_work;
         wasted_work += outcomes.wasted_work;
+        useful_us += outcomes.counts.useful_slot_us;
+        wasted_us += outcomes.counts.copies_slot_us;
         copies_bytes += outcomes.counts.copies_bytes;
         ran.makespan_s += outcomes.makespan_s / f64::from(runs);
         ran.brought_bytes += outcomes.counts.brought_bytes;
         ran.attempts += outcomes.counts.attempts;
     }
     ran.wasted_work = wasted_work / useful_work;
+    ran.wasted_time = wasted_us as f64 / useful_us as f64;
     ran.wasted_bytes = copies_bytes as f64 / (ran.brought_bytes as f64).max(1.0);
     Ok(ran)
 }

@@ -28,6 +28,11 @@ impl Machine {
         self.load.done_s(begin_s, work / self.speed)
     }
 
+    /// Units of work a second at `at_s`.
+    pub fn rate(&self, at_s: f64) -> f64 {
+        self.speed * self.load.level(at_s)
+    }
+
     /// Work done in a span of time.
     pub fn work_between(&self, begin_s: f64, end_s: f64) -> f64 {
         (self.load.given_s(end_s) - self.load.given_s(begin_s)) * self.speed

@@ -33,7 +33,7 @@ impl Load {
         Load::of(free)
     }
 
-    fn of(free: Vec<f64>) -> Load {
+    pub(super) fn of(free: Vec<f64>) -> Load {
         let mut sums = vec![0.0];
         let mut sum = 0.0;
         for level in &free {
@@ -58,6 +58,11 @@ impl Load {
         rounds * period_s + step as f64 * STEP_S + (rest - self.sums[step]) / self.free[step]
     }
 
+    /// The part of the machine that is free at `at_s`.
+    pub fn level(&self, at_s: f64) -> f64 {
+        self.free[(at_s / STEP_S) as usize % self.free.len()]
+    }
+
     /// Seconds of the whole machine that were free until `at_s`.
     pub fn given_s(&self, at_s: f64) -> f64 {
         let (period_s, whole_s) = (STEP_S * self.free.len() as f64, self.sums[self.free.len()]);
@@ -79,6 +84,7 @@ mod tests {
         assert_eq!(halves.done_s(0.0, 60.0), 60.0);
         assert_eq!(halves.done_s(0.0, 75.0), 90.0);
         assert_eq!(halves.done_s(90.0, 15.0 + 60.0), 180.0, "around the end");
+        assert_eq!([59.0, 60.0, 119.0, 120.0].map(|at_s| halves.level(at_s)), [1.0, 0.5, 0.5, 1.0]);
         let load = Load::drawn(&mut Random::new(1));
         for begin in [0.0, 59.0, 1234.5, 130_000.0] {
             for alone in [0.5, 77.0, 5000.0, 100_000.0] {

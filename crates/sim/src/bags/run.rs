@@ -1,5 +1,5 @@
 use super::link::Link;
-use super::oracle::{Foresight, seconds};
+use super::oracle::{Doing, World, seconds};
 use mutirao_schedule::bag::{Counts, Event, Needs, Order, Outcome, Policy, Scheduler, Task};
 use mutirao_wire::{BlobHash, Tick};
 use std::cmp::Reverse;
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// One run of a bag.
 pub(super) struct Run<P: Policy + ?Sized> {
-    world: Foresight,
+    world: World,
     scheduler: Scheduler<P>,
     now: Tick,
     links: Vec<Link>,
@@ -52,12 +52,7 @@ pub(super) struct Outcomes {
 
 impl<P: Policy + ?Sized> Run<P> {
     /// Begins at `now` with `blobs` at the sites.
-    pub(super) fn new(
-        world: Foresight,
-        policy: Box<P>,
-        now: Tick,
-        blobs: &BTreeSet<(u32, BlobHash)>,
-    ) -> Run<P> {
+    pub(super) fn new(world: World, policy: Box<P>, now: Tick, blobs: &BTreeSet<(u32, BlobHash)>) -> Run<P> {
         let links: Vec<Link> = world.grid.links.iter().map(|bytes_s| Link::new(*bytes_s)).collect();
         let mut run = Run {
             scheduler: Scheduler::new(policy, 0),
@@ -149,12 +144,14 @@ impl<P: Policy + ?Sized> Run<P> {
         // Until it computes, the best guess.
         let bytes: u64 = missing.iter().map(|input| input.bytes).sum();
         let begin_s = now_s + bytes as f64 / self.world.grid.links[site as usize];
-        self.expect_free(task, machine, begin_s);
+        self.expect(task, machine, begin_s);
     }
 
-    fn expect_free(&mut self, task: u64, machine: usize, begin_s: f64) -> f64 {
-        let done_s = self.world.grid.machines[machine].done_s(begin_s, self.world.tasks[task as usize].size);
-        self.world.free_at_s.borrow_mut()[machine] = done_s;
+    /// Says what a machine does now and when it will be done.
+    fn expect(&mut self, task: u64, machine: usize, begin_s: f64) -> f64 {
+        let work = self.world.tasks[task as usize].size;
+        let done_s = self.world.grid.machines[machine].done_s(begin_s, work);
+        self.world.doing.borrow_mut()[machine] = Some(Doing { work, begin_s, done_s });
         done_s
     }
 
@@ -163,7 +160,7 @@ impl<P: Policy + ?Sized> Run<P> {
         let Some(attempt) = self.attempts.get_mut(&number) else { return };
         attempt.began_s = Some(now_s);
         let (task, machine) = (attempt.task, attempt.machine);
-        let done_s = self.expect_free(task, machine, now_s);
+        let done_s = self.expect(task, machine, now_s);
         self.enqueue(done_s, Next::Computed(number));
     }
 
@@ -174,7 +171,7 @@ impl<P: Policy + ?Sized> Run<P> {
             return Err(format!("task {} was committed twice", attempt.task));
         }
         self.useful_work += self.world.tasks[attempt.task as usize].size;
-        self.world.free_at_s.borrow_mut()[attempt.machine] = seconds(self.now);
+        self.world.doing.borrow_mut()[attempt.machine] = None;
         self.ended(number, Outcome::Done, attempt.brought_bytes);
         Ok(())
     }
@@ -191,7 +188,7 @@ impl<P: Policy + ?Sized> Run<P> {
                 self.look(machine.site);
             }
         }
-        self.world.free_at_s.borrow_mut()[attempt.machine] = now_s;
+        self.world.doing.borrow_mut()[attempt.machine] = None;
         self.ended(number, Outcome::Again, brought_bytes);
     }
 

@@ -202,7 +202,7 @@ impl World {
         let lease = self.nodes[node].core().leases().find(|record| record.serial == bind.serial);
         let is_its = lease.map(|record| {
             let asker = &record.asker;
-            asker.home.id == home && asker.app == bind.app && bind.epoch >= record.epoch
+            record.home().id == home && asker.app == bind.app && bind.epoch >= record.epoch
         });
         match is_its {
             Some(true) => {}

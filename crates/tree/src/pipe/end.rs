@@ -142,7 +142,7 @@ impl<C: Copy + Ord> Ends<C> {
         let is_full =
             |serial: u64| self.of_lease.get(&serial).is_some_and(|pipes| pipes.len() >= PIPES_A_LEASE_MAX);
         let why = if !is_its {
-            "a lease of it is not known at its lender"
+            "the node of one of its ends knows nothing of that end"
         } else if here && mine == other {
             "its two ends are the same"
         } else if self.pipes.len() >= PIPES_A_NODE_MAX {
@@ -179,7 +179,17 @@ impl<C: Copy + Ord> Ends<C> {
     }
 
     /// A program here is gone, and with it the pipes it has an end of.
-    pub(super) fn app_gone(&mut self, app: AppId, out: &mut Vec<Output<C>>) {
+    pub(super) fn app_gone(&mut self, app: AppId, said: &mut Said, out: &mut Vec<Output<C>>) {
+        let guest = PipePlace::Guest(app);
+        let is_its = |pipe: &Pipe<C>| pipe.mine == guest || pipe.node.id == self.me && pipe.other == guest;
+        let its: Vec<Key> = self.pipes.iter().filter(|(_, pipe)| is_its(pipe)).map(|(key, _)| *key).collect();
+        for key in its {
+            let text = "the guest is gone";
+            said.extend(
+                self.pipes.get(&key).map(|pipe| (pipe.home, news(key, PipeState::Failed(text.into())))),
+            );
+            self.end(key, text, out);
+        }
         let its = self.pipes.range((app, 0)..=(app, u64::MAX)).filter(|(_, pipe)| pipe.home == self.me);
         for key in its.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.end(key, "the program is gone", out);
@@ -555,7 +565,7 @@ impl<C: Copy + Ord> Ends<C> {
 
 fn lease_of(place: PipePlace) -> Option<u64> {
     match place {
-        PipePlace::Program => None,
+        PipePlace::Program | PipePlace::Guest(_) => None,
         PipePlace::Lease(serial) => Some(serial),
     }
 }

@@ -1,12 +1,16 @@
-//! The orders of the programs here.
+//! The orders of the programs here, and those of their guests.
 
 use super::io::{Output, Spot};
+use core::time::Duration;
 use mutirao_wire::node::NodeRef;
 use mutirao_wire::pipe::{
-    JoinPipe, LeavePipe, PIPES_A_PROGRAM_MAX, PipeNews, PipeOrder, PipePlace, PipeState,
+    GUEST_PIPES, JoinPipe, LeavePipe, PIPES_A_PROGRAM_MAX, PipeNews, PipeOrder, PipePlace, PipeState,
 };
-use mutirao_wire::{AppId, Epoch, NodeId};
+use mutirao_wire::{AppId, Epoch, NodeId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A guest that cannot be joined in so long is given up.
+const GUEST: Duration = Duration::from_secs(8);
 
 /// Names a pipe.
 pub(super) type Key = (AppId, u64);
@@ -33,20 +37,15 @@ pub(super) enum Word {
 pub(super) type Said = Vec<(NodeId, Word)>;
 
 impl Word {
-    /// As it travels. A program's own end is joined at its home only.
-    pub(super) fn into_message(self) -> Option<PipeOrder> {
-        Some(match self {
-            Word::Join(Joining {
-                key: (app, number),
-                epoch,
-                mine: PipePlace::Lease(serial),
-                node,
-                other,
-            }) => JoinPipe { app, epoch, number, serial, node, other }.into(),
-            Word::Join(_) => return None,
+    /// As it travels.
+    pub(super) fn into_message(self) -> PipeOrder {
+        match self {
+            Word::Join(Joining { key: (app, number), epoch, mine, node, other }) => {
+                JoinPipe { app, epoch, number, mine, node, other }.into()
+            }
             Word::Leave(leave) => leave.into(),
             Word::News(news) => news.into(),
-        })
+        }
     }
 }
 
@@ -89,11 +88,15 @@ impl Order {
 pub(super) struct Orders {
     orders: BTreeMap<Key, Order>,
     counts: BTreeMap<AppId, usize>,
+    /// Guests that are still to be joined, and until when that is tried: nobody else would give it up.
+    awaited: BTreeMap<Key, Tick>,
 }
 
 impl Orders {
+    #[allow(clippy::too_many_arguments)] // what is ordered, and where the answer goes
     pub(super) fn open<C>(
         &mut self,
+        now: Tick,
         me: NodeId,
         key: Key,
         epoch: Epoch,
@@ -115,6 +118,14 @@ impl Orders {
             "the program has as many pipes as it may have"
         } else {
             *count += 1;
+            let guests = ends.iter().filter(|end| matches!(end.place, PipePlace::Guest(_)));
+            for guest in guests {
+                self.awaited.insert(key, now + GUEST);
+                // No lease joins the two nodes; and if that one binds, it has to hear of it first.
+                if guest.node.id < me {
+                    out.push(Output::Want(guest.node.clone()));
+                }
+            }
             let order = Order { epoch, ends, open: false };
             order.join(key, None, said);
             self.orders.insert(key, order);
@@ -131,6 +142,7 @@ impl Orders {
     }
 
     fn forget(&mut self, key: Key) -> Option<Order> {
+        self.awaited.remove(&key);
         let order = self.orders.remove(&key)?;
         if let Some(count) = self.counts.get_mut(&key.0) {
             *count -= 1;
@@ -141,10 +153,28 @@ impl Orders {
         Some(order)
     }
 
-    /// Its lenders learn so by the end of its leases.
-    pub(super) fn app_gone(&mut self, app: AppId) {
-        self.orders.retain(|key, _| key.0 != app);
+    /// Its lenders learn so by the end of its leases; the nodes of guests have to be told.
+    pub(super) fn app_gone(&mut self, app: AppId, said: &mut Said) {
+        for (key, order) in self.orders.extract_if((app, 0)..=(app, u64::MAX), |_, _| true) {
+            self.awaited.remove(&key);
+            if key.1 >= GUEST_PIPES {
+                order.leave(key, "the program it leads to is gone", said);
+            }
+        }
         self.counts.remove(&app);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.awaited.values().min().copied()
+    }
+
+    /// Gives up guests that could not be joined in time.
+    pub(super) fn time<C>(&mut self, now: Tick, said: &mut Said, out: &mut Vec<Output<C>>) {
+        let late: Vec<Key> =
+            self.awaited.iter().filter(|(_, until)| **until <= now).map(|(key, _)| *key).collect();
+        for key in late {
+            self.fail(key, "no way was found between its two nodes", said, out);
+        }
     }
 
     pub(super) fn lease_over<C>(
@@ -203,7 +233,10 @@ impl Orders {
         }
         match state {
             PipeState::Failed(text) => self.fail(key, &text, said, out),
-            PipeState::Open => order.open = true,
+            PipeState::Open => {
+                order.open = true;
+                self.awaited.remove(&key);
+            }
             PipeState::Broken => {
                 let was_open = core::mem::replace(&mut order.open, false);
                 // A program that is an end hears of it as an end.

@@ -2,7 +2,7 @@
 //!
 //! A node has two parts in this, told apart by module: at `home` it keeps the orders of its programs, tells
 //! the lenders of both ends, and the program what becomes of them; at an `end` it joins a worker (or its
-//! program) to the other end. Where both parts are played here, they speak to each other directly.
+//! program, or a program that is another's guest) to the other end. Where both parts are played here, they speak to each other directly.
 //!
 //! Of two nodes the one with the smaller id binds, on the data connection it dials; the other accepts what its
 //! homes have announced, as soon as the worker is there. Whatever breaks a pipe (connection, worker, either
@@ -19,7 +19,7 @@ pub use io::{Input, Output, Spot};
 
 use end::Ends;
 use home::{Joining, Orders, Said, Word};
-use mutirao_wire::pipe::{JoinPipe, PipePlace};
+use mutirao_wire::pipe::JoinPipe;
 use mutirao_wire::{NodeId, Tick};
 use std::collections::VecDeque;
 
@@ -43,12 +43,12 @@ impl<C: Copy + Ord> Pipes<C> {
         let (said_here, ends, orders) = (&mut said, &mut self.ends, &mut self.orders);
         match input {
             Input::Open { app, epoch, number, a, b } => {
-                orders.open(self.me, (app, number), epoch, [a, b], said_here, out);
+                orders.open(now, self.me, (app, number), epoch, [a, b], said_here, out);
             }
             Input::Close { app, number } => orders.close((app, number), "the program closed it", said_here),
             Input::AppGone(app) => {
-                orders.app_gone(app);
-                ends.app_gone(app, out);
+                orders.app_gone(app, said_here);
+                ends.app_gone(app, said_here, out);
             }
             Input::LeaseOver { app, lender, serial } => {
                 orders.lease_over(app, lender, serial, said_here, out);
@@ -58,8 +58,7 @@ impl<C: Copy + Ord> Pipes<C> {
                 ends.link_up(now, peer, said_here, out);
             }
             Input::Join { from, join, is_its } => {
-                let JoinPipe { app, epoch, number, serial, node, other } = join;
-                let mine = PipePlace::Lease(serial);
+                let JoinPipe { app, epoch, number, mine, node, other } = join;
                 let joining = Joining { key: (app, number), epoch, mine, node, other };
                 ends.join(now, from, joining, is_its, said_here, out);
             }
@@ -77,7 +76,10 @@ impl<C: Copy + Ord> Pipes<C> {
             Input::Plain { conn, handle, stands } => ends.plain(now, conn, handle, stands, said_here, out),
             Input::Undone { app, number } => ends.undone(now, (app, number), said_here, out),
             Input::Distrust(peer) => ends.distrust(now, peer, said_here, out),
-            Input::Time => ends.time(now, said_here, out),
+            Input::Time => {
+                orders.time(now, said_here, out);
+                ends.time(now, said_here, out);
+            }
         }
         self.deliver(now, said, out);
     }
@@ -87,7 +89,7 @@ impl<C: Copy + Ord> Pipes<C> {
         let mut said = VecDeque::from(said);
         while let Some((to, word)) = said.pop_front() {
             if to != self.me {
-                out.extend(word.into_message().map(|message| Output::Send { to, message }));
+                out.push(Output::Send { to, message: word.into_message() });
                 continue;
             }
             let mut more = Said::new();
@@ -102,7 +104,7 @@ impl<C: Copy + Ord> Pipes<C> {
 
     /// When to call with [`Input::Time`] next.
     pub fn deadline(&self) -> Option<Tick> {
-        self.ends.deadline()
+        [self.ends.deadline(), self.orders.deadline()].into_iter().flatten().min()
     }
 
     /// Whether a pipe here has its other end at `peer`.

@@ -3,7 +3,9 @@
 use super::{Input, Output, Pipes, Spot};
 use core::time::Duration;
 use mutirao_wire::node::NodeRef;
-use mutirao_wire::pipe::{PipeBinding, PipeBound, PipeOrder, PipePlace, PipeState, PlainSocket, TOKEN_BYTES};
+use mutirao_wire::pipe::{
+    GUEST_PIPES, PipeBinding, PipeBound, PipeOrder, PipePlace, PipeState, PlainSocket, TOKEN_BYTES,
+};
 use mutirao_wire::{AppId, Epoch, Incarnation, NodeId, Tick};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -51,6 +53,8 @@ struct World {
     told: Vec<(u64, PipeState)>,
     /// Leases lent by each node.
     leases: BTreeSet<(u8, u64)>,
+    /// Programs that have asked at each node.
+    guests: BTreeSet<(u8, AppId)>,
 }
 
 impl World {
@@ -69,6 +73,7 @@ impl World {
             failed: BTreeSet::new(),
             told: Vec::new(),
             leases: BTreeSet::new(),
+            guests: BTreeSet::new(),
         };
         for a in 1..=count {
             for b in a + 1..=count {
@@ -203,7 +208,11 @@ impl World {
             let from = node(from).id;
             let input = match order {
                 PipeOrder::JoinPipe(join) => {
-                    let is_its = self.leases.contains(&(to, join.serial));
+                    let is_its = match join.mine {
+                        PipePlace::Lease(serial) => self.leases.contains(&(to, serial)),
+                        PipePlace::Guest(guest) => self.guests.contains(&(to, guest)),
+                        PipePlace::Program => false,
+                    };
                     Input::Join { from, join, is_its }
                 }
                 PipeOrder::LeavePipe(leave) => Input::Leave { from, leave },
@@ -336,7 +345,7 @@ fn a_binding_may_come_before_its_announcement_but_not_without() {
         app: APP,
         epoch: Epoch(0),
         number: 10,
-        serial: 1,
+        mine: PipePlace::Lease(1),
         node: node(2),
         other: PipePlace::Lease(1),
     };
@@ -369,6 +378,62 @@ fn a_lease_that_is_not_the_homes_fails_the_pipe_and_one_that_ends_too() {
     assert!(world.told.iter().any(|(number, state)| *number == 2 && matches!(state, PipeState::Failed(_))));
     assert!(world.failed.contains(&(1, 2)) && world.failed.contains(&(2, 2)));
     assert!(world.nodes.values().all(|pipes| pipes.count() == 0));
+}
+
+/// Another program at a node.
+const GUEST: AppId = AppId(8);
+
+fn guest(at: u8) -> Spot {
+    Spot { node: node(at), place: PipePlace::Guest(GUEST) }
+}
+
+#[test]
+fn a_guest_is_joined_on_any_node_until_either_program_goes() {
+    for (at, what) in [(1, "socket"), (2, "ring"), (3, "socket")] {
+        for gone in [GUEST, APP] {
+            let mut world = World::new(3);
+            world.guests.insert((at, GUEST));
+            world.order(2, GUEST_PIPES, program(2), guest(at));
+            world.settle();
+            world.both_have(GUEST_PIPES, &program(2), &guest(at), what);
+            if what == "socket" {
+                world.cut(2, at);
+                world.rest();
+                world.link(2, at);
+                world.rest();
+                world.both_have(GUEST_PIPES, &program(2), &guest(at), what);
+            }
+            world.tell(if gone == APP { 2 } else { at }, Input::AppGone(gone));
+            world.settle();
+            assert!(world.has.values().all(Option::is_none), "{:?}", world.has);
+            assert!(world.nodes.values().all(|pipes| pipes.count() == 0 && pipes.deadline().is_none()));
+            let failed = world.told.iter().filter(|(_, state)| matches!(state, PipeState::Failed(_))).count();
+            assert_eq!(
+                failed,
+                usize::from(gone == GUEST),
+                "the program that stays is told: {:?}",
+                world.told
+            );
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_did_not_ask_is_not_joined_and_one_that_cannot_be_reached_is_given_up() {
+    for home in [1, 3] {
+        let mut world = World::new(3);
+        world.order(home, GUEST_PIPES, program(home), guest(2));
+        world.settle();
+        assert!(matches!(&world.told[..], [(GUEST_PIPES, PipeState::Failed(_))]), "{:?}", world.told);
+
+        world.guests.insert((2, GUEST));
+        world.cut(home, 2);
+        world.order(home, GUEST_PIPES + 1, program(home), guest(2));
+        world.rest();
+        assert!(matches!(&world.told[1..], [(_, PipeState::Failed(_))]), "{:?}", world.told);
+        assert!(world.has.is_empty());
+        assert!(world.nodes.values().all(|pipes| pipes.count() == 0 && pipes.deadline().is_none()));
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! How a bag stands, for those who look on.
 
-use super::Keeper;
+use super::{DISK_RETRY, Keeper};
 use crate::bag::control;
+use crate::output::remark;
 use anyhow::Result;
 use mutirao_bag::Bag;
 use mutirao_schedule::bag::Needs;
@@ -50,8 +51,8 @@ impl Keeper {
     pub(super) fn say_why(&self, needs: &Needs, why: &str) {
         let text = format!("mutirao: tasks that need {} wait: {why}", Bag::needs_text(needs));
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| remark!("{text}")),
+            None => remark!("{text}"),
         }
     }
 
@@ -70,7 +71,11 @@ impl Keeper {
         let Some(list) = &self.bag.settings().list else { return Ok(()) };
         let path = std::path::Path::new(&self.bag.settings().directory).join(list);
         let text = crate::bag::show::list_text(&self.bag);
-        mutirao_store::write_atomic(&path, text.as_bytes(), 0o644)?;
+        match mutirao_store::write_atomic(&path, text.as_bytes(), 0o644) {
+            // It is for people to read, and nothing waits for it.
+            Err(mutirao_store::Error::DiskFull(_)) => self.list_due = Some(Instant::now() + DISK_RETRY),
+            written => written?,
+        }
         Ok(())
     }
 }

@@ -73,11 +73,13 @@ impl Fetch {
     }
 
     /// What tasks have written from there on; whether it is the next piece.
-    pub fn output(&mut self, offset: u64, bytes: usize) -> bool {
-        let end = offset.saturating_add(bytes as u64);
+    pub fn output(&mut self, offset: u64, bytes: u64) -> bool {
+        let end = offset.saturating_add(bytes);
         let is_next = offset == self.outputs && bytes > 0 && end <= self.offered.outputs;
         if is_next {
             self.outputs = end;
+            // What nobody reads any more comes in one, however much it is.
+            self.ask_output = self.ask_output.max(end);
             self.came += 1;
         }
         is_next
@@ -178,7 +180,7 @@ mod tests {
                 chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 match want {
                     _ if (chance >> 33) % 5 == 0 => {}
-                    Want::Output { offset, bytes } => drop(fetch.output(offset, bytes as usize)),
+                    Want::Output { offset, bytes } => drop(fetch.output(offset, bytes.into())),
                     Want::Part(number) => fetch.part(base, number, vec![number as u8]),
                 }
             }
@@ -187,6 +189,21 @@ mod tests {
         assert_eq!(fetch.outputs(), offered.outputs);
         let (_, parts) = fetch.into_parts();
         assert_eq!(parts, (0..40).map(|number| vec![number]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_nobody_reads_any_more_comes_in_one() {
+        let offered = Offered { parts: 1, outputs: 1000 * OUTPUT_BYTES };
+        let mut fetch = Fetch::new(offer(offered), 0).unwrap();
+        assert_eq!(fetch.wants().len() as u64, AHEAD);
+        assert!(fetch.output(0, OUTPUT_BYTES));
+        assert!(fetch.output(OUTPUT_BYTES, 997 * OUTPUT_BYTES));
+        // What was asked for of it comes too late.
+        assert!(!fetch.output(2 * OUTPUT_BYTES, OUTPUT_BYTES));
+        let (offset, bytes) = (998 * OUTPUT_BYTES, OUTPUT_BYTES as u32);
+        let rest = [Want::Output { offset, bytes }, Want::Output { offset: offset + OUTPUT_BYTES, bytes }];
+        assert_eq!(fetch.wants(), rest);
+        assert!(!fetch.output(offset, 3 * OUTPUT_BYTES), "more than there is");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! each with its node; the floors are kept alike.
 
 mod direct;
+mod line;
 mod process;
 mod real;
 
@@ -13,21 +14,27 @@ pub use direct::peer;
 pub use real::peer as group_peer;
 
 use super::floor::{Carrier, Floor, Measured as Bare};
-use super::{Case, pin, print, unpin};
+use super::{Case, cpus, pin, print, quantile, unpin};
 use crate::args::Output;
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use mutirao::group::Over;
-use process::{Measured, What, measure};
+use process::{Measured, What, measure, window};
 use real::Link;
 use std::time::Duration;
 
 const SIZES: [usize; 5] = [8, 1 << 10, 64 << 10, 1 << 20, 16 << 20];
+/// The longest messages whose round trips are measured stored, too, bytes.
+const STORED_PING_MAX: usize = 1 << 10;
 /// As nodes make them.
 const RING_BYTES: usize = 256 * 1024;
 /// Processes of one node that use channels at once, and bytes of their messages.
 const MANY: [u16; 2] = [8, 64];
 const MANY_BYTES: usize = 8;
+/// Bytes of messages that are recorded.
+const RECORDED: [usize; 2] = [8, 64 << 10];
+const LINE: &str = "cache line, there and back";
+const RECORDED_PLACE: &str = "one node, recorded";
 
 /// How two processes are joined.
 #[derive(Debug, Clone, Copy)]
@@ -48,16 +55,7 @@ struct Place {
 
 impl Place {
     fn new(name: &'static str, way: Way, carrier: Carrier, floors: [&'static str; 2], only: &str) -> Place {
-        let sizes = |what| SIZES.map(|size| (what, size));
-        let mut place = Place { name, way, carrier, floors, cases: Vec::new() };
-        let all = [sizes(What::Ping), sizes(What::Stream)].concat();
-        place.cases = all.into_iter().filter(|case| place.named(*case).contains(only)).collect();
-        place
-    }
-
-    fn named(&self, (what, size): (What, usize)) -> String {
-        let what = if what == What::Ping { "ping" } else { "stream" };
-        format!("{what} {}, {}", crate::output::bytes(size as u64), self.name)
+        Place { name, way, carrier, floors, cases: cases(&SIZES, name, only) }
     }
 
     fn run(&self, span: Duration, bar: &ProgressBar) -> Result<Vec<Case>> {
@@ -70,7 +68,10 @@ impl Place {
         let mut floor = Floor::start(self.carrier, directory.path())?;
         let (mut bare, mut measured) = (Vec::new(), Vec::new());
         for (what, size) in self.cases.iter().copied() {
-            bare.push(if what == What::Ping { floor.ping(size, span)? } else { floor.stream(size, span)? });
+            bare.push(match what {
+                What::Ping | What::StoredPing => floor.ping(size, span)?,
+                What::Stream => floor.stream(size, window(size), span)?,
+            });
             if let Some(two) = &two {
                 measured.push(measure(&two.group, what, size, span)?);
                 bar.inc(1);
@@ -97,7 +98,7 @@ impl Place {
             per_s: Some(measured.per_s),
             pinned: Some("0|1"),
             tls: Some(matches!(self.way, Way::Nodes(Link::Encrypted))),
-            ..Case::new(self.named((what, size)))
+            ..Case::new(named((what, size), self.name))
         };
         let [ping_floor, stream_floor] = self.floors;
         match measured.p50_us {
@@ -120,6 +121,78 @@ impl Place {
             }
         }
     }
+}
+
+/// The cases of these sizes, as far as their names contain `only`.
+fn cases(sizes: &[usize], place: &str, only: &str) -> Vec<(What, usize)> {
+    let kinds = [What::Ping, What::StoredPing, What::Stream].into_iter();
+    let all = kinds.flat_map(|what| sizes.iter().map(move |size| (what, *size)));
+    // What it saves that nobody waits for a message to be taken shows in small ones.
+    all.filter(|(what, size)| {
+        *what != What::StoredPing || *size <= STORED_PING_MAX && place != RECORDED_PLACE
+    })
+    .filter(|case| named(*case, place).contains(only))
+    .collect()
+}
+
+fn named((what, size): (What, usize), place: &str) -> String {
+    let what = match what {
+        What::Ping => "ping",
+        What::StoredPing => "stored ping",
+        What::Stream => "stream",
+    };
+    format!("{what} {}, {place}", crate::output::bytes(size as u64))
+}
+
+/// What passes between two processors at the least. On one there is no way.
+fn cache_line(span: Duration, bar: &ProgressBar) -> Result<Option<Case>> {
+    if cpus() < 2 {
+        return Ok(None);
+    }
+    unpin(None)?;
+    let times_us = line::round_trips_us(span)?;
+    bar.inc(1);
+    Ok(Some(Case {
+        n: Some(times_us.len() as u64),
+        p50_us: Some(quantile(&times_us, 0.5)),
+        p99_us: Some(quantile(&times_us, 0.99)),
+        pinned: Some("0|1"),
+        ..Case::new(LINE)
+    }))
+}
+
+/// Two processes on one node whose group is recorded; the floor is the same while it is not.
+fn recorded(cases: &[(What, usize)], span: Duration, bar: &ProgressBar) -> Result<Vec<Case>> {
+    if cases.is_empty() {
+        return Ok(Vec::new());
+    }
+    unpin(None)?;
+    let [bare, measured] = real::unrecorded_and_recorded(cases, span)?;
+    bar.inc(cases.len() as u64);
+    let all = cases.iter().zip(bare).zip(measured);
+    Ok(all
+        .map(|(((what, size), bare), measured)| {
+            let mib = *size as f64 / f64::from(1 << 20);
+            let is_stream = *what == What::Stream;
+            let times = measured.p50_us.zip(bare.p50_us);
+            Case {
+                nodes: Some(1),
+                size_bytes: Some(*size as u64),
+                n: Some(measured.n),
+                p50_us: measured.p50_us,
+                p99_us: measured.p99_us,
+                per_s: Some(measured.per_s),
+                mib_per_s: is_stream.then_some(measured.per_s * mib),
+                floor_kind: Some("unrecorded"),
+                floor_p50_us: bare.p50_us,
+                floor_per_s: Some(if is_stream { bare.per_s * mib } else { bare.per_s }),
+                ratio: Some(times.map_or(measured.per_s / bare.per_s, |(ours, bare)| ours / bare)),
+                pinned: Some("0|1"),
+                tls: Some(false),
+                ..Case::new(named((*what, *size), RECORDED_PLACE))
+            }
+        })
+        .collect())
 }
 
 /// Many processes on one node; the floor of more is the figure of fewer.
@@ -167,17 +240,26 @@ pub fn channel(output: Output, seconds: f64, only: &str) -> Result<()> {
     ];
     places.retain(|place| !place.cases.is_empty());
     let many_count = MANY.iter().filter(|processes| named_many(**processes).contains(only)).count();
-    let count = places.iter().map(|place| place.cases.len()).sum::<usize>() + many_count;
+    let to_record = cases(&RECORDED, RECORDED_PLACE, only);
+    let has_line = LINE.contains(only);
+    let count = places.iter().map(|place| place.cases.len()).sum::<usize>()
+        + many_count
+        + to_record.len()
+        + usize::from(has_line);
     ensure!(count > 0, "no case has `{only}` in its name");
     let bar = match output {
         Output::Json => ProgressBar::hidden(),
         Output::Text => ProgressBar::new(count as u64),
     };
-    let mut cases = Vec::new();
-    for place in places {
-        cases.extend(place.run(span, &bar)?);
+    let mut figures = Vec::new();
+    if has_line {
+        figures.extend(cache_line(span, &bar)?);
     }
-    cases.extend(many(only, span, &bar)?);
+    for place in places {
+        figures.extend(place.run(span, &bar)?);
+    }
+    figures.extend(many(only, span, &bar)?);
+    figures.extend(recorded(&to_record, span, &bar)?);
     bar.finish_and_clear();
-    print(output, &cases)
+    print(output, &figures)
 }

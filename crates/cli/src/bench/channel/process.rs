@@ -1,6 +1,5 @@
 //! What the two processes of a benchmark do with their channels: one measures, the other answers.
 
-use super::super::floor::WINDOW;
 use super::super::quantile;
 use anyhow::{Result, ensure};
 use mutirao::group::Group;
@@ -16,8 +15,21 @@ pub const STORED: u32 = 1;
 pub enum What {
     /// Round trips of synchronous messages.
     Ping,
-    /// Stored messages one way, every eighth answered.
+    /// Round trips of stored messages.
+    StoredPing,
+    /// Stored messages one way, [so many](window) at a time answered.
     Stream,
+}
+
+/// Messages of a stream between two answers: as many as the programs send that measure other systems.
+pub fn window(size: usize) -> usize {
+    if size <= 64 << 10 {
+        64
+    } else if size <= 1 << 20 {
+        8
+    } else {
+        4
+    }
 }
 
 /// What was measured.
@@ -38,13 +50,15 @@ pub fn measure(group: &Group, what: What, size: usize, span: Duration) -> Result
     let order = serde_json::to_vec(&(what, size))?;
     group.output(SYNC)?.send(&order)?;
     match what {
-        What::Ping => ping(group, size, span),
+        What::Ping | What::StoredPing => ping(group, what, size, span),
         What::Stream => stream(group, size, span),
     }
 }
 
-fn ping(group: &Group, size: usize, span: Duration) -> Result<Measured> {
-    let (out, back) = (group.output(SYNC)?, group.input(SYNC)?);
+fn ping(group: &Group, what: What, size: usize, span: Duration) -> Result<Measured> {
+    let is_stored = what == What::StoredPing;
+    let number = if is_stored { STORED } else { SYNC };
+    let (out, back) = (group.output(number)?, group.input(number)?);
     let mut buffer = vec![1; size];
     let mut times_us = Vec::new();
     let warm = Instant::now() + span / 10;
@@ -53,7 +67,11 @@ fn ping(group: &Group, size: usize, span: Duration) -> Result<Measured> {
         let is_last = start >= warm + span && times_us.len() >= 10;
         buffer.fill(1);
         buffer[0] = u8::from(!is_last);
-        out.send(&buffer)?;
+        if is_stored {
+            out.post(buffer.as_slice())?;
+        } else {
+            out.send(&buffer)?;
+        }
         back.receive_into(&mut buffer)?;
         if is_last {
             break;
@@ -70,19 +88,20 @@ fn ping(group: &Group, size: usize, span: Duration) -> Result<Measured> {
 
 fn stream(group: &Group, size: usize, span: Duration) -> Result<Measured> {
     let (out, back) = (group.output(STORED)?, group.input(STORED)?);
-    let mut count = 0u64;
+    let (window, mut count) = (window(size), 0u64);
     let warm = Instant::now() + span / 10;
     let mut begin = Instant::now();
     loop {
         let start = Instant::now();
         let is_last = start >= begin + span && count >= 10;
-        for _ in 0..WINDOW {
-            let mut message = vec![1; size];
+        for _ in 0..window {
+            let mut message = out.buffer(size);
+            message.resize(size, 1);
             message[0] = u8::from(!is_last);
             out.post(message)?;
         }
         back.receive_into(&mut [0])?;
-        count += WINDOW as u64;
+        count += window as u64;
         if is_last {
             let per_s = count as f64 / begin.elapsed().as_secs_f64();
             return Ok(Measured { n: count, per_s, p50_us: None, p99_us: None });
@@ -116,8 +135,13 @@ pub fn answer(group: &Group) -> Result<()> {
                     goes_on = room[0] != 0;
                     out.send(&room)?;
                 }
+                What::StoredPing => {
+                    stored.receive_into(&mut room)?;
+                    goes_on = room[0] != 0;
+                    answers.post(room.as_slice())?;
+                }
                 What::Stream => {
-                    for _ in 0..WINDOW {
+                    for _ in 0..window(size) {
                         stored.receive_into(&mut room)?;
                         goes_on = room[0] != 0;
                     }

@@ -7,6 +7,7 @@ use super::process::{Measured, What, answer, measure};
 use anyhow::{Context, Result, bail, ensure};
 use mutirao::group::Group;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -46,12 +47,33 @@ pub fn two_nodes(link: Link, cases: Vec<(What, usize)>, span: Duration) -> Resul
     }
     pin_all(Some(pool.pid("n1")?), 0)?;
     pin_all(Some(pool.pid("n2")?), 1)?;
+    pair(&pool, ["n1", "n2"], cases, span, &[])
+}
+
+/// Measures between two processes on one node, each on a processor of its own, while nothing is recorded, and while what
+/// they receive is, on the disk that has the temporary files.
+pub fn unrecorded_and_recorded(cases: &[(What, usize)], span: Duration) -> Result<[Vec<Measured>; 2]> {
+    let pool = TestPool::start(&Shape { nodes: 1, slots: 2, fan_out: 16, spin: true })?;
+    let records = pool.directory().join("records");
+    let run = |more: &[&OsStr]| pair(&pool, ["n1", "n1"], cases.to_vec(), span, more);
+    Ok([run(&[])?, run(&["--record".as_ref(), records.as_ref()])?])
+}
+
+/// Two processes of which the first measures; `more` goes to `group run`.
+fn pair(
+    pool: &TestPool,
+    stations: [&str; 2],
+    cases: Vec<(What, usize)>,
+    span: Duration,
+    more: &[&OsStr],
+) -> Result<Vec<Measured>> {
     let channels = [(0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1)].map(|(from, to, number)| {
         format!("[[channel]]\nfrom = \"bench.{from}:{number}\"\nto = \"bench.{to}:{number}\"\n")
     });
     let count = cases.len();
     let task = Task::Measure { cases, span };
-    let measured = run(&pool, &task, "instances = 2\nstations = [\"n1\", \"n2\"]\n", &channels.concat())?;
+    let program = format!("instances = 2\nstations = {stations:?}\n");
+    let measured = run(pool, &task, &program, &channels.concat(), more)?;
     ensure!(measured.len() == count, "the processes have measured {} of {count} cases", measured.len());
     Ok(measured)
 }
@@ -66,7 +88,7 @@ pub fn pairs(processes: u16, size: usize, span: Duration) -> Result<Measured> {
         })
         .collect();
     let program = format!("instances = {processes}\nstations = [\"n1\"]\n");
-    let measured = run(&pool, &Task::Pairs { size, span }, &program, &channels)?;
+    let measured = run(&pool, &Task::Pairs { size, span }, &program, &channels, &[])?;
     let pairs = usize::from(processes / 2);
     ensure!(measured.len() == pairs, "{} of {pairs} pairs have measured", measured.len());
     let sum =
@@ -85,8 +107,14 @@ fn trust(pool: &TestPool) -> Result<()> {
     Ok(())
 }
 
-/// Runs a group of this program; what its processes have measured.
-fn run(pool: &TestPool, task: &Task, program: &str, channels: &str) -> Result<Vec<Measured>> {
+/// Runs a group of this program, with more arguments; what its processes have measured.
+fn run(
+    pool: &TestPool,
+    task: &Task,
+    program: &str,
+    channels: &str,
+    more: &[&OsStr],
+) -> Result<Vec<Measured>> {
     // Its own name is that of the program that starts it there.
     let executable = pool.directory().join("bench-process");
     std::fs::copy(std::env::current_exe()?, &executable).context("cannot copy this program")?;
@@ -100,7 +128,7 @@ fn run(pool: &TestPool, task: &Task, program: &str, channels: &str) -> Result<Ve
     let file = pool.directory().join("bench.toml");
     std::fs::write(&file, text)?;
     let mut command = pool.command("n1")?;
-    command.args(["group", "run", "--quiet", "--no-labels"]).arg(&file).stderr(Stdio::piped());
+    command.args(["group", "run", "--quiet", "--no-labels"]).args(more).arg(&file).stderr(Stdio::piped());
     let ran = command.output().context("cannot run a group")?;
     if !ran.status.success() {
         bail!("the group has failed: {}", String::from_utf8_lossy(&ran.stderr).trim_end());

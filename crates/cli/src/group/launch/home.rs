@@ -19,9 +19,11 @@ impl Launch<'_> {
     /// How those processes stand of which it has not heard.
     pub(super) fn tell_home(&mut self) -> Result<()> {
         for rank in std::mem::take(&mut self.unsaid) {
-            let report = self.seats[rank as usize].report.as_ref();
-            let last_lines = report.map(|report| report.last_words.clone()).unwrap_or_default();
-            self.pool.tell_process(ProcessNews { row: self.row(rank), last_lines })?;
+            let row = self.row(rank);
+            // Of one that runs its lender is asked.
+            let has_ended = row.end.is_some();
+            let last_lines = self.seats[rank as usize].last_words().filter(|_| has_ended).unwrap_or_default();
+            self.pool.tell_process(ProcessNews { row, last_lines })?;
         }
         Ok(())
     }

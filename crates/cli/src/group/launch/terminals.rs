@@ -3,7 +3,8 @@
 use super::Launch;
 use crate::group::guests::Wish;
 use anyhow::Result;
-use mutirao_group::console::{Saying, Stream};
+use mutirao::raw::{PipeEvent, PipeStream};
+use mutirao_group::console::{Saying, Stream, TEXT_BYTES_MAX};
 use mutirao_group::master::State;
 
 /// What a terminal showed last is shown again to who attaches, bytes.
@@ -13,7 +14,12 @@ impl Launch<'_> {
     /// Shows what a process wrote where that is to be seen.
     pub(super) fn show(&mut self, rank: u32, name: &str, stream: Stream, bytes: &[u8]) -> Result<()> {
         let seat = &mut self.seats[rank as usize];
-        if self.application.processes[rank as usize].terminal {
+        let has_terminal = self.application.processes[rank as usize].terminal;
+        if has_terminal || stream == Stream::Error {
+            seat.last_words.extend(bytes);
+            seat.last_words.drain(..seat.last_words.len().saturating_sub(TEXT_BYTES_MAX));
+        }
+        if has_terminal {
             seat.last_shown.extend(bytes);
             seat.last_shown.drain(..seat.last_shown.len().saturating_sub(LAST_SHOWN_BYTES));
         }
@@ -23,8 +29,27 @@ impl Launch<'_> {
         self.printer.show(name, &mut seat.begun, stream, bytes)
     }
 
+    /// Somebody who wants to attach comes, or goes.
+    pub(super) fn guest_pipe(&mut self, event: PipeEvent) -> Result<()> {
+        let number = event.number();
+        self.guests.went(number);
+        match event {
+            PipeEvent::Opened { way, .. } => {
+                if !self.guests.come(number, PipeStream::open(way)?) {
+                    self.pool.close_pipe(number)?;
+                }
+            }
+            PipeEvent::Broken { .. } => self.pool.close_pipe(number)?,
+            PipeEvent::Failed { .. } => {}
+        }
+        Ok(())
+    }
+
     /// Does what those want who attach to processes, or are.
     pub(super) fn receive_guests(&mut self) -> Result<()> {
+        for number in self.guests.sweep() {
+            self.pool.close_pipe(number)?;
+        }
         let seats = &self.seats;
         for wish in self.guests.hear(|rank, bytes| seats[rank as usize].may_type(bytes)) {
             match wish {
@@ -59,7 +84,7 @@ impl Launch<'_> {
             return Err(format!("it has ended: {end}"));
         }
         match self.guests.at(rank) {
-            Some(pid) => Err(format!("it is attached already, to process {pid} of this machine")),
+            Some(from) => Err(format!("it is attached already, to {from}")),
             None => Ok(rank),
         }
     }

@@ -85,6 +85,7 @@ impl Shared {
             let events = inner.events()?;
             handles.iter().try_for_each(|handle| events.add(handle.as_fd()))?;
         }
+        inner.catch_up();
         Ok(false)
     }
 }

@@ -1,7 +1,7 @@
-//! The bytes of a console's pipe: a ring in shared memory, or a socket. Nothing here blocks.
+//! The bytes of a pipe: a ring in shared memory, or a socket. Nothing here blocks.
 
-use anyhow::{Context, Result};
-use mutirao::raw::{RingEnds, Way};
+use crate::Error;
+use crate::pipe::{RingEnds, Way};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -12,7 +12,7 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// One end of a pipe that is open.
 #[derive(Debug)]
-pub enum Pipe {
+pub enum PipeStream {
     /// The other end is on this machine.
     Ring(Box<RingEnds>),
     /// The other end is elsewhere.
@@ -23,27 +23,32 @@ pub enum Pipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone;
 
-impl Pipe {
+impl PipeStream {
     /// Takes over what the node has made.
-    pub fn open(way: Way) -> Result<Pipe> {
+    pub fn open(way: Way) -> Result<PipeStream, Error> {
         Ok(match way {
-            Way::Ring(ring) => Pipe::Ring(Box::new(ring.map().context("cannot map the ring of a console")?)),
-            Way::Socket { fd, .. } => Pipe::Socket(fd),
+            Way::Ring(ring) => PipeStream::Ring(Box::new(ring.map()?)),
+            Way::Socket { fd, .. } => PipeStream::Socket(fd),
         })
     }
 
     /// Appends what is there, up to a limit.
     pub fn read(&mut self, into: &mut Vec<u8>) -> Result<(), Gone> {
+        self.read_up_to(into, READ_BYTES)
+    }
+
+    /// The same, with another limit.
+    pub fn read_up_to(&mut self, into: &mut Vec<u8>, most: usize) -> Result<(), Gone> {
         match self {
-            Pipe::Ring(ends) => {
+            PipeStream::Ring(ends) => {
                 // Before it is looked at: what rings later is then not missed.
                 let rings = ends.bell.drain().map_err(|_| Gone)?;
-                let count = ends.reader.read_to(into, READ_BYTES).map_err(|_| Gone)?;
+                let count = ends.reader.read_to(into, most).map_err(|_| Gone)?;
                 if rings || count > 0 { Ok(()) } else { Err(Gone) }
             }
-            Pipe::Socket(fd) => {
+            PipeStream::Socket(fd) => {
                 let start = into.len();
-                into.resize(start + READ_BYTES, 0);
+                into.resize(start + most, 0);
                 let received = loop {
                     match recv(&*fd, &mut into[start..], RecvFlags::DONTWAIT) {
                         Err(Errno::INTR) => {}
@@ -64,12 +69,12 @@ impl Pipe {
     /// Writes what fits; how much that was.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Gone> {
         match self {
-            Pipe::Ring(ends) => {
+            PipeStream::Ring(ends) => {
                 let written = ends.writer.write(bytes).map_err(|_| Gone)?;
                 ends.writer.flush().map_err(|_| Gone)?;
                 Ok(written)
             }
-            Pipe::Socket(fd) => loop {
+            PipeStream::Socket(fd) => loop {
                 match send(&*fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                     Ok(written) => return Ok(written),
                     Err(Errno::INTR) => {}
@@ -80,39 +85,42 @@ impl Pipe {
         }
     }
 
-    /// Before sleeping: asks to be woken; true if there is something to do already.
-    pub fn arm(&mut self, wants_room: bool) -> bool {
+    /// Before sleeping: asks to be woken by bytes that come, or by room for more; true if there is something to do
+    /// already.
+    pub fn arm(&mut self, wants_bytes: bool, wants_room: bool) -> bool {
         match self {
-            Pipe::Ring(ends) => {
-                ends.reader.arm(1).unwrap_or(true)
+            PipeStream::Ring(ends) => {
+                let rings = ends.bell.drain().unwrap_or(false);
+                wants_bytes && (!rings || ends.reader.arm(1).unwrap_or(true))
                     || wants_room && ends.writer.arm_for_room(1).unwrap_or(true)
             }
-            Pipe::Socket(_) => false,
+            PipeStream::Socket(_) => false,
         }
     }
 
     /// After sleeping.
     pub fn disarm(&mut self) {
-        if let Pipe::Ring(ends) = self {
+        if let PipeStream::Ring(ends) = self {
             ends.reader.disarm();
             ends.writer.disarm();
         }
     }
 
     /// What to wait for, on its descriptor.
-    pub fn interest(&self, wants_room: bool) -> PollFlags {
-        match self {
-            Pipe::Socket(_) if wants_room => PollFlags::IN | PollFlags::OUT,
-            _ => PollFlags::IN,
-        }
+    pub fn interest(&self, wants_bytes: bool, wants_room: bool) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        // The bell rings for both.
+        flags.set(PollFlags::IN, wants_bytes || matches!(self, PipeStream::Ring(_)));
+        flags.set(PollFlags::OUT, wants_room && matches!(self, PipeStream::Socket(_)));
+        flags
     }
 }
 
-impl AsFd for Pipe {
+impl AsFd for PipeStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Pipe::Ring(ends) => ends.bell.as_fd(),
-            Pipe::Socket(fd) => fd.as_fd(),
+            PipeStream::Ring(ends) => ends.bell.as_fd(),
+            PipeStream::Socket(fd) => fd.as_fd(),
         }
     }
 }

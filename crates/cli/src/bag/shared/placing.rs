@@ -1,0 +1,101 @@
+//! Result files that are still to be put in their places, where the bag was submitted.
+
+use crate::output::remark;
+use std::collections::VecDeque;
+
+/// Results whose files wait to be put in their places.
+#[derive(Debug, Default)]
+pub struct Placing {
+    /// Task and attempt.
+    waiting: VecDeque<(u32, u64)>,
+    /// Tried in vain since the last round, and whether one of them for want of room only.
+    failed: usize,
+    lacks_room: bool,
+    /// What was told of already.
+    told: bool,
+    /// Entries up to this one are settled when nothing waits.
+    up_to: u64,
+}
+
+impl Placing {
+    /// The files of this result are to be put in their places.
+    pub fn push(&mut self, task: u32, attempt: u64) {
+        self.waiting.push_back((task, attempt));
+    }
+
+    /// All that is to be placed of entries up to this one waits here.
+    pub fn counts_up_to(&mut self, index: u64) {
+        self.up_to = self.up_to.max(index);
+    }
+
+    /// The next to try, unless all that wait were tried in vain.
+    pub fn next(&self) -> Option<(u32, u64)> {
+        self.waiting.front().copied().filter(|_| self.failed < self.waiting.len())
+    }
+
+    /// The next is placed, or nobody wants it any more.
+    pub fn is_placed(&mut self) {
+        self.waiting.pop_front();
+        if self.waiting.is_empty() {
+            *self = Placing { up_to: self.up_to, ..Placing::default() };
+        }
+    }
+
+    /// The next cannot be placed now. That is said once.
+    pub fn fails(&mut self, error: &anyhow::Error, is_full: bool) {
+        if let Some(first) = self.waiting.pop_front() {
+            self.waiting.push_back(first);
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            remark!("mutirao: {error:#}; nothing is lost, and it is tried again");
+        }
+        self.lacks_room |= is_full;
+        // Without room none can be placed.
+        self.failed = if is_full { self.waiting.len() } else { self.failed + 1 };
+    }
+
+    /// All that wait are tried again.
+    pub fn again(&mut self) {
+        (self.failed, self.lacks_room) = (0, false);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether some wait for nothing but room.
+    pub fn waits_for_room(&self) -> bool {
+        self.lacks_room && !self.waiting.is_empty()
+    }
+
+    /// Entries up to this one are settled.
+    pub fn settled(&self) -> Option<u64> {
+        self.waiting.is_empty().then_some(self.up_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_placed_holds_up_no_other_unless_there_is_no_room() {
+        let mut placing = Placing::default();
+        (0..3).for_each(|task| placing.push(task, 10));
+        placing.counts_up_to(7);
+        assert_eq!((placing.next(), placing.settled()), (Some((0, 10)), None));
+        placing.fails(&anyhow::anyhow!("a directory is there"), false);
+        placing.is_placed();
+        placing.is_placed();
+        assert_eq!((placing.next(), placing.waits_for_room()), (None, false), "tried in vain");
+        placing.again();
+        assert_eq!(placing.next(), Some((0, 10)));
+        placing.push(3, 11);
+        placing.fails(&anyhow::anyhow!("full"), true);
+        assert_eq!((placing.next(), placing.waits_for_room()), (None, true));
+        placing.again();
+        placing.is_placed();
+        placing.is_placed();
+        assert_eq!((placing.next(), placing.settled()), (None, Some(7)));
+    }
+}
