@@ -80,7 +80,8 @@ pub struct Producer {
     tail: u64,
     /// What the other side has been told of it.
     published: u64,
-    /// The other side's position as last seen; never beyond `tail`, never more than the capacity behind.
+    /// The other side's position as last seen; never beyond `tail`, never more than the capacity behind, and it only
+    /// grows.
     head: u64,
     /// The impossible position that ended this pipe.
     dead: Option<u64>,
@@ -205,7 +206,8 @@ impl Producer {
     #[inline]
     fn load_head(&mut self) -> Result<(), Error> {
         let head = self.dead.unwrap_or_else(|| self.pipe.shared.word(self.pipe.words.head).load(SeqCst));
-        if self.dead.is_some() || self.pipe.filled(head, self.tail).is_none() {
+        // One that goes back would take away room that was counted on.
+        if self.dead.is_some() || head < self.head || self.pipe.filled(head, self.tail).is_none() {
             self.dead = Some(head);
             return Err(self.pipe.corrupt(self.tail, head));
         }
@@ -262,7 +264,8 @@ pub struct Consumer {
     head: u64,
     /// Own position when the producer was last looked after.
     looked_after: u64,
-    /// The other side's position as last seen; never behind `head`, never more than the capacity beyond.
+    /// The other side's position as last seen; never behind `head`, never more than the capacity beyond, and it only
+    /// grows.
     tail: u64,
     /// The impossible position that ended this pipe.
     dead: Option<u64>,
@@ -382,7 +385,8 @@ impl Consumer {
     #[inline]
     fn load_tail(&mut self) -> Result<(), Error> {
         let tail = self.dead.unwrap_or_else(|| self.pipe.shared.word(self.pipe.words.tail).load(SeqCst));
-        if self.dead.is_some() || self.pipe.filled(self.head, tail).is_none() {
+        // One that goes back would take away bytes that are being read.
+        if self.dead.is_some() || tail < self.tail || self.pipe.filled(self.head, tail).is_none() {
             self.dead = Some(tail);
             return Err(self.pipe.corrupt(self.head, tail));
         }

@@ -73,6 +73,37 @@ fn a_scribbled_own_index_does_not_matter() {
     assert_eq!(out, b"call");
 }
 
+#[test]
+fn a_position_that_goes_back_ends_its_end_for_good() {
+    let mut pair = pair(CAPACITY_MIN);
+    let words = scribbler(&pair);
+    let tail = words.word(REPLY_WORDS.tail);
+    tail.store(500, Relaxed);
+    assert_eq!(pair.caller.replies.available().unwrap(), 500);
+    tail.store(300, Relaxed);
+    assert!(is_corrupt(pair.caller.replies.available()));
+
+    pair.caller.calls.write(&[0; 500]).unwrap();
+    let head = words.word(CALL_WORDS.head);
+    head.store(400, Relaxed);
+    assert_eq!(pair.caller.calls.room().unwrap(), CAPACITY_MIN - 100);
+    head.store(300, Relaxed);
+    assert!(is_corrupt(pair.caller.calls.room()));
+}
+
+#[test]
+fn bytes_taken_back_during_a_read_are_not_read() {
+    let mut pair = pair(CAPACITY_MIN);
+    let words = scribbler(&pair);
+    words.word(REPLY_WORDS.tail).store(CAPACITY_MIN as u64, Relaxed);
+    let replies = &mut pair.caller.replies;
+    assert_eq!(replies.available().unwrap(), CAPACITY_MIN);
+    // The first piece that is given back makes the reader look again, for a producer that waits for all.
+    words.word(REPLY_WORDS.producer_waiting()).store(u64::MAX, Relaxed);
+    words.word(REPLY_WORDS.tail).store(CAPACITY_MIN as u64 / 8, Relaxed);
+    assert!(is_corrupt(replies.read(&mut [0; CAPACITY_MIN])));
+}
+
 proptest! {
     /// The worker keeps writing rubbish into every word while the caller works: no panic, no read or write out
     /// of bounds (the copies assert it), and an error only of the announced kind.
