@@ -278,7 +278,8 @@ pub fn why_none(pool: &Pool, notes: &[Note]) -> String {
 
 /// Tells of whatever happens to leases.
 fn watch(pool: &Pool, out: &Sender<Event>) {
-    let mut seen = pool.lease_news();
+    // What happened before counts too: a lease that a keeper before this one had may have ended already.
+    let mut seen = 0;
     loop {
         match pool.wait_leases(seen, None) {
             Ok(news) => seen = news,

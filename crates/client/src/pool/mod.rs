@@ -331,17 +331,13 @@ impl Pool {
         core.leases.iter().map(lease).collect()
     }
 
-    /// Waits until something has happened to a lease since [`lease_news`](Self::lease_news) was `seen`, or the time
-    /// is up. Meanwhile this thread does the pool's work.
+    /// Waits until more has happened to leases than when this last returned `seen` (0 at first: whatever has happened
+    /// counts), or the time is up. A lease comes, its state is another, it ends: each is news. Meanwhile this thread does
+    /// the pool's work.
     pub fn wait_leases(&self, seen: u64, timeout: Option<Duration>) -> Result<u64, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.handle.shared.wait_control(deadline, |core| core.lease_news != seen);
         Ok(self.alive()?.lease_news)
-    }
-
-    /// Grows whenever something happens to a lease: it comes, its state is another, it ends.
-    pub fn lease_news(&self) -> u64 {
-        self.handle.shared.lock().lease_news
     }
 
     /// What stood in the way of the last request elsewhere; see [`note_text`].

@@ -292,6 +292,20 @@ fn cancelled_on_its_way() {
     assert_eq!(pool.call(pid, ()).wait().unwrap(), worker, "it went on");
 }
 
+/// One who begins to listen hears of what has happened before: nothing falls between a look and the listening.
+fn what_happened_to_leases_before_is_news() {
+    let node = Node::start(Plan { here: 1, ..Plan::default() });
+    let pool = open_with(&node, Slots::ByHand);
+    assert_eq!(pool.raw().wait_leases(0, Some(Duration::from_millis(20))).unwrap(), 0, "nothing has happened");
+    let lease = pool.allocate(1).unwrap().leases[0];
+    pool.raw().release(&[lease]).unwrap();
+    let seen = pool.raw().wait_leases(0, Some(MINUTE)).unwrap();
+    assert_ne!(seen, 0);
+    assert_eq!(pool.raw().wait_leases(seen, Some(Duration::from_millis(20))).unwrap(), seen);
+    pool.allocate(1).unwrap();
+    assert_ne!(pool.raw().wait_leases(seen, Some(MINUTE)).unwrap(), seen);
+}
+
 /// A short call does not stay behind a long one while a slot is free.
 fn short_calls_behind_a_long_one() {
     let node = Node::start(Plan { here: 2, ..Plan::default() });
@@ -678,6 +692,7 @@ fn main() {
         ("failures_of_operations", failures_of_operations),
         ("limits_and_cancels", limits_and_cancels),
         ("cancelled_on_its_way", cancelled_on_its_way),
+        ("what_happened_to_leases_before_is_news", what_happened_to_leases_before_is_news),
         ("short_calls_behind_a_long_one", short_calls_behind_a_long_one),
         ("other_threads_are_heard_of", other_threads_are_heard_of),
         ("maps_hear_of_closing", maps_hear_of_closing),
