@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 RELEASE := $(TARGET_DIR)/release
 DEBUG := $(TARGET_DIR)/debug
 
-.PHONY: help build demo test model bench install clean fuzz test-faults test-bag-faults
+.PHONY: help build demo test test-drawn model bench install clean fuzz test-faults test-bag-faults
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -19,6 +19,10 @@ demo: build ## a pool of four nodes on this machine draws a Mandelbrot picture i
 test: ## every test, also those that start real daemons (some minutes)
 	$(CARGO) build --workspace --locked
 	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --workspace --locked
+
+test-drawn: ## the property tests, each with thousands of cases never drawn before (PROPTEST_RNG_SEED replays them)
+	seed=$${PROPTEST_RNG_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "PROPTEST_RNG_SEED=$$seed"; \
+	  PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=$${PROPTEST_CASES:-4096} $(CARGO) test --workspace --lib --locked
 
 model: ## the attach rule, every order of events within wider bounds (minutes, some GiB)
 	$(CARGO) test --release --locked -p mutirao-tree --lib model -- --ignored
