@@ -256,6 +256,15 @@ mod tests {
         assert!(matches!(Plan::receive(&mut endless.as_slice()), Err(Error::PlanTooLong { .. })));
     }
 
+    #[test]
+    fn a_plan_cut_short_is_an_error() {
+        let mut message = Vec::new();
+        Plan::new("/p/program", "/p", "/w").send(&mut message).unwrap();
+        for cut in 0..message.len() {
+            assert!(Plan::receive(&mut &message[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_upset_the_reader(body in proptest::collection::vec(any::<u8>(), 0..600), cut in 0usize..700) {
@@ -263,14 +272,6 @@ mod tests {
             message.extend_from_slice(&body);
             message.truncate(cut);
             let _ = Plan::receive(&mut message.as_slice());
-        }
-
-        #[test]
-        fn a_plan_cut_short_is_an_error(cut in 0usize..1200) {
-            let mut message = Vec::new();
-            Plan::new("/p/program", "/p", "/w").send(&mut message).expect("sent");
-            prop_assume!(cut < message.len());
-            prop_assert!(Plan::receive(&mut &message[..cut]).is_err());
         }
     }
 }
