@@ -296,7 +296,11 @@ fn cancelled_on_its_way() {
 fn what_happened_to_leases_before_is_news() {
     let node = Node::start(Plan { here: 1, ..Plan::default() });
     let pool = open_with(&node, Slots::ByHand);
-    assert_eq!(pool.raw().wait_leases(0, Some(Duration::from_millis(20))).unwrap(), 0, "nothing has happened");
+    assert_eq!(
+        pool.raw().wait_leases(0, Some(Duration::from_millis(20))).unwrap(),
+        0,
+        "nothing has happened"
+    );
     let lease = pool.allocate(1).unwrap().leases[0];
     pool.raw().release(&[lease]).unwrap();
     let seen = pool.raw().wait_leases(0, Some(MINUTE)).unwrap();
