@@ -3,6 +3,7 @@
 use crate::args::{CallArgs, Cli};
 use crate::output::put_bytes;
 use crate::output::remark;
+use crate::reading;
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{CallOptions, ForeignProgram, Options, Pool, note_text};
 use mutirao_wire::frame::Decoder;
@@ -11,7 +12,6 @@ use mutirao_wire::plugin::Operation;
 use mutirao_wire::worker::{WORKER_ENV, WorkerMessage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -24,7 +24,8 @@ const ENTER: Duration = Duration::from_secs(10);
 
 /// Calls the operation; the exit code is 3 when the call itself failed.
 pub fn run(cli: &Cli, args: &CallArgs) -> Result<u8> {
-    let argument = args.input.as_deref().map_or_else(|| Ok(Vec::new()), read_argument)?;
+    let argument =
+        args.input.as_deref().map_or(Ok(Vec::new()), |path| reading::bytes(path, CALL_BYTES_MAX))?;
     let program = args
         .program
         .canonicalize()
@@ -56,18 +57,6 @@ pub fn run(cli: &Cli, args: &CallArgs) -> Result<u8> {
             Ok(3)
         }
     }
-}
-
-fn read_argument(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = CALL_BYTES_MAX + 1;
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().take(most).read_to_end(&mut bytes)
-    } else {
-        File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(bytes)
 }
 
 /// What a program says about itself when it is started as a worker.

@@ -6,6 +6,7 @@ use crate::known::{Known, is_id};
 use crate::list::ask;
 use crate::output::remark;
 use crate::output::{put, utc};
+use crate::reading;
 use crate::sorted::sort;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -15,8 +16,8 @@ use mutirao_wire::charter::{CharterChange, CharterRow, CharterVersion, Who};
 use mutirao_wire::query::{Row, Topic};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
@@ -176,7 +177,7 @@ fn show(pool: &Pool, output: Output) -> Result<()> {
 fn edit(pool: &Pool, args: &EditArgs) -> Result<()> {
     let before = in_force(pool)?;
     let (text, draft) = match &args.file {
-        Some(path) => (read(path)?, None),
+        Some(path) => (reading::text(path, CHARTER_TEXT_BYTES_MAX as u64)?, None),
         None => {
             let (text, draft) = edited(&before.text)?;
             (text, Some(draft))
@@ -209,17 +210,6 @@ fn edit(pool: &Pool, args: &EditArgs) -> Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<String> {
-    let most = CHARTER_TEXT_BYTES_MAX as u64 + 1;
-    let mut text = String::new();
-    let read = match path.as_os_str() == "-" {
-        true => std::io::stdin().take(most).read_to_string(&mut text),
-        false => std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text)),
-    };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text)
-}
-
 /// What the user's editor makes of `text`, and the file it was made in.
 fn edited(text: &str) -> Result<(String, tempfile::TempPath)> {
     let editor = ["VISUAL", "EDITOR"].iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
@@ -234,7 +224,7 @@ fn edited(text: &str) -> Result<(String, tempfile::TempPath)> {
     if !status.success() {
         bail!("the editor failed ({status}); nothing was changed");
     }
-    Ok((read(&draft)?, draft))
+    Ok((reading::text(&draft, CHARTER_TEXT_BYTES_MAX as u64)?, draft))
 }
 
 /// Which version was made, or why none.

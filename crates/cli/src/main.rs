@@ -21,6 +21,7 @@ mod membership;
 mod orders;
 mod output;
 mod queue;
+mod reading;
 mod service;
 mod sim;
 mod sim_bags;

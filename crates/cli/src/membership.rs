@@ -3,12 +3,11 @@
 use crate::args::{InitArgs, InviteArgs, JoinArgs};
 use crate::output::put;
 use crate::output::remark;
+use crate::reading;
 use anyhow::{Context, Result, bail};
-use mutirao_trust::{
-    Certificate, Home, JoinRequest, Name, Pool, REQUEST_BYTES_MAX, Role, Validity, random_passphrase,
-};
+use mutirao_trust::{Certificate, Home, JoinRequest, Name, Pool, Role, Validity, random_passphrase};
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 /// Days for which the certificates of `init` are good.
@@ -42,6 +41,9 @@ pub fn host_name() -> Result<Name> {
     name_like(host.split('.').next().unwrap_or_default())
 }
 
+/// The most that a request, a membership or a file with a passphrase may have, in bytes.
+const MEMBERSHIP_BYTES_MAX: u64 = 32 * 1024;
+
 /// The name of the user this process runs as.
 pub fn user_name() -> String {
     mutirao_node::user_name(rustix::process::getuid().as_raw())
@@ -50,8 +52,7 @@ pub fn user_name() -> String {
 /// The passphrase from `file`, or as it is typed on the terminal; `None` where there is neither.
 pub fn passphrase(file: Option<&Path>, prompt: &str) -> Result<Option<String>> {
     if let Some(path) = file {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = reading::text(path, MEMBERSHIP_BYTES_MAX)?;
         let line = text.lines().next().unwrap_or_default();
         if line.is_empty() {
             bail!("{} is to hold the passphrase in its first line, but that is empty", path.display());
@@ -138,7 +139,7 @@ pub fn join(args: &JoinArgs) -> Result<()> {
         return Ok(());
     }
     let path = args.answer.as_deref().context("give --request FILE, or the answer to one")?;
-    let text = read_from(path)?;
+    let text = reading::text(path, MEMBERSHIP_BYTES_MAX)?;
     let (pool, certificate) = read_answer(&text).with_context(|| {
         format!("{} is not an answer of `mutirao invite`; was it copied whole?", path.display())
     })?;
@@ -173,7 +174,7 @@ pub fn invite(args: &InviteArgs) -> Result<()> {
             home.path().display()
         );
     }
-    let request = JoinRequest::parse(&read_from(&args.request)?)?;
+    let request = JoinRequest::parse(&reading::text(&args.request, MEMBERSHIP_BYTES_MAX)?)?;
     let role = match (request.role(), args.admin) {
         (Role::Node, true) => bail!("`{}` asks for a node, which cannot be an administrator", request.name()),
         (_, true) => Role::Admin,
@@ -224,18 +225,6 @@ fn read_answer(text: &str) -> Result<(Pool, Certificate)> {
     let pool = Pool::from_pem(pool.trim())?;
     let certificate = Certificate::from_pem(member.trim())?;
     Ok((pool, certificate))
-}
-
-fn read_from(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    let most = REQUEST_BYTES_MAX as u64 * 4;
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().take(most).read_to_string(&mut text)
-    } else {
-        File::open(path).and_then(|file| file.take(most).read_to_string(&mut text))
-    };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text)
 }
 
 fn write_to(path: &Path, text: &str) -> Result<()> {

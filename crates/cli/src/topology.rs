@@ -5,6 +5,7 @@ use crate::hosts;
 use crate::hosts::args::SshArgs;
 use crate::list::node_rows;
 use crate::output::put;
+use crate::reading::{self, LIST_BYTES_MAX};
 use crate::up::read_topology;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -250,8 +251,7 @@ fn subnet(ip: IpAddr, prefix: Option<u8>) -> Result<String> {
 /// The round trips between the hosts, read or measured.
 fn matrix(cli: &Cli, args: &MakeArgs, file: &HostFile) -> Result<Option<Matrix>> {
     if let Some(path) = &args.matrix {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = reading::text(path, LIST_BYTES_MAX)?;
         let matrix = Matrix::parse(&text).with_context(|| path.display().to_string())?;
         for host in &file.hosts {
             if matrix.place_of(host.name.as_str()).is_none() {

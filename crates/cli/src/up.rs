@@ -4,6 +4,7 @@ use crate::args::{DownArgs, Output, UpArgs};
 use crate::membership::{self, home};
 use crate::output::put;
 use crate::output::remark;
+use crate::reading::{self, LIST_BYTES_MAX};
 use crate::wanting::LendArgs;
 use anyhow::{Context, Result, bail};
 use mutirao_node::{JoinTarget, LocalNode, Node, Options, Ready};
@@ -275,7 +276,7 @@ fn parent_in(path: &Path, name: &Name) -> Result<Vec<String>> {
 
 /// Reads a topology file of either form.
 pub fn read_topology(path: &Path) -> Result<Topology> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = reading::text(path, LIST_BYTES_MAX)?;
     Topology::parse(&text).with_context(|| path.display().to_string())
 }
 

@@ -4,6 +4,7 @@ use super::java;
 use super::place::Place;
 use super::work::REPORT_ENV;
 use crate::args::Cli;
+use crate::reading::{self, LIST_BYTES_MAX};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use mutirao_bag::Settings;
@@ -133,7 +134,7 @@ pub fn text(name: &std::ffi::OsStr) -> Result<String> {
 
 /// The nodes of a file: the first word of each line.
 fn nodes(file: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = reading::text(file, LIST_BYTES_MAX)?;
     let names = text.lines().map(|line| line.split('#').next().unwrap_or_default());
     let names: Vec<String> =
         names.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect();
@@ -148,8 +149,7 @@ pub fn report(args: &ReportArgs) -> Result<u8> {
     let ok = |how: &How| *how == How::Ok;
     let said = match &args.what {
         ReportCommand::Lista { tasks } if tasks.is_empty() => {
-            let text =
-                std::io::read_to_string(std::io::stdin()).context("the list of tasks cannot be read")?;
+            let text = reading::text(Path::new("-"), LIST_BYTES_MAX).context("the list of tasks")?;
             Said::Tasks(text.lines().map(str::to_owned).collect())
         }
         ReportCommand::Lista { tasks } => Said::Tasks(tasks.clone()),

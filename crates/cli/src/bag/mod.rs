@@ -34,6 +34,7 @@ pub use work::operations;
 
 use crate::args::{Cli, Output as Form};
 use crate::output::remark;
+use crate::reading::{self, LIST_BYTES_MAX};
 use anyhow::{Context, Result, bail};
 use ask::{Ask, named};
 use clap::{Args, Subcommand};
@@ -370,12 +371,12 @@ fn keep(bag: &str, node: Option<String>, manner: Manner) -> Result<u8> {
 fn read(args: &FileArgs) -> Result<Draft> {
     let file = &args.file;
     let name = file.display();
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+    let text = reading::text(file, LIST_BYTES_MAX)?;
     let directory = std::env::current_dir().context("this directory cannot be found")?;
     let settings =
         here(file.file_stem().map_or_else(|| "bag".into(), |stem| stem.to_string_lossy().into_owned()))?;
     let load = |name: &str| {
-        std::fs::read(directory.join(name)).map_err(|error| format!("`{name}` cannot be read: {error}"))
+        reading::bytes(&directory.join(name), LIST_BYTES_MAX).map_err(|error| format!("`{name}`: {error:#}"))
     };
     let mut draft = mutirao_bag::read(&text, settings, &load).with_context(|| name.to_string())?;
     programs::check(&mut draft, &directory).with_context(|| name.to_string())?;

@@ -1,9 +1,9 @@
 //! An application file, and the files that it names.
 
-use anyhow::{Context, Result, ensure};
+use crate::reading;
+use anyhow::Result;
 use mutirao_group::limits::FILE_BYTES_MAX;
 use mutirao_group::{Application, Problem};
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -17,13 +17,7 @@ pub struct File {
 impl File {
     /// Reads the text of a file.
     pub fn open(path: &Path) -> Result<File> {
-        let failed = || format!("cannot read `{}`", path.display());
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).with_context(failed)?;
-        file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).with_context(failed)?;
-        ensure!(bytes.len() <= FILE_BYTES_MAX, "`{}` is longer than {FILE_BYTES_MAX} bytes", path.display());
-        let text = String::from_utf8(bytes);
-        let text = text.with_context(|| format!("`{}` is no text in UTF-8", path.display()))?;
+        let text = reading::text(path, FILE_BYTES_MAX as u64)?;
         Ok(File { path: path.to_owned(), text })
     }
 

@@ -11,6 +11,7 @@ use crate::args::{DownArgs, Output, UpArgs};
 use crate::membership::{home, name_like, passphrase, user_name};
 use crate::output::put;
 use crate::output::remark;
+use crate::reading::{self, LIST_BYTES_MAX};
 use crate::up::alive_nodes;
 use agent::{Order, Reply, UpOrder, UpReply};
 use anyhow::{Context, Result, anyhow, bail};
@@ -32,11 +33,7 @@ const DAYS: u32 = 3650;
 
 /// Reads a host file; `-` is standard input.
 pub fn read(path: &Path, ssh: &SshArgs) -> Result<HostFile> {
-    let text = match path.as_os_str() == "-" {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(path),
-    };
-    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    let text = reading::text(path, LIST_BYTES_MAX)?;
     HostFile::parse(&text, ssh.name_from.into()).with_context(|| path.display().to_string())
 }
 

@@ -1,12 +1,15 @@
 //! The job log: a line for each job, in the columns of GNU parallel.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const HEAD: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
+
+/// The most a line may have, in bytes: no command is as long.
+const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// A job log that is written.
 #[derive(Debug)]
@@ -46,10 +49,11 @@ impl JobLog {
     pub fn open(path: &Path, go_on: bool) -> Result<(JobLog, Listed)> {
         let failed = || format!("cannot write the job log {}", path.display());
         let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).create(true).truncate(!go_on).open(path);
-        let mut file = opened.with_context(failed)?;
-        let listed = read(&file, path)?;
-        if file.seek(SeekFrom::End(0)).with_context(failed)? == 0 {
+        options.read(go_on).write(true).create(true).truncate(!go_on);
+        let mut file = options.open(path).with_context(failed)?;
+        // One that begins may be a terminal or a pipe, and is not looked into.
+        let listed = if go_on { read(&file, path)? } else { Listed::new() };
+        if !go_on || file.seek(SeekFrom::End(0)).with_context(failed)? == 0 {
             file.write_all(HEAD.as_bytes()).with_context(failed)?;
         }
         Ok((JobLog { file, path: path.to_owned() }, listed))
@@ -83,8 +87,13 @@ fn read(file: &File, path: &Path) -> Result<Listed> {
     let mut listed = Listed::new();
     let mut lines = BufReader::new(file);
     let (mut line, mut whole_bytes, mut number) = (Vec::new(), 0, 0);
-    while lines.read_until(b'\n', &mut line).with_context(failed)? > 0 {
+    while (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).with_context(failed)? > 0 {
         if line.last() != Some(&b'\n') {
+            ensure!(
+                (line.len() as u64) < LINE_BYTES_MAX,
+                "{} is no job log: a line has no end",
+                path.display()
+            );
             file.set_len(whole_bytes).with_context(failed)?;
             break;
         }
@@ -165,5 +174,13 @@ mod tests {
         }
         std::fs::write(&path, "something else\n").unwrap();
         assert!(JobLog::open(&path, true).is_err());
+    }
+
+    #[test]
+    fn a_device_is_not_read_to_an_end_it_does_not_have() {
+        let says = |path, go_on| format!("{:#}", JobLog::open(Path::new(path), go_on).unwrap_err());
+        assert!(says("/dev/full", false).contains("cannot write the job log /dev/full"));
+        assert!(says("/dev/zero", true).contains("a line has no end"));
+        assert!(JobLog::open(Path::new("/dev/null"), false).is_ok());
     }
 }
