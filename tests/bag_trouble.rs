@@ -90,6 +90,76 @@ fn members_that_come_back_at_other_addresses_find_each_other() {
     lab.until("one of them keeps it", || keeper(&lab).is_some_and(|node| node != "n2"));
 }
 
+#[test]
+fn who_waits_hears_how_the_bag_ended_and_can_remove_it_at_once() {
+    let lab = Lab::with_pool(4, 1);
+    lab.file(
+        "m.toml",
+        "[task.a]\ncommand = 'true'\nrepeat = 4\n[task.b]\ncommand = 'exit 3'\nafter = ['a']\n",
+    );
+    for _ in 0..5 {
+        let id = submit(&lab);
+        let waited = run(&lab, &["wait", &id]);
+        assert_eq!(waited.code, Some(1), "{}", waited.err);
+        let shown = show(&lab, &id);
+        assert_eq!((&shown["state"], &shown["counts"]["failed"]), (&"failed".into(), &1.into()));
+        run(&lab, &["rm", &id]).well();
+    }
+}
+
+#[test]
+fn results_that_cannot_be_put_in_their_places_are_told_of_and_stay() {
+    let lab = Lab::with_pool(4, 1);
+    let outputs = "outputs = [{ here = 'made/{n}', there = 'out' }]";
+    lab.file(
+        "m.toml",
+        &format!("[task.a]\ncommand = 'echo {{n}} > out'\n{outputs}\ngrid = {{ n = [1, 2, 3] }}\n"),
+    );
+    lab.file("made", "a file where the directory is to be");
+    let id = submit(&lab);
+    let told = "the files of 3 results are not in their places";
+    let waited = run(&lab, &["wait", &id]);
+    assert_eq!(waited.code, Some(1));
+    assert!(waited.err.contains(told), "{}", waited.err);
+    assert!(run(&lab, &["show", &id]).well().contains(told));
+    assert_eq!(show(&lab, &id)["unplaced"]["results"], 3);
+    let complaint = run(&lab, &["rm", &id]).complaint();
+    assert!(complaint.contains(told) && complaint.contains("--unfinished"), "{complaint}");
+
+    std::fs::remove_file(lab.path("made")).unwrap();
+    lab.until("they are placed", || show(&lab, &id)["unplaced"].is_null());
+    let made = [1, 2, 3].map(|n| std::fs::read_to_string(lab.path(&format!("made/{n}"))).unwrap());
+    assert_eq!(made, ["1\n", "2\n", "3\n"]);
+    run(&lab, &["wait", &id]).well();
+    run(&lab, &["rm", &id]).well();
+}
+
+#[test]
+fn where_the_node_is_down_a_bag_was_submitted_at_the_others_are_asked() {
+    let (lab, id) = with_tasks_done(2);
+    let mut command = lab.bag(&["wait", &id]);
+    command.env("MUTIRAO_NODE", "n3");
+    let waits = lab.spawn(command);
+    kill(&lab, "n2");
+    let there = |args: &[&str]| {
+        let mut command = lab.bag(args);
+        command.env("MUTIRAO_NODE", "n3");
+        lab.spawn(command).wait()
+    };
+    lab.until("another keeps it", || {
+        let said = there(&["cancel", &id, "long"]);
+        said.code == Some(0) && said.err.contains("1 task cancelled")
+    });
+    assert_eq!(waits.wait().code, Some(1), "one was cancelled");
+    lab.until("it is over there", || there(&["show", &id]).out.contains("is cancelled"));
+    // Nobody of whom could be asked.
+    let mut command = lab.bag(&["wait", &id]);
+    command.env("MUTIRAO_NODE", "n2");
+    let waited = lab.spawn(command).wait();
+    assert_eq!(waited.code, Some(3));
+    assert!(waited.err.contains("`n2` of this machine does not run"), "{}", waited.err);
+}
+
 /// Where a node keeps its part of the only bag.
 fn directory(lab: &Lab, node: &str) -> PathBuf {
     let bags = lab.home().join("nodes").join(node).join("bags");

@@ -10,6 +10,9 @@ use anyhow::{Result, bail};
 use mutirao_bag::Added;
 use serde::{Deserialize, Serialize};
 
+/// Exit code when a bag that is not over is followed and nobody runs it.
+pub const NOT_OVER: u8 = 3;
+
 /// One question or order; its answer is what the command of that name prints.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,14 +93,14 @@ impl Ask {
 fn order(place: &Place, order: &Order) -> Result<u64> {
     let (count, kept) = control::give(place, order)?;
     if !kept {
-        remark!("mutirao: nobody runs bag {0}; `mutirao bag resume {0}` does", place.called());
+        remark!("mutirao: {}", show::nobody_runs(place));
     }
     Ok(count)
 }
 
 /// Follows a bag to its end.
 fn follow(place: &Place, shows: bool, form: Form) -> Result<u8> {
-    let over = control::watch(place, |value| {
+    let last = control::watch(place, |value| {
         if !shows {
             return Ok(());
         }
@@ -110,7 +113,8 @@ fn follow(place: &Place, shows: bool, form: Form) -> Result<u8> {
                     0 => String::new(),
                     count => format!(", {count} cancelled"),
                 };
-                let waits: String = control::waits(value).map(|(_, why)| format!("; {why}")).collect();
+                let mut waits: String = control::waits(value).map(|(_, why)| format!("; {why}")).collect();
+                waits.extend(control::unplaced(value).map(|why| format!("; {why}")));
                 format!(
                     "{} done, {} to do, {} running on {}, {bad} failed{cancelled}{waits}\n",
                     number("done"),
@@ -122,12 +126,16 @@ fn follow(place: &Place, shows: bool, form: Form) -> Result<u8> {
         };
         put(&line)
     })?;
-    if !over {
-        let bag = place.called();
-        remark!("mutirao: nobody runs bag {bag} and it is not over; `mutirao bag resume {bag}`");
-        return Ok(3);
+    if let Some(why) = control::unplaced(&last) {
+        remark!("mutirao: {why}; nothing is lost, and it is tried again while a node keeps the bag");
+        return Ok(1);
     }
-    Ok(u8::from(place.read()?.0.counts().bad() > 0))
+    if last["over"] != true {
+        remark!("mutirao: it is not over, and {}", show::nobody_runs(place));
+        return Ok(NOT_OVER);
+    }
+    let went_wrong = ["failed", "set_aside", "cancelled", "barred"].iter().any(|what| last[what] != 0);
+    Ok(u8::from(went_wrong))
 }
 
 /// The tasks of an order, which names them.

@@ -3,6 +3,7 @@
 use super::keeper::Event;
 use super::place::{Place, now_ms};
 use super::shared::Shared;
+use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use mutirao_bag::{Added, Bag, Input, Output};
 use mutirao_schedule::bag::Needs;
@@ -152,12 +153,17 @@ impl Watcher {
     }
 }
 
-/// How things stand, as a line of JSON; `waits` says why tasks that need so much have no slot.
-pub fn progress(bag: &Bag, waits: &[(Needs, String)]) -> String {
+/// Results whose files were tried in vain to be put in their places: how many, and why.
+pub type Unplaced<'a> = Option<(usize, &'a str)>;
+
+/// How things stand, as a line of JSON; `waits` says why tasks that need so much have no slot. A bag that is over is
+/// told to be so when it `is_settled`: all that it says counts, and its files are in their places or were tried.
+pub fn progress(bag: &Bag, waits: &[(Needs, String)], is_settled: bool, unplaced: Unplaced) -> String {
     let mut value = serde_json::to_value(bag.counts()).unwrap_or_default();
     value["running"] = bag.running().into();
     value["workers"] = bag.workers().into();
-    value["over"] = bag.is_over().into();
+    value["over"] = (bag.is_over() && is_settled).into();
+    value["unplaced"] = unplaced.map(|(count, why)| json!({ "results": count, "why": why })).into();
     let wait = |(needs, why): &(Needs, String)| json!({ "needs": Bag::needs_text(needs), "why": why });
     value["waits"] = waits.iter().map(wait).collect();
     value.to_string()
@@ -169,18 +175,21 @@ pub fn waits(progress: &serde_json::Value) -> impl Iterator<Item = (&str, &str)>
     rows.filter_map(|row| Some((row["needs"].as_str()?, row["why"].as_str()?)))
 }
 
-/// The same, from the keeper; nothing where there is none.
-pub fn standing(place: &Place) -> Vec<(String, String)> {
-    let ask = || -> Option<serde_json::Value> {
-        let mut stream = place.connect()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        writeln!(stream, "{}", serde_json::to_string(&Order::Watch).ok()?).ok()?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).ok()?;
-        serde_json::from_str(&line).ok()
-    };
-    let owned = |(needs, why): (&str, &str)| (needs.to_owned(), why.to_owned());
-    ask().map(|progress| waits(&progress).map(owned).collect()).unwrap_or_default()
+/// That files of results are not in their places, and why, in a line of progress.
+pub fn unplaced(progress: &serde_json::Value) -> Option<String> {
+    let unplaced = &progress["unplaced"];
+    let results = crate::output::counted(unplaced["results"].as_u64()?, "result");
+    Some(format!("the files of {results} are not in their places: {}", unplaced["why"].as_str()?))
+}
+
+/// How things stand, from the keeper; nothing where there is none.
+pub fn standing(place: &Place) -> Option<serde_json::Value> {
+    let mut stream = place.connect()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    writeln!(stream, "{}", serde_json::to_string(&Order::Watch).ok()?).ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
 }
 
 /// What an order means to a bag.
@@ -250,22 +259,35 @@ fn enter(place: &Place, order: &Order) -> Result<u64> {
     Ok(tasks as u64)
 }
 
-/// Calls `each` with every line of progress until the bag is over or its keeper ends; whether it is over.
-pub fn watch(place: &Place, mut each: impl FnMut(&serde_json::Value) -> Result<()>) -> Result<bool> {
-    let Some(mut stream) = place.connect() else {
+/// Calls `each` with every line of progress until the bag is over, which the last line says, or nobody is left who
+/// would go on with it.
+pub fn watch(
+    place: &Place,
+    mut each: impl FnMut(&serde_json::Value) -> Result<()>,
+) -> Result<serde_json::Value> {
+    loop {
+        if let Some(mut stream) = place.connect() {
+            writeln!(stream, "{}", serde_json::to_string(&Order::Watch)?).context("the keeper has gone")?;
+            for line in BufReader::new(stream).lines() {
+                let Ok(line) = line else { break };
+                let value: serde_json::Value = serde_json::from_str(&line)?;
+                each(&value)?;
+                if value["over"] == true {
+                    return Ok(value);
+                }
+            }
+        }
+        // It may have come to its end and said no more.
         let (bag, _) = place.read()?;
-        each(&serde_json::from_str(&progress(&bag, &[]))?)?;
-        return Ok(bag.is_over());
-    };
-    writeln!(stream, "{}", serde_json::to_string(&Order::Watch)?).context("the keeper has gone")?;
-    for line in BufReader::new(stream).lines() {
-        let Ok(line) = line else { break };
-        let value: serde_json::Value = serde_json::from_str(&line)?;
-        each(&value)?;
-        if value["over"] == true {
-            return Ok(true);
+        let goes_on = !bag.is_over()
+            && super::kept::wake(place).unwrap_or_else(|error| {
+                remark!("mutirao: {error:#}");
+                false
+            });
+        if !goes_on {
+            let value = serde_json::from_str(&progress(&bag, &[], true, None))?;
+            each(&value)?;
+            return Ok(value);
         }
     }
-    // It may have come to its end and said no more.
-    Ok(place.read()?.0.is_over())
 }

@@ -57,6 +57,22 @@ pub fn find(cli: &Cli, what: &str) -> Result<Found> {
     }
 }
 
+/// The same bag, to be asked at others that keep it where the node of this machine that does is down.
+pub fn where_it_is_heard(cli: &Cli, found: Found) -> Found {
+    let others = |place: &Place| -> Option<(Pool, Distant)> {
+        let keep = place.kept().ok()??;
+        let is_heard = place.connect().is_some() || place.read().is_ok_and(|(bag, _)| bag.is_over());
+        if is_heard || keep.members.len() == 1 || kept::open_pool(Some(&keep.members[0].name)).is_ok() {
+            return None;
+        }
+        Some((kept::open_pool(cli.node.as_deref()).ok()?, Distant { keep, over: false, there: Vec::new() }))
+    };
+    match &found {
+        Found::Here(place) => others(place).map_or(found, |(pool, bag)| Found::Elsewhere(pool, bag)),
+        Found::Elsewhere(..) => found,
+    }
+}
+
 /// The bag of that number if it was submitted here, at that node.
 fn at(number: &str, node: &str) -> Option<Place> {
     let place = Place::numbered(number.parse().ok()?).ok()??;

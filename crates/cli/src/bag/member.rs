@@ -115,7 +115,8 @@ impl Follower {
             }
             self.pass_orders_on();
             if !self.watchers.is_empty() {
-                let line = control::progress(&self.bag, &[]);
+                let is_settled = self.shared.is_placed_or_tried();
+                let line = control::progress(&self.bag, &[], is_settled, self.shared.unplaced());
                 self.watchers.retain_mut(|watcher| watcher.tell(&line));
             }
             let patience = self.shared.next_tick().saturating_duration_since(Instant::now());
@@ -143,8 +144,10 @@ impl Follower {
             }
             return Ok(None);
         }
-        let is_done = !self.shared.mends() && !self.shared.lacks_room();
-        if self.bag.is_over() && self.waiting.is_empty() && is_done {
+        if self.bag.is_over() && self.waiting.is_empty() && !self.shared.mends() {
+            if self.shared.lacks_room() || self.shared.unplaced().is_some() {
+                return Ok(None);
+            }
             let over = self.over_since.get_or_insert_with(Instant::now).elapsed();
             let long = match (leads, self.shared.leader()) {
                 // All have it, and the next beat tells them that it counts.

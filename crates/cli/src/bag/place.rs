@@ -1,6 +1,6 @@
 //! Where bags lie: `bags/NUMBER` in the state directory, each with its journal, its outputs, its keeper's socket.
 
-use super::shared;
+use super::{control, shared};
 use anyhow::{Context, Result, bail};
 use mutirao_bag::{Bag, Draft, Record};
 use mutirao_store::{Found, Journal, read_journal};
@@ -233,7 +233,7 @@ impl Place {
         let is_free = flock(&turn, FlockOperation::NonBlockingLockExclusive).is_ok();
         let opened = Journal::open(&self.journal(), |bytes| replay(&mut bag, bytes));
         if !is_free || opened.as_ref().is_err_and(is_in_use) {
-            bail!("bag {0} is run by another process; `mutirao bag cancel {0} all` ends it", self.called())
+            return self.remove_kept(unfinished);
         }
         match &opened {
             // One that cannot be read is not over for anybody.
@@ -247,6 +247,22 @@ impl Place {
             bail!(
                 "bag {0} is not over; `mutirao bag rm {0} --unfinished` removes it all the same",
                 self.called()
+            );
+        }
+        self.remove_all()
+    }
+
+    /// Removes the bag that somebody keeps, if it is over and, unless `unfinished`, all its results are in their places:
+    /// who keeps it stays for a moment for others that have not heard, and ends when told that it was removed.
+    fn remove_kept(&self, unfinished: bool) -> Result<()> {
+        let bag = self.called();
+        if !self.is_shared()? || !self.read()?.0.is_over() {
+            bail!("bag {bag} is run by another process; `mutirao bag cancel {bag} all` ends it");
+        }
+        if let Some(why) = control::standing(self).and_then(|s| control::unplaced(&s)).filter(|_| !unfinished)
+        {
+            bail!(
+                "bag {bag} is over, but {why}; they will be when that is cured, and --unfinished removes them"
             );
         }
         self.remove_all()

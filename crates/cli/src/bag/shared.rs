@@ -10,6 +10,7 @@ mod state;
 pub use disk::{Damage, Read, journal_path, read, stands_still};
 pub use room::is_full;
 
+use super::control::Unplaced;
 use super::inputs::InputFile;
 use super::link::Link;
 use super::outputs::Outputs;
@@ -671,6 +672,16 @@ impl Shared {
     /// Result files that are still to be put in their places.
     pub fn placing(&mut self) -> &mut Placing {
         &mut self.placing
+    }
+
+    /// Whether the files of all results are in their places, or were tried in vain.
+    pub fn is_placed_or_tried(&self) -> bool {
+        self.placing.next().is_none()
+    }
+
+    /// The results whose files were tried in vain to be put in their places.
+    pub fn unplaced(&self) -> Unplaced<'_> {
+        self.placing.unplaced()
     }
 
     /// Has the journal say what is settled.

@@ -1,5 +1,6 @@
 //! Bags and their tasks as people and programs see them: read from the journal, whoever keeps the bag.
 
+use super::control;
 use super::outputs::Outputs;
 use super::place::{self, Place};
 use crate::args::Output as Form;
@@ -26,7 +27,7 @@ pub fn ls(elsewhere: Vec<Value>, form: Form) -> Result<()> {
 /// A bag's row among others.
 pub fn row(place: &Place, bag: &Bag) -> Value {
     let mut value = bag_value(place, bag);
-    value["state"] = state_word(bag, place.connect().is_some()).into();
+    value["state"] = state_word(place, bag).into();
     value
 }
 
@@ -57,14 +58,28 @@ fn cells(row: &Value) -> [String; 8] {
     ]
 }
 
-/// One word for where a bag is.
-fn state_word(bag: &Bag, kept: bool) -> &'static str {
-    match (bag.is_over(), kept) {
-        (true, _) if bag.counts().went_wrong() > 0 => "failed",
-        (true, _) if bag.counts().cancelled > 0 => "cancelled",
-        (true, _) => "done",
-        (false, true) => "running",
-        (false, false) => "stopped",
+/// A word for where a bag is.
+fn state_word(place: &Place, bag: &Bag) -> &'static str {
+    match bag.is_over() {
+        true if bag.counts().went_wrong() > 0 => "failed",
+        true if bag.counts().cancelled > 0 => "cancelled",
+        true => "done",
+        false if place.connect().is_some() => "running",
+        false if place.is_shared().unwrap_or(false) => "not heard",
+        false => "stopped",
+    }
+}
+
+/// That nobody runs a bag here, and what to do.
+pub fn nobody_runs(place: &Place) -> String {
+    let bag = place.called();
+    match place.kept().ok().flatten().as_ref().map(|keep| &keep.members[..]) {
+        Some([here, second, third]) => format!(
+            "bag {bag} is not heard here, since `{}` of this machine does not run: `mutirao up` starts it; `{}` and \
+             `{}` go on with the bag meanwhile, and can be asked on their machines",
+            here.name, second.name, third.name
+        ),
+        _ => format!("nobody runs bag {bag}: `mutirao bag resume {bag}`"),
     }
 }
 
@@ -104,14 +119,14 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
     let views = || tasks.iter().filter_map(|task| bag.task(*task));
     if form == Form::Json {
         let mut value = bag_value(place, &bag);
-        value["state"] = state_word(&bag, place.connect().is_some()).into();
+        value["state"] = state_word(place, &bag).into();
         let keep = place.kept()?;
         let members = keep.iter().flat_map(|keep| keep.members.iter().map(|member| member.name.clone()));
         value["kept_by"] = members.collect();
-        value["waits"] = waits(place, &bag)
-            .into_iter()
-            .map(|(needs, why)| json!({ "needs": needs, "why": why }))
-            .collect();
+        let standing = control::standing(place).unwrap_or_default();
+        value["waits"] =
+            control::waits(&standing).map(|(needs, why)| json!({ "needs": needs, "why": why })).collect();
+        value["unplaced"] = standing["unplaced"].clone();
         value["task"] = views().map(|view| task_value(&view)).collect();
         return put(&format!("{value}\n"));
     }
@@ -120,7 +135,7 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
         "bag {} `{}` is {}: {}, {} done, {} to do, {} failed, {} set aside, {} cancelled, {} barred\n",
         place.called(),
         bag.settings().name,
-        state_word(&bag, place.connect().is_some()),
+        state_word(place, &bag),
         counted(counts.all(), "task"),
         counts.done,
         counts.open(),
@@ -149,8 +164,12 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
             bag.settings().directory
         );
     }
-    for (needs, why) in &waits(place, &bag) {
+    let standing = control::standing(place).unwrap_or_default();
+    for (needs, why) in control::waits(&standing) {
         let _ = writeln!(text, "tasks that need {needs} wait: {why}");
+    }
+    if let Some(why) = control::unplaced(&standing) {
+        let _ = writeln!(text, "{why}; it is tried again");
     }
     text += &task_table(views());
     for view in views() {
@@ -167,11 +186,6 @@ pub fn show(place: &Place, what: Option<&str>, form: Form) -> Result<()> {
         );
     }
     put(&text)
-}
-
-/// What tasks wait for that need so much, as their keeper knows it.
-fn waits(place: &Place, bag: &Bag) -> Vec<(String, String)> {
-    if bag.is_over() { Vec::new() } else { super::control::standing(place) }
 }
 
 fn task_table<'a>(views: impl Iterator<Item = TaskView<'a>>) -> String {
@@ -234,15 +248,15 @@ pub fn explain(place: &Place, what: &str, form: Form) -> Result<()> {
     let (bag, _) = place.read()?;
     let mut text = String::new();
     let mut values = Vec::new();
-    let waits = waits(place, &bag);
+    let standing = control::standing(place).unwrap_or_default();
     for task in bag.select(what)? {
         let (Some(view), Some(mut why)) = (bag.task(task), bag.explain(task)) else { continue };
         if view.verdict == mutirao_bag::Verdict::Ready && place.connect().is_none() {
-            why = format!("nobody runs the bag: `mutirao bag resume {}`", place.called());
+            why = nobody_runs(place);
         }
         let needs = Bag::needs_text(&view.template.needs());
         if view.verdict == mutirao_bag::Verdict::Ready
-            && let Some((_, reason)) = waits.iter().find(|(waiting, _)| *waiting == needs)
+            && let Some((_, reason)) = control::waits(&standing).find(|(waiting, _)| *waiting == needs)
         {
             why = format!("{why}: {reason}");
         }

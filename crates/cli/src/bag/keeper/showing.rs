@@ -1,6 +1,6 @@
 //! How a bag stands, for those who look on.
 
-use super::{DISK_RETRY, Keeper};
+use super::{DISK_RETRY, Keeper, Log};
 use crate::bag::control;
 use crate::output::remark;
 use anyhow::Result;
@@ -38,13 +38,21 @@ impl Keeper {
             bar.set_message(format!("{} running on {workers}{failed}{waits}", self.bag.running()));
         }
         if !self.watchers.is_empty() {
-            let line = control::progress(&self.bag, self.leases.waits());
+            let line = self.progress(self.leases.waits());
             self.watchers.retain_mut(|watcher| watcher.tell(&line));
         }
         if self.list_due.is_none() && self.bag.settings().list.is_some() && counts != self.listed {
             self.list_due = Some(Instant::now() + LIST_EVERY);
         }
         Ok(())
+    }
+
+    fn progress(&self, waits: &[(Needs, String)]) -> String {
+        let (is_tried, unplaced) = match &self.log {
+            Log::Alone { .. } => (true, None),
+            Log::Shared(shared) => (shared.is_placed_or_tried(), shared.unplaced()),
+        };
+        control::progress(&self.bag, waits, is_tried && self.synced == self.appended, unplaced)
     }
 
     /// Says once why tasks have no slot.
@@ -60,7 +68,7 @@ impl Keeper {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let line = control::progress(&self.bag, &[]);
+        let line = self.progress(&[]);
         self.watchers.retain_mut(|watcher| watcher.tell(&line));
     }
 

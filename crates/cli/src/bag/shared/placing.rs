@@ -1,5 +1,6 @@
 //! Result files that are still to be put in their places, where the bag was submitted.
 
+use crate::bag::control::Unplaced;
 use crate::output::remark;
 use std::collections::VecDeque;
 
@@ -11,8 +12,8 @@ pub struct Placing {
     /// Tried in vain since the last round, and whether one of them for want of room only.
     failed: usize,
     lacks_room: bool,
-    /// What was told of already.
-    told: bool,
+    /// Why the first of these could not be placed, which was told.
+    why: Option<String>,
     /// Entries up to this one are settled when nothing waits.
     up_to: u64,
 }
@@ -46,9 +47,10 @@ impl Placing {
         if let Some(first) = self.waiting.pop_front() {
             self.waiting.push_back(first);
         }
-        if !std::mem::replace(&mut self.told, true) {
+        self.why.get_or_insert_with(|| {
             remark!("mutirao: {error:#}; nothing is lost, and it is tried again");
-        }
+            format!("{error:#}")
+        });
         self.lacks_room |= is_full;
         // Without room none can be placed.
         self.failed = if is_full { self.waiting.len() } else { self.failed + 1 };
@@ -57,6 +59,11 @@ impl Placing {
     /// All that wait are tried again.
     pub fn again(&mut self) {
         (self.failed, self.lacks_room) = (0, false);
+    }
+
+    /// How many were tried in vain, and why; also while they are tried again.
+    pub fn unplaced(&self) -> Unplaced<'_> {
+        self.why.as_deref().map(|why| (self.waiting.len(), why))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -88,6 +95,7 @@ mod tests {
         placing.is_placed();
         placing.is_placed();
         assert_eq!((placing.next(), placing.waits_for_room()), (None, false), "tried in vain");
+        assert_eq!(placing.unplaced(), Some((1, "a directory is there")));
         placing.again();
         assert_eq!(placing.next(), Some((0, 10)));
         placing.push(3, 11);
@@ -97,5 +105,6 @@ mod tests {
         placing.is_placed();
         placing.is_placed();
         assert_eq!((placing.next(), placing.settled()), (None, Some(7)));
+        assert_eq!(placing.unplaced(), None);
     }
 }
