@@ -113,7 +113,7 @@ fn results_that_cannot_be_put_in_their_places_are_told_of_and_stay() {
     let outputs = "outputs = [{ here = 'made/{n}', there = 'out' }]";
     lab.file(
         "m.toml",
-        &format!("[task.a]\ncommand = 'echo {{n}} > out'\n{outputs}\ngrid = {{ n = [1, 2, 3] }}\n"),
+        format!("[task.a]\ncommand = 'echo {{n}} > out'\n{outputs}\ngrid = {{ n = [1, 2, 3] }}\n"),
     );
     lab.file("made", "a file where the directory is to be");
     let id = submit(&lab);
