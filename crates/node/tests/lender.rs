@@ -30,6 +30,7 @@ const LOOK: u32 = 4;
 const FLOOD: u32 = 5;
 const LIMITS: u32 = 6;
 const SLEEP: u32 = 7;
+const BABBLE: u32 = 8;
 
 fn main() {
     let mut args = std::env::args().skip(1).peekable();
@@ -38,7 +39,7 @@ fn main() {
     }
     raw::init(operations()).unwrap();
     let wanted: Vec<String> = args.filter(|word| !word.starts_with('-')).collect();
-    let tests: [(&str, fn()); 13] = [
+    let tests: [(&str, fn()); 14] = [
         ("a_worker_that_ends_is_an_error_of_its_call_and_is_replaced", ends_are_errors_here),
         ("a_worker_on_another_node_ends_the_same_way", ends_are_errors_elsewhere),
         ("a_program_reaches_every_node_and_is_kept_there", the_program_spreads),
@@ -47,6 +48,7 @@ fn main() {
         ("each_worker_has_an_empty_directory_of_its_own", directories),
         ("programs_that_are_no_workers_are_told_why", no_workers),
         ("a_program_may_have_a_worker_replaced", replaced),
+        ("who_holds_a_lease_hears_why_its_worker_cannot_be_talked_to", babbles),
         ("a_flood_on_standard_error_holds_up_its_worker_only", floods),
         ("each_worker_has_the_limits_of_the_settings", settings),
         ("calls_that_had_not_started_when_their_lease_ended_run_elsewhere", ended_leases),
@@ -144,6 +146,17 @@ fn operations() -> Vec<OperationEntry> {
             "sleep",
             Box::new(|_, _| {
                 std::thread::sleep(Duration::from_secs(6));
+                Ok(())
+            }),
+        ),
+        entry(
+            "babble",
+            Box::new(|_, _| {
+                let line = raw::line().ok_or_else(|| Failure::own(5, "it has no line"))?;
+                rustix::io::write(line.fd(), &[0xff; 64])
+                    .map_err(|errno| Failure::own(6, errno.to_string()))?;
+                // For its node to end.
+                std::thread::sleep(3 * PATIENCE);
                 Ok(())
             }),
         ),
@@ -386,6 +399,15 @@ fn replaced() {
         }
     }
     assert_eq!(seen, ["ready", "ended", "ready"]);
+}
+
+fn babbles() {
+    let lab = Lab::new();
+    let (_a, _b, here, there) = elsewhere(&lab);
+    for pool in [here, there] {
+        let error = call(&pool, BABBLE, b"").unwrap_err();
+        assert!(error.text.contains("its worker has said what it may not"), "{error:?}");
+    }
 }
 
 fn floods() {

@@ -251,7 +251,7 @@ fn end_text(end: &LeaseEnd) -> String {
         LeaseEnd::LimitReached => "its lease reached its longest life".into(),
         LeaseEnd::Reclaimed => "the owner of the machine took the slot back".into(),
         LeaseEnd::Leaving => "the lender is going down".into(),
-        LeaseEnd::Killed(by) => format!("its lease was ended by order: {by}"),
+        LeaseEnd::Killed(why) => format!("its lease was ended: {why}"),
         LeaseEnd::LenderLost => "the lender was lost".into(),
         LeaseEnd::CannotRun(why) => format!("the program cannot run there: {why}"),
         LeaseEnd::Unknown => "the lender knows nothing of the lease".into(),

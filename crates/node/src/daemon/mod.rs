@@ -442,7 +442,12 @@ impl Daemon {
             Err(error) if self.clients.has(conn) => {
                 clients::refuse(&mut self.ctx, conn, format!("{error}; the connection is closed"));
             }
-            Err(error) => self.closed(conn, &error.to_string()),
+            Err(error) => match end {
+                End::Line(serial) => {
+                    self.line_fails(conn, serial, &format!("has said what it may not: {error}"))
+                }
+                _ => self.closed(conn, &error.to_string()),
+            },
         }
     }
 

@@ -287,10 +287,17 @@ impl Daemon {
         if !put(&mut self.ctx, conn, message, fds) {
             tracing::warn!(app = %app, "an end of a pipe cannot be told of it: its connection is closed");
         }
-        if matches!(at, PipePlace::Lease(_)) && self.ctx.conns.queued(conn) > LINE_MAX {
-            tracing::warn!("a worker does not listen on its line, which is closed");
-            self.ctx.conns.close(conn);
+        if let PipePlace::Lease(serial) = at
+            && self.ctx.conns.queued(conn) > LINE_MAX
+        {
+            self.line_fails(conn, serial, "does not listen to its node");
         }
+    }
+
+    /// A worker cannot be talked to: its lease ends, so that whoever holds it hears why.
+    pub(super) fn line_fails(&mut self, conn: ConnId, serial: u64, what: &str) {
+        self.ctx.conns.close(conn);
+        self.kill_lease(serial, format!("its worker {what}"));
     }
 
     /// Hands a blob to the worker that asked for it.
