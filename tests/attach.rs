@@ -106,6 +106,23 @@ fn one_leaves_a_process_and_another_comes_and_nobody_comes_twice() {
 }
 
 #[test]
+fn nobody_attaches_to_the_group_of_another_user() {
+    let (lab, other) = Lab::with_another_machine(2, "");
+    let launcher = lab.spawn(lab.mutirao(["group", "run", &lake(&lab, "n1")]));
+    until_all_run(&lab);
+    let mut command = lab.command_on(&other, "setsid");
+    command.arg("-c").arg(Lab::binary()).args(["group", "attach", "lake", "ask.0"]);
+    let mut stranger = Screen::of(command);
+    stranger.shows("@b` may not do this: it takes `");
+    assert_eq!(stranger.ends(), Some(1));
+    let mut screen = attach(&lab, "ask.0");
+    screen.shows("a terminal");
+    screen.type_in("end\r");
+    screen.shows("has ended: exit code 3");
+    assert_eq!(launcher.wait().code, Some(3));
+}
+
+#[test]
 fn the_loss_of_the_way_to_a_process_is_told_and_does_not_end_it() {
     let lab = Lab::with_pool(2, 2);
     let launcher = lab.spawn(lab.mutirao(["group", "run", &lake(&lab, "n1")]));

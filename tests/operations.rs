@@ -254,21 +254,7 @@ fn a_slowed_node_gets_less_of_the_work() {
 
 #[test]
 fn an_owner_is_asked_while_calls_go_elsewhere() {
-    let mut lab = Lab::new();
-    let passphrase = lab.file("passphrase", "correct horse battery\n");
-    let passphrase = passphrase.to_str().unwrap().to_owned();
-    lab.run(["init", "--node-name", "n1", "--admin", "ana", "--passphrase-file", &passphrase]).well();
-    lab.run(["up", "--slots", "1", "--listen", "127.0.0.1:0"]).well();
-    let address = lab.node("n1")["addresses"][0].as_str().unwrap().to_owned();
-    let other = lab.machine("b");
-    let request = lab.path("b.request");
-    lab.run_at(&other, ["join", "--name", "b", "--request", request.to_str().unwrap()]).well();
-    let answer = lab.run(["invite", request.to_str().unwrap(), "--passphrase-file", &passphrase]).well();
-    let answer = lab.file("b.answer", answer);
-    lab.run_at(&other, ["join", answer.to_str().unwrap()]).well();
-    std::fs::write(other.home.join("node.toml"), "accept = \"ask\"\nowner = \"bob\"\n").unwrap();
-    lab.run_at(&other, ["up", "--slots", "1", "--listen", "127.0.0.1:0", "--parent", &address]).well();
-    lab.until("b has joined", || lab.nodes().len() == 2);
+    let (lab, other) = Lab::with_another_machine(1, "accept = \"ask\"\nowner = \"bob\"\n");
 
     let said = run(&lab, &["calls", "sleep", "10", "5", "2"]).json();
     assert_eq!(said["results"], 10, "{said}");

@@ -240,9 +240,37 @@ impl Lab {
         machine
     }
 
+    /// A pool of this machine's node `n1` with so many slots and another machine's node `b` below it, whose directory
+    /// has no key of the pool's administrator and this file of settings.
+    #[track_caller]
+    pub fn with_another_machine(slots: u16, settings: &str) -> (Lab, Machine) {
+        let mut lab = Lab::new();
+        let passphrase = lab.file("passphrase", "correct horse battery\n");
+        let passphrase = passphrase.to_str().unwrap();
+        lab.run(["init", "--node-name", "n1", "--admin", "ana", "--passphrase-file", passphrase]).well();
+        lab.run(["up", "--slots", &slots.to_string(), "--listen", "127.0.0.1:0"]).well();
+        let address = lab.node("n1")["addresses"][0].as_str().unwrap().to_owned();
+        let other = lab.machine("b");
+        let request = lab.path("b.request");
+        let request = request.to_str().unwrap();
+        lab.run_at(&other, ["join", "--name", "b", "--request", request]).well();
+        let answer = lab.run(["invite", request, "--passphrase-file", passphrase]).well();
+        let answer = lab.file("b.answer", answer);
+        lab.run_at(&other, ["join", answer.to_str().unwrap()]).well();
+        std::fs::write(other.home.join("node.toml"), settings).unwrap();
+        lab.run_at(&other, ["up", "--slots", "1", "--listen", "127.0.0.1:0", "--parent", &address]).well();
+        lab.until("b has joined", || lab.nodes().len() == 2);
+        (lab, other)
+    }
+
+    /// A command on another machine.
+    pub fn command_on(&self, machine: &Machine, program: impl AsRef<OsStr>) -> Command {
+        self.command_at(&machine.home, &machine.runtime, program)
+    }
+
     /// Runs `mutirao` on another machine.
     pub fn run_at<S: AsRef<OsStr>>(&self, machine: &Machine, args: impl IntoIterator<Item = S>) -> Said {
-        Said::of(self.command_at(&machine.home, &machine.runtime, Lab::binary()).args(args).output().unwrap())
+        Said::of(self.command_on(machine, Lab::binary()).args(args).output().unwrap())
     }
 
     /// The rows of `mutirao nodes`.
