@@ -2,6 +2,7 @@
 
 use crate::pipe::{RingEnds, Way};
 use mutirao_ring::{Bell, Consumer, Error as RingError, Producer};
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_domain;
@@ -194,6 +195,17 @@ impl Conduit {
             Conduit::Ring(ring) => Ok(ring.into.read_to(into, most)?),
             Conduit::Plain(plain) => {
                 if plain.is_drained() {
+                    // Room is made as it is filled: how much is to come is the other side's word.
+                    if into.len() == into.capacity() {
+                        into.reserve_exact(most.min(into.len()));
+                    }
+                    let spare = into.capacity() - into.len();
+                    if most >= DIRECT_MIN && (1..=most).contains(&spare) {
+                        plain.take_peeked()?;
+                        return plain.receive(|fd| {
+                            recv(fd, spare_capacity(into), RecvFlags::DONTWAIT).map(|(n, _)| n)
+                        });
+                    }
                     plain.fill()?;
                 }
                 let there = &plain.buffer[plain.start..plain.end];

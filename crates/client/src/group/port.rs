@@ -412,7 +412,7 @@ impl InPort {
                             let left = usize::try_from(length - got).unwrap_or(usize::MAX);
                             if got == 0 {
                                 body.clear();
-                                body.reserve(left.min(RESERVE_BYTES));
+                                body.reserve_exact(left.min(RESERVE_BYTES));
                             }
                             conduit.read_to(body, left)?
                         }
