@@ -188,8 +188,10 @@ impl Floor {
             let start = Instant::now();
             let last = start >= begin + span && times_us.len() >= 10;
             for _ in 0..burst {
-                // Made anew each time, as the arguments of calls are.
-                buffer.fill(1);
+                // Made anew each time, as the arguments of calls and stored messages are.
+                if order == STREAM {
+                    buffer.fill(1);
+                }
                 buffer[0] = u8::from(!last);
                 self.stream.write_all(&buffer)?;
             }

@@ -65,7 +65,6 @@ fn ping(group: &Group, what: What, size: usize, span: Duration) -> Result<Measur
     loop {
         let start = Instant::now();
         let is_last = start >= warm + span && times_us.len() >= 10;
-        buffer.fill(1);
         buffer[0] = u8::from(!is_last);
         if is_stored {
             out.post(buffer.as_slice())?;
