@@ -107,12 +107,9 @@ pub struct Surroundings {
 impl Surroundings {
     /// Those of this process.
     pub fn here() -> io::Result<Surroundings> {
-        let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            (name.as_bytes().to_vec(), value.as_bytes().to_vec())
-        };
         let home = Home {
             directory: std::env::current_dir()?.as_os_str().as_bytes().to_vec(),
-            environment: std::env::vars_os().map(variable).collect(),
+            environment: std::env::vars_os().collect(),
             umask: umask(),
         };
         let named = std::env::var_os("SHELL").filter(|shell| {

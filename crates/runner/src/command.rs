@@ -1,6 +1,7 @@
 //! What is to be run.
 
 use crate::codec::{self, CodecError};
+use crate::environment::Environment;
 use crate::site::Site;
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +66,7 @@ pub struct Home {
     pub directory: Vec<u8>,
     /// Its user's whole environment, for workers that act as that user. Where only the directory is
     /// shared it is left out.
-    pub environment: Vec<Variable>,
+    pub environment: Environment,
     /// Its user's file mode creation mask.
     pub umask: Option<u32>,
 }

@@ -26,6 +26,7 @@
 mod codec;
 mod command;
 mod ended;
+mod environment;
 mod live;
 mod place;
 mod run;
@@ -37,6 +38,7 @@ mod tests;
 pub use codec::CodecError;
 pub use command::{Command, Fetched, File, Home, Limits, Program, Variable};
 pub use ended::{Content, Ended, How, Kept};
+pub use environment::Environment;
 pub use live::Live;
 pub use place::Place;
 pub use run::{Around, Beside, KEPT_BYTES_MIN, Keep, Leaving, OUTPUT_BYTES_MAX, Runner};

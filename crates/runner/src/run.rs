@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Component, Path, PathBuf};
@@ -258,7 +258,7 @@ impl Runner {
         let own = home.filter(|_| self.place == Place::Own);
         if let Some(home) = own {
             process.env_clear();
-            process.envs(home.environment.iter().map(variable));
+            process.envs(home.environment.iter());
             process.envs(self.kept.iter().map(|(name, value)| (name, value)));
         }
         process.envs(command.environment.iter().map(variable));
@@ -319,10 +319,11 @@ impl Runner {
 
     /// The program `name` in the command's `PATH`.
     fn find(&self, command: &Command, home: Option<&Home>, name: &[u8]) -> Result<PathBuf, String> {
-        let own = home.filter(|_| self.place == Place::Own).map(|home| home.environment.as_slice());
-        let given = command.environment.iter().chain(own.unwrap_or_default());
-        let path = given.into_iter().find(|(name, _)| name == b"PATH").map(|(_, value)| value);
-        let path = path.map(|path| OsString::from_vec(path.clone())).or_else(|| std::env::var_os("PATH"));
+        let own =
+            home.filter(|_| self.place == Place::Own).into_iter().flat_map(|home| home.environment.iter());
+        let mut given = command.environment.iter().map(variable).chain(own);
+        let path = given.find(|(name, _)| *name == "PATH").map(|(_, value)| value.to_owned());
+        let path = path.or_else(|| std::env::var_os("PATH"));
         let executable = |candidate: &PathBuf| {
             let facts = fs::metadata(candidate);
             facts.is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)

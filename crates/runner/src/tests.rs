@@ -3,7 +3,9 @@ use crate::{
     Lying, Place, Program, Runner, Site, Unseen,
 };
 use proptest::prelude::*;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -156,8 +158,7 @@ fn at_home_a_command_has_its_users_directory_and_environment() {
     let (directory, home) = (playpen(), playpen());
     let there = home.path().canonicalize().unwrap();
     let home_bytes = there.to_str().unwrap().as_bytes().to_vec();
-    let environment =
-        vec![(b"MINE".to_vec(), b"yes".to_vec()), (b"PATH".to_vec(), b"/usr/bin:/bin".to_vec())];
+    let environment = [("MINE", "yes"), ("PATH", "/usr/bin:/bin")].into_iter().collect();
     let command = Command {
         environment: vec![(b"ADDED".to_vec(), b"1".to_vec())],
         home: Some(Home { directory: home_bytes, environment, umask: Some(0o027) }),
@@ -242,7 +243,12 @@ fn command() -> impl Strategy<Value = Command> {
             program,
             environment,
             stdin,
-            home: home.map(|(directory, environment, umask)| Home { directory, environment, umask }),
+            home: home.map(|(directory, environment, umask)| {
+                let text =
+                    |(name, value): (Vec<u8>, Vec<u8>)| (OsString::from_vec(name), OsString::from_vec(value));
+                let environment = environment.into_iter().map(text).collect();
+                Home { directory, environment, umask }
+            }),
             site: bring.first().map(site_of),
             fetch: bring.iter().map(fetched).collect(),
             keeps: bring.is_empty(),

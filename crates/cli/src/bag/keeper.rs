@@ -27,6 +27,7 @@ use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use mutirao::raw::{Call, Finished, LeaseKey, Options, Pool, Slots};
 use mutirao_bag::{Bag, Counts, Input, Left, NodeStanding, Output, Span, Trust};
+use mutirao_runner::Environment;
 use mutirao_schedule::bag::Needs;
 use mutirao_store::Journal;
 use mutirao_wire::checkpoint::Asked as Saying;
@@ -127,6 +128,8 @@ struct Keeper {
     pool: Pool,
     /// The operation that runs commands.
     operation: u32,
+    /// The environment of commands that run as their user.
+    environment: Environment,
     /// Programs that have the bag open.
     sessions: Sessions,
     /// It ended with the program whose it was: nothing of it is to stay.
@@ -300,6 +303,7 @@ impl Keeper {
         let mut leases = Leases::start(&pool, bag.settings(), sender).context("cannot start a thread")?;
         left.iter().for_each(|left| leases.adopt(left.worker, &left.lent.lender));
         Ok(Keeper {
+            environment: bag.settings().environment.iter().map(|(name, value)| (name, value)).collect(),
             operation: if is_program { 0 } else { pool.operation(work::OPERATION)? },
             sessions: Sessions::default(),
             abandoned: false,

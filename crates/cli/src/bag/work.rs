@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use mutirao::raw::{CallError, CallErrorKind, CallResult, KeptBlob, LineEvent, OperationEntry, SavingWay};
 use mutirao_bag::{Cost, End, REPORT_BYTES_MAX, Report, Settings, TaskView, Work};
 use mutirao_runner::{
-    Around, Command, Content, Ended, Fetched, File, Home, How, Kept, Leaving, Lying, OUTPUT_BYTES_MAX, Place,
-    Program, Runner, Site, Unseen,
+    Around, Command, Content, Ended, Environment, Fetched, File, Home, How, Kept, Leaving, Lying,
+    OUTPUT_BYTES_MAX, Place, Program, Runner, Site, Unseen,
 };
 use mutirao_wire::BlobHash;
 use mutirao_wire::checkpoint::{CHECKPOINT_ENV, STATE_BYTES_MAX};
@@ -181,10 +181,17 @@ fn keep(file: std::fs::File) -> Result<Content, String> {
 /// Finds an input file.
 pub type Find<'a> = dyn Fn(&Path) -> Result<InputFile> + 'a;
 
+/// What all commands of a bag have in common.
+pub struct Common<'a> {
+    pub bag: u32,
+    pub settings: &'a Settings,
+    /// That of the settings, as it travels.
+    pub environment: &'a Environment,
+}
+
 /// The command of a task, and those of its inputs that do not travel with it.
 pub fn command(
-    bag: u32,
-    settings: &Settings,
+    Common { bag, settings, environment }: Common<'_>,
     task: &TaskView<'_>,
     attempt: u64,
     state: Option<Vec<u8>>,
@@ -249,11 +256,9 @@ pub fn command(
                 brought.bring(file, file, &mut command)?;
             }
         }
-        let variable =
-            |(name, value): &(String, String)| (name.clone().into_bytes(), value.clone().into_bytes());
         command.home = Some(Home {
             directory: settings.directory.clone().into_bytes(),
-            environment: settings.environment.iter().map(variable).collect(),
+            environment: environment.clone(),
             ..Home::default()
         });
     }

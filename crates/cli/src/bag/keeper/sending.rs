@@ -53,11 +53,14 @@ impl Keeper {
         let call = match work::operation(&view) {
             Some((name, argument)) => self.operation_named(name).map(|operation| (operation, argument)),
             None => {
-                let (id, settings) = (self.place.id, self.bag.settings());
+                let common = work::Common {
+                    bag: self.place.id,
+                    settings: self.bag.settings(),
+                    environment: &self.environment,
+                };
                 let lender = self.leases.lender(LeaseKey(worker as u32));
                 let site = lender.and_then(|node| self.sites.site(view.template, attempt, node.id));
-                let made =
-                    state.and_then(|state| work::command(id, settings, &view, attempt, state, &find, site));
+                let made = state.and_then(|state| work::command(common, &view, attempt, state, &find, site));
                 let keeps = matches!(self.log, Log::Alone { .. });
                 match made.map(|(command, large)| (Command { keeps, ..command }, large)) {
                     Ok((command, large)) if large.is_empty() => Ok((self.operation, command.encode())),
