@@ -26,6 +26,7 @@ mod service;
 mod sim;
 mod sim_bags;
 mod sorted;
+mod threads;
 mod topology;
 mod units;
 mod up;

@@ -85,15 +85,13 @@ pub fn listen(place: &Place, sender: &Sender<Event>) -> Result<()> {
         for stream in listener.incoming().flatten() {
             let sender = sender.clone();
             // Whoever says nothing holds up nobody but himself.
-            let reader = std::thread::Builder::new().name("order".into());
-            let _ = reader.spawn(move || match read(&stream) {
+            let _ = crate::threads::start("order", move || match read(&stream) {
                 Ok(order) => drop(sender.send(Event::Order(Asked { order, back: Back::Stream(stream) }))),
                 Err(error) => write(stream, &answer_line(&Err(error))),
             });
         }
     };
-    std::thread::Builder::new().name("orders".into()).spawn(hear).context("cannot start a thread")?;
-    Ok(())
+    crate::threads::start("orders", hear)
 }
 
 fn read(stream: &UnixStream) -> Result<Order> {

@@ -5,6 +5,7 @@ use super::DISK_RETRY;
 use super::keeper::Event;
 use super::shared::is_full;
 use crate::output::remark;
+use crate::threads;
 use anyhow::{Context, Result};
 use mutirao::raw::Pool;
 use mutirao_bag::Span;
@@ -120,8 +121,7 @@ impl Inputs {
                 let (pool, directory, events) =
                     (self.pool.clone(), self.directory.clone(), self.events.clone());
                 let work = move || Offerer::new(pool, directory).work(&waiting, &events);
-                let started = thread::Builder::new().name("inputs".into()).spawn(work);
-                started.context("cannot start a thread")?;
+                threads::start("inputs", work)?;
                 self.jobs.insert(jobs)
             }
         };

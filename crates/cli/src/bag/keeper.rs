@@ -300,7 +300,7 @@ impl Keeper {
             Log::Alone { .. } => Sites::open(&place, &bag)?,
             Log::Shared(_) => Sites::none(),
         };
-        let mut leases = Leases::start(&pool, bag.settings(), sender).context("cannot start a thread")?;
+        let mut leases = Leases::start(&pool, bag.settings(), sender)?;
         left.iter().for_each(|left| leases.adopt(left.worker, &left.lent.lender));
         Ok(Keeper {
             environment: bag.settings().environment.iter().map(|(name, value)| (name, value)).collect(),
@@ -358,8 +358,7 @@ pub fn signals(sender: &Sender<Event>) -> Result<()> {
         signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot hear signals")?;
     let sender = sender.clone();
     let heard = move || signals.forever().take(1).for_each(|_| drop(sender.send(Event::Stop)));
-    std::thread::Builder::new().name("signals".into()).spawn(heard).context("cannot start a thread")?;
-    Ok(())
+    crate::threads::start("signals", heard)
 }
 
 impl Keeper {

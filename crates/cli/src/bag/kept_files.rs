@@ -5,6 +5,7 @@ use super::DISK_RETRY;
 use super::keeper::Event;
 use super::outputs::{self, NotKept};
 use super::work::Outcome;
+use crate::threads;
 use anyhow::{Context, Result};
 use mutirao::raw::{KeptBlob, LeaseKey, Pool};
 use mutirao_runner::Kept;
@@ -50,10 +51,7 @@ impl KeptFiles {
             None => {
                 let (jobs, waiting) = channel();
                 let (pool, events) = (self.pool.clone(), self.events.clone());
-                let started = thread::Builder::new()
-                    .name("outputs".into())
-                    .spawn(move || work(&pool, &waiting, &events));
-                started.context("cannot start a thread")?;
+                threads::start("outputs", move || work(&pool, &waiting, &events))?;
                 self.jobs.insert(jobs)
             }
         };

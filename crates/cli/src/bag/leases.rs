@@ -1,6 +1,7 @@
 //! The slots of a bag: asked for as its tasks need them, and known by number.
 
 use super::keeper::Event;
+use crate::threads;
 use mutirao::raw::{Allocation, Lease, LeaseKey, LeaseState, Pool, Request, note_text};
 use mutirao_bag::Settings;
 use mutirao_schedule::bag::Needs;
@@ -11,7 +12,6 @@ use mutirao_wire::query::{NodeRow, NodeState};
 use mutirao_wire::wait::Wait;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 /// A request waits in the pool's queue for so long, and then is made anew, as things are by then.
@@ -69,12 +69,12 @@ pub enum Change {
 
 impl Leases {
     /// Starts the threads that ask for slots and hear of leases.
-    pub fn start(pool: &Pool, settings: &Settings, events: &Sender<Event>) -> std::io::Result<Leases> {
+    pub fn start(pool: &Pool, settings: &Settings, events: &Sender<Event>) -> anyhow::Result<Leases> {
         let (asker, asks) = sync_channel(1);
         let (asking, settings, out) = (pool.clone(), settings.clone(), events.clone());
-        thread::Builder::new().name("slots".into()).spawn(move || ask(&asking, &settings, &asks, &out))?;
+        threads::start("slots", move || ask(&asking, &settings, &asks, &out))?;
         let (watching, out) = (pool.clone(), events.clone());
-        thread::Builder::new().name("leases".into()).spawn(move || watch(&watching, &out))?;
+        threads::start("leases", move || watch(&watching, &out))?;
         let (waits, in_vain, unfit) = (Vec::new(), Vec::new(), BTreeMap::new());
         Ok(Leases { held: BTreeMap::new(), asker, asking: false, waits, in_vain, unfit })
     }

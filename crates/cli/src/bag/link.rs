@@ -34,7 +34,7 @@ impl Link {
         let way = Arc::new(Mutex::new(Some(stream.try_clone()?)));
         let (theirs, events) = (way.clone(), events.clone());
         let read = move || read_for_ever(stream, &socket, bag, &theirs, &events);
-        std::thread::Builder::new().name("members".into()).spawn(read).context("cannot start a thread")?;
+        crate::threads::start("members", read)?;
         Ok(Link { bag, way })
     }
 

@@ -190,7 +190,7 @@ pub fn serve(
         let wrong = heard_wrong.lock().unwrap_or_else(PoisonError::into_inner).take();
         refuse(&writer, &wrong.unwrap_or(error));
     };
-    std::thread::Builder::new().name("ends".into()).spawn(write).context("cannot start a thread")?;
+    crate::threads::start("ends", write)?;
     let events = sender.clone();
     let read = move || {
         let heard = hear(&stream, session, &events);
@@ -198,8 +198,7 @@ pub fn serve(
         // Without a keeper nobody wants to know.
         let _ = events.send(Event::Program(Said::Gone(session)));
     };
-    std::thread::Builder::new().name("pushes".into()).spawn(read).context("cannot start a thread")?;
-    Ok(())
+    crate::threads::start("pushes", read)
 }
 
 /// Tells a program that it is not served, and why.

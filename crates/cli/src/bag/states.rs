@@ -50,7 +50,7 @@ impl States {
             bell: hears,
             links: BTreeMap::new(),
         };
-        std::thread::Builder::new().name("states".into()).spawn(move || desk.run()).context(failed)?;
+        crate::threads::start("states", move || desk.run())?;
         let first = u64::from(epoch.0) << 32;
         Ok(States { pool: pool.clone(), opened: BTreeSet::new(), first, orders, bell })
     }

@@ -301,8 +301,7 @@ fn listen(mut line: Line, window: Arc<Window>) -> Result<()> {
             }
         }
     };
-    std::thread::Builder::new().name("visit".into()).spawn(hear).context("cannot start a thread")?;
-    Ok(())
+    crate::threads::start("visit", hear)
 }
 
 /// Passes on what is printed; the channel closes when that is at its end.
@@ -325,7 +324,7 @@ fn pass_on(
             }
         }
     };
-    std::thread::Builder::new().name("printed".into()).spawn(pass).context("cannot start a thread")?;
+    crate::threads::start("printed", pass)?;
     Ok(end)
 }
 
