@@ -130,7 +130,7 @@ impl Daemon {
                 return Ok(());
             }
             if let PluginMessage::ReleaseBlob(ReleaseBlob { app, .. }) = message
-                && !self.core.leases().any(|it| it.asker.app == app && it.asker.home.id == peer)
+                && !self.core.leases().any(|it| it.asker.app == app && it.home().id == peer)
             {
                 return Ok(());
             }

@@ -119,6 +119,9 @@ impl Daemon {
                 && let Some(serial) = self.streams.bind_here(&mut self.ctx, lease)
             {
                 self.lender.bound(&mut self.ctx, serial);
+                if let Some(record) = self.core.leases().find(|record| record.serial == serial) {
+                    self.plugins.home_moved(&mut self.ctx, record.asker.app, lease.lender);
+                }
             }
             self.streams.news(&mut self.ctx, lease, change, self.leaving.is_some());
         } else {
@@ -183,8 +186,10 @@ impl Daemon {
         let is_its = lease.map(|record| {
             record.home().id == peer && record.asker.app == bind.app && bind.epoch >= record.epoch
         });
+        let app = bind.app;
         if let Some(serial) = self.streams.bind_lent(&mut self.ctx, conn, peer, bind, is_its) {
             self.lender.bound(&mut self.ctx, serial);
+            self.plugins.home_moved(&mut self.ctx, app, peer);
         }
     }
 

@@ -324,7 +324,7 @@ impl Daemon {
                 let Some(record) = self.core.leases().find(|record| record.serial == serial) else {
                     return Ok(());
                 };
-                let lease = (serial, record.asker.app, &record.asker.home.clone());
+                let lease = (serial, record.asker.app, &record.home().clone());
                 if !self.plugins.need_blob(&mut self.ctx, conn, lease, hash) {
                     return Err(FrameError::OutOfPlace { kind: Kind::NeedBlob });
                 }

@@ -356,6 +356,25 @@ impl Plugins {
         true
     }
 
+    /// The leases of an application are held through this home from now on: what is on its way is asked for there.
+    pub fn home_moved(&mut self, ctx: &mut Context, app: AppId, home: NodeId) {
+        if home == ctx.me.id {
+            let awaited = self.blobs.waiting.keys().copied().filter(|(whose, _)| *whose == app);
+            for key in awaited.collect::<Vec<_>>() {
+                self.arrivals.remove(&Item::Blob { app, hash: key.1 });
+                self.blob_failed(ctx, key, "its program goes on here, and does not offer it");
+            }
+            return;
+        }
+        let queued = self.blobs.queue.iter_mut().filter(|((whose, _), _)| *whose == app);
+        queued.for_each(|(_, asked)| *asked = home);
+        for item in self.under_way() {
+            if matches!(item, Item::Blob { app: whose, .. } if whose == app) {
+                self.with_fetch(ctx, item, |fetch, now, steps| fetch.moved(now, home, steps));
+            }
+        }
+    }
+
     /// Begins to fetch what waits, as far as that may be.
     fn fetch_blobs(&mut self, ctx: &mut Context) {
         let is_blob = |item: &&Item| matches!(item, Item::Blob { .. });

@@ -289,6 +289,17 @@ impl Fetch {
         }
     }
 
+    /// The application of a blob goes on at another home, which alone knows sources from now on.
+    pub fn moved(&mut self, now: Tick, home: NodeId, steps: &mut Vec<Step>) {
+        if !self.waits_for_home || self.homes == [home] {
+            return;
+        }
+        self.homes = vec![home];
+        if let Stage::Turn { .. } = self.stage {
+            self.ask_source(now, home, None, steps);
+        }
+    }
+
     /// It cannot be stored, or does not fit.
     pub fn fail(&mut self, why: String, steps: &mut Vec<Step>) {
         if self.stage != Stage::Over {
@@ -482,6 +493,32 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_whose_application_goes_on_at_another_home_is_asked_for_there() {
+        let hash = hashes(1)[0];
+        let asked = |home, failed| Step::AskSource { home, failed };
+        let mut steps = Vec::new();
+        let mut fetch = Fetch::of_blob(NOW, id(1), hash, &mut steps);
+        fetch.home_lost(NOW, id(1), &mut steps);
+        fetch.moved(NOW, id(2), &mut steps);
+        fetch.moved(NOW, id(2), &mut steps);
+        fetch.source(NOW, id(1), node(3), &mut steps);
+        fetch.source(NOW, id(2), node(3), &mut steps);
+        fetch.connected(NOW, id(3), &mut steps);
+        // What comes goes on to come.
+        fetch.moved(NOW, id(4), &mut steps);
+        fetch.disconnected(NOW, id(3), &mut steps);
+        let expected = [
+            asked(id(1), None),
+            asked(id(2), None),
+            Step::Open(node(3)),
+            Step::Get { hash },
+            Step::Drop,
+            asked(id(4), Some(id(3))),
+        ];
+        assert_eq!(steps, expected);
+    }
+
+    #[test]
     fn what_one_node_keeps_is_asked_of_that_node_again_and_in_the_end_given_up() {
         let mut steps = Vec::new();
         let mut fetch = Fetch::of_kept(NOW, node(3), hashes(1)[0], &mut steps);
@@ -502,7 +539,7 @@ mod tests {
     proptest! {
         /// Whatever happens, it ends or has something to wait for; and it gives up in the end.
         #[test]
-        fn it_never_waits_for_ever(happenings in prop::collection::vec((0u8..10, 1u8..4), 0..300), kind in 0u8..3) {
+        fn it_never_waits_for_ever(happenings in prop::collection::vec((0u8..11, 1u8..4), 0..300), kind in 0u8..3) {
             let mut steps = Vec::new();
             let mut now = NOW;
             let mut fetch = match kind {
@@ -522,6 +559,7 @@ mod tests {
                     6 => fetch.disconnected(now, id(peer), &mut steps),
                     7 => fetch.home_lost(now, id(peer), &mut steps),
                     8 => fetch.home_back(now, id(peer), &mut steps),
+                    9 => fetch.moved(now, id(peer), &mut steps),
                     _ => fetch.time(now, &mut steps),
                 }
                 let over = steps.iter().filter(|step| matches!(step, Step::Keep(_) | Step::Fail(_))).count();
