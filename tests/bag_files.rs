@@ -3,9 +3,7 @@
 
 mod lab;
 
-use lab::Lab;
-use std::path::Path;
-use std::process::Command;
+use lab::{Lab, sum};
 
 fn run(lab: &Lab, args: &[&str]) -> lab::Said {
     lab.spawn(lab.bag(args)).wait()
@@ -21,18 +19,6 @@ fn noise(bytes: usize) -> Vec<u8> {
     }
     noise.truncate(bytes);
     noise
-}
-
-fn sum(path: &Path) -> String {
-    let said = Command::new("sha256sum").arg(path).output().unwrap();
-    String::from_utf8(said.stdout).unwrap().split(' ').next().unwrap().to_owned()
-}
-
-/// Bytes that a node has written so far, to files and sockets.
-fn written(lab: &Lab, node: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/io", lab.pid(node))).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
-    line.parse().unwrap()
 }
 
 #[test]
@@ -56,12 +42,12 @@ fn an_input_that_many_tasks_share_comes_once_to_each_node_and_seldom_from_its_or
             "{head}command = 'sha256sum big | cut -d\" \" -f1; sleep 0.2'\nrepeat = {TASKS}\ninputs = ['big']\n"
         ),
     );
-    let before = written(&lab, "n1");
+    let before = lab.written("n1");
     let said = run(&lab, &["--node", "n1", "run", "shared.toml"]).well();
     let sums: Vec<&str> = said.lines().collect();
     assert_eq!(sums, vec![sum(&lab.path("big")); TASKS]);
     // The first time to keep it.
-    let copies = (written(&lab, "n1") - before) as f64 / BYTES as f64;
+    let copies = (lab.written("n1") - before) as f64 / BYTES as f64;
     assert!(copies < 6.0, "the origin wrote it {copies:.1} times");
 }
 
@@ -215,7 +201,7 @@ fn where_nodes_share_the_directory_tasks_work_in_place_and_nothing_travels() {
          [task.read]\ncommand = 'tail -c 2 made/{n}'\narray = { n = [1, 2, 3, 4] }\ninputs = ['made/{n}']\n\
          after_each = ['copy']\n",
     );
-    let written = || written(&lab, "n1") + written(&lab, "n2");
+    let written = || lab.written("n1") + lab.written("n2");
     // The program travels at first, and is kept.
     lab.until("no file goes through the nodes", || {
         let before = written();

@@ -299,17 +299,10 @@ fn sleepers(seconds: &str) -> Vec<i32> {
     pids
 }
 
-/// However busy this machine is, another keeper is there before leases lapse.
-fn outlast_elections(lab: &Lab) {
-    let charter = lab.run(["charter", "show"]).well().replace("lapse_ms = 10000", "lapse_ms = 120000");
-    let draft = lab.file("charter.toml", charter);
-    lab.run(["charter", "edit", draft.to_str().unwrap()]).well();
-}
-
 /// Three tasks run on three nodes when the keeper is lost, with its node or alone. They end when the test says so.
 fn tasks_outlive_their_keeper(with_its_node: bool) {
     let lab = Lab::with_pool(4, 1);
-    outlast_elections(&lab);
+    lab.outlast_elections();
     let seconds = format!("{}{}", 1_000_000 + std::process::id(), u8::from(with_its_node));
     lab.file(
         "m.toml",
@@ -381,7 +374,7 @@ fn other_members(lab: &Lab, id: &str) -> Vec<i32> {
 #[test]
 fn a_result_that_came_and_did_not_count_waits_at_its_lender_for_the_next_keeper() {
     let lab = Lab::with_pool(4, 1);
-    outlast_elections(&lab);
+    lab.outlast_elections();
     let seconds = format!("{}7", 1_000_000 + std::process::id());
     let next = format!("{}8", 1_000_000 + std::process::id());
     lab.file(

@@ -318,6 +318,20 @@ impl Lab {
         poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
     }
 
+    /// However busy this machine is, another keeper of a bag is there before leases lapse.
+    pub fn outlast_elections(&self) {
+        let charter = self.run(["charter", "show"]).well().replace("lapse_ms = 10000", "lapse_ms = 120000");
+        let draft = self.file("charter.toml", charter);
+        self.run(["charter", "edit", draft.to_str().unwrap()]).well();
+    }
+
+    /// Bytes that a daemon has written so far, to files and sockets.
+    pub fn written(&self, node: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", self.pid(node))).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
+        line.parse().unwrap()
+    }
+
     /// The local socket of a daemon of this place.
     #[track_caller]
     pub fn socket(&self, node: &str) -> PathBuf {
@@ -377,6 +391,12 @@ fn print_logs(home: &Path) {
     for log in nodes.map(|node| node.path().join("log")).filter(|log| log.exists()) {
         eprintln!("--- {}\n{}", log.display(), std::fs::read_to_string(&log).unwrap_or_default());
     }
+}
+
+/// The SHA-256 of a file.
+pub fn sum(path: &Path) -> String {
+    let said = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().split(' ').next().unwrap().to_owned()
 }
 
 /// Kills a process that is no child of the test.

@@ -31,8 +31,6 @@ pub struct Command {
     pub fetch: Vec<Fetched>,
     /// Files taken out of the playpen when it has ended, by name; those that are not there are left out.
     pub take: Vec<String>,
-    /// Whether large ones of these may be kept where it ran, instead of travelling with its result.
-    pub keeps: bool,
     /// Limits kept by the kernel.
     pub limits: Limits,
     /// It is ended when it has run for so long, milliseconds.
@@ -118,7 +116,6 @@ struct Head {
     bring: Vec<FileHead>,
     fetch: Vec<Fetched>,
     take: Vec<String>,
-    keeps: bool,
     limits: Limits,
     time_limit_ms: Option<u64>,
 }
@@ -182,7 +179,6 @@ impl Command {
             bring: head.bring.into_iter().zip(parts).map(|(file, bytes)| file.with(bytes)).collect(),
             fetch: head.fetch,
             take: head.take,
-            keeps: head.keeps,
             limits: head.limits,
             time_limit_ms: head.time_limit_ms,
         })
@@ -199,7 +195,6 @@ impl Command {
             bring: self.bring.iter().map(FileHead::of).collect(),
             fetch: self.fetch.clone(),
             take: self.take.clone(),
-            keeps: self.keeps,
             limits: self.limits,
             time_limit_ms: self.time_limit_ms,
         };

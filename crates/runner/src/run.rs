@@ -441,7 +441,7 @@ impl Runner {
     }
 
     fn take_files(&self, command: &Command, room: &mut u64, keep: Option<&Keep<'_>>, ended: &mut Ended) {
-        let keep = keep.filter(|_| command.keeps && ended.how.is_success());
+        let keep = keep.filter(|_| ended.how.is_success());
         for name in &command.take {
             let Ok(path) = self.inside(name) else { continue };
             // A link would lead to what is no file of the command.

@@ -135,21 +135,20 @@ fn large_files_of_a_command_that_succeeds_are_kept_and_travel_where_that_cannot_
     let mut runner = runner(&directory);
     let take = vec!["large".into(), "small".into()];
     let text = format!("head -c {KEPT_BYTES_MIN} /dev/zero > large; echo 1 > small");
-    let command =
-        |keeps, more| Command { take: take.clone(), keeps, ..Command::shell(format!("{text}; {more}")) };
+    let command = |more| Command { take: take.clone(), ..Command::shell(format!("{text}; {more}")) };
     let keep = |file: fs::File| {
         let bytes = file.metadata().unwrap().len();
         Ok(Content { bytes, ..Content::default() })
     };
-    let mut files = |command: &Command, keep: &Keep<'_>| {
-        let ended = runner.run_with(command, Around { keep: Some(keep), ..Around::default() });
+    let mut files = |command: &Command, keep: Option<&Keep<'_>>| {
+        let ended = runner.run_with(command, Around { keep, ..Around::default() });
         assert!(is_empty(&directory));
         (ended.kept.len(), ended.files.len(), ended.lost_bytes, ended.lost_why)
     };
-    assert_eq!(files(&command(true, "true"), &keep), (1, 1, 0, String::new()));
-    assert_eq!(files(&command(false, "true"), &keep), (0, 2, 0, String::new()));
-    assert_eq!(files(&command(true, "false"), &keep), (0, 2, 0, String::new()));
-    let full = files(&command(true, "true"), &|_| Err("no room".into()));
+    assert_eq!(files(&command("true"), Some(&keep)), (1, 1, 0, String::new()));
+    assert_eq!(files(&command("true"), None), (0, 2, 0, String::new()));
+    assert_eq!(files(&command("false"), Some(&keep)), (0, 2, 0, String::new()));
+    let full = files(&command("true"), Some(&|_| Err("no room".into())));
     assert_eq!(full, (0, 2, 0, "`large`: no room".into()));
 }
 
@@ -251,7 +250,6 @@ fn command() -> impl Strategy<Value = Command> {
             }),
             site: bring.first().map(site_of),
             fetch: bring.iter().map(fetched).collect(),
-            keeps: bring.is_empty(),
             bring,
             take,
             limits: Limits { memory_mib, cpu_s },

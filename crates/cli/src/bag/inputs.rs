@@ -3,6 +3,7 @@
 
 use super::DISK_RETRY;
 use super::keeper::Event;
+use super::outputs;
 use super::shared::is_full;
 use crate::output::remark;
 use crate::threads;
@@ -22,8 +23,6 @@ use std::thread;
 
 /// Files up to this size travel with the call: to ask for them would take longer.
 pub const INLINE_BYTES_MAX: u64 = 64 * 1024;
-/// Copied at once.
-const COPY_BYTES: usize = 256 * 1024;
 
 /// Where an input file is.
 #[derive(Debug, Clone)]
@@ -230,7 +229,7 @@ impl Offerer {
     }
 
     /// A file of its own with what lies there in the file of outputs; once in the life of a keeper.
-    fn unpack(&mut self, outputs: &File, span: Span) -> io::Result<PathBuf> {
+    fn unpack(&mut self, from: &File, span: Span) -> io::Result<PathBuf> {
         if let Some(path) = self.unpacked.get(&span.offset) {
             return Ok(path.clone());
         }
@@ -238,7 +237,7 @@ impl Offerer {
         fs::create_dir_all(&directory)?;
         let path = directory.join(format!("input-{}", span.offset));
         let unpacked = File::create(&path)?;
-        if let Err(error) = copy(outputs, span, &unpacked) {
+        if let Err(error) = outputs::copy_span(from, span, &unpacked) {
             // It takes room that others may need.
             let _ = fs::remove_file(&path);
             return Err(error);
@@ -246,16 +245,4 @@ impl Offerer {
         self.unpacked.insert(span.offset, path.clone());
         Ok(path)
     }
-}
-
-/// Copies what lies there in the file of outputs.
-fn copy(outputs: &File, span: Span, to: &File) -> io::Result<()> {
-    let (mut buffer, mut done) = (vec![0; COPY_BYTES], 0);
-    while done < u64::from(span.bytes) {
-        let part = (u64::from(span.bytes) - done).min(COPY_BYTES as u64) as usize;
-        outputs.read_exact_at(&mut buffer[..part], span.offset + done)?;
-        to.write_all_at(&buffer[..part], done)?;
-        done += part as u64;
-    }
-    Ok(())
 }

@@ -33,11 +33,12 @@ use mutirao_store::Journal;
 use mutirao_wire::checkpoint::Asked as Saying;
 use mutirao_wire::{CallId, NodeId, Tick};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-use succession::Inherited;
+use succession::{Inherited, Receipt};
 
 /// Events taken before the journal is written: many results share one wait for the disk.
 pub const BATCH: usize = 512;
@@ -53,11 +54,16 @@ pub enum Event {
         attempt: u64,
         ready: Result<Ready>,
     },
-    /// Large files of an attempt are here, under these names, or why not.
+    /// Large files of an attempt are here, under these names or all in one file, or why not.
     Fetched {
         attempt: u64,
-        result: Result<(), NotBrought>,
+        result: Result<Option<File>, NotBrought>,
         put: Vec<PathBuf>,
+    },
+    /// Files of a result are copied to where it was submitted, or why not.
+    Copied {
+        attempt: u64,
+        result: Result<()>,
     },
     /// There is no room for this file, which is tried again.
     NoRoom(PathBuf),
@@ -149,8 +155,10 @@ struct Keeper {
     adopted: BTreeSet<u64>,
     /// Those whose worker was not reached yet, by its lease.
     unreached: BTreeMap<LeaseKey, Vec<u64>>,
-    /// Results that count when so many records do: only then their lenders may forget them.
-    receipts: VecDeque<(u64, CallId)>,
+    /// Calls of attempts whose results are not recorded yet.
+    owed: BTreeMap<u64, CallId>,
+    /// Of results that are, in the order of their records.
+    receipts: VecDeque<Receipt>,
     /// Leases that are given back when so many records count: their lenders may have results that do not yet.
     returning: VecDeque<(u64, LeaseKey)>,
     /// Attempts that went to their workers, each with the number of its call, to be written down.
@@ -302,6 +310,11 @@ impl Keeper {
         };
         let mut leases = Leases::start(&pool, bag.settings(), sender)?;
         left.iter().for_each(|left| leases.adopt(left.worker, &left.lent.lender));
+        let unreached = succession::attempts_of(&left);
+        let of = |(lease, attempts): (&LeaseKey, &Vec<u64>)| {
+            attempts.iter().map(|attempt| (*attempt, *lease)).collect::<Vec<_>>()
+        };
+        let lenders = unreached.iter().flat_map(of).collect();
         Ok(Keeper {
             environment: bag.settings().environment.iter().map(|(name, value)| (name, value)).collect(),
             operation: if is_program { 0 } else { pool.operation(work::OPERATION)? },
@@ -319,10 +332,11 @@ impl Keeper {
             sender: sender.clone(),
             born: Instant::now(),
             adopted: calls.keys().copied().collect(),
-            unreached: succession::attempts_of(&left),
+            unreached,
             left,
             calls,
-            lenders: BTreeMap::new(),
+            lenders,
+            owed: BTreeMap::new(),
             receipts: VecDeque::new(),
             returning: VecDeque::new(),
             sent: Vec::new(),
@@ -381,7 +395,8 @@ impl Keeper {
             }
             // One that was over and to which nothing was added is over still.
             let is_quiet = self.synced == self.appended && self.answers.is_empty();
-            if self.over || (self.bag.is_over() && is_quiet && self.sessions.is_empty()) {
+            let is_over = self.over || (self.bag.is_over() && is_quiet && self.sessions.is_empty());
+            if is_over && !self.is_copying() {
                 self.write_list()?;
                 return Ok(Kept::Over(self.bag.counts()));
             }
@@ -432,6 +447,9 @@ impl Keeper {
                 self.inputs.over(attempt);
                 let call = finished.id;
                 if let Some((_, since)) = self.calls.remove(&attempt) {
+                    if self.is_shared() {
+                        self.owed.insert(attempt, call);
+                    }
                     if let Some(states) = &self.states {
                         states.over(call.0);
                     }
@@ -444,12 +462,14 @@ impl Keeper {
                         self.ended(attempt, outcome)?;
                     }
                 }
-                if self.is_shared() {
-                    self.receipts.push_back((self.appended, call));
-                }
             }
             Event::Fetched { attempt, result, put } => self.fetched(attempt, result, &put)?,
             Event::NoRoom(path) => self.no_room(&path),
+            Event::Copied { attempt, result } => {
+                if let Log::Shared(shared) = &mut self.log {
+                    shared.placing().is_copied(attempt, result);
+                }
+            }
             Event::Inputs { attempt, ready } => {
                 if let Some(ready) = self.inputs.offered(attempt, ready) {
                     self.send_with_inputs(attempt, ready);
@@ -494,7 +514,7 @@ impl Keeper {
         let now = Instant::now();
         if self.is_held() {
             if let Log::Shared(shared) = &mut self.log {
-                shared.tick(true);
+                shared.tick(true)?;
             }
             return Ok(());
         }
@@ -515,7 +535,7 @@ impl Keeper {
             self.write_list()?;
         }
         if let Log::Shared(shared) = &mut self.log {
-            shared.tick(true);
+            shared.tick(true)?;
         }
         Ok(())
     }
@@ -588,7 +608,9 @@ impl Keeper {
                 Output::Kill { attempt } => {
                     if let Some((call, _)) = self.calls.get(&attempt) {
                         call.cancel();
-                    } else if self.kept_files.came(attempt).is_some() || self.inputs.call_off(attempt) {
+                    } else if self.kept_files.call_off(attempt, self.lenders.get(&attempt))
+                        || self.inputs.call_off(attempt)
+                    {
                         self.unsent.push((attempt, Outcome::called_off()));
                     }
                 }

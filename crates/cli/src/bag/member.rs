@@ -61,7 +61,7 @@ enum Next {
 pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
     let (sender, events) = channel();
     let link = Link::open(keep.bag, node, &sender)?;
-    let (shared, bag) = Shared::open(place.directory(), keep, me, link)?;
+    let (shared, bag) = Shared::open(place.directory(), keep, me, link, &sender)?;
     control::listen(&place, &sender)?;
     keeper::signals(&sender)?;
     mutirao::raw::init(crate::operations())?;
@@ -130,7 +130,7 @@ impl Follower {
                     return Ok(next);
                 }
             }
-            self.shared.tick(!self.rests);
+            self.shared.tick(!self.rests)?;
         }
     }
 
@@ -145,7 +145,7 @@ impl Follower {
             return Ok(None);
         }
         if self.bag.is_over() && self.waiting.is_empty() && !self.shared.mends() {
-            if self.shared.lacks_room() || self.shared.unplaced().is_some() {
+            if self.shared.lacks_room() || self.shared.unplaced().is_some() || self.shared.is_copying() {
                 return Ok(None);
             }
             let over = self.over_since.get_or_insert_with(Instant::now).elapsed();
@@ -246,11 +246,11 @@ impl Follower {
             let Ok(bytes) = std::fs::read(&path) else { continue };
             let executable =
                 std::fs::metadata(&path).is_ok_and(|facts| facts.permissions().mode() & 0o100 != 0);
-            self.shared.put_input(&path, executable, &bytes);
+            let content = self.shared.put_output(&bytes);
+            self.shared.put_input(path, executable, content);
         }
         records.iter().skip(self.bag.records() as usize).for_each(|record| self.shared.append(record));
-        self.shared.propose();
-        Ok(())
+        self.shared.propose()
     }
 
     fn take(&mut self, event: Event) -> Result<Option<Next>> {
@@ -281,6 +281,7 @@ impl Follower {
                 }
                 self.shared.seek();
             }
+            Event::Copied { attempt, result } => self.shared.placing().is_copied(attempt, result),
             Event::Stop => return Ok(Some(Next::Stop)),
             // Of a pool that this member does not use now.
             Event::Ended { .. }
@@ -385,8 +386,9 @@ pub fn place_files(shared: &mut Shared, number: u32, bag: &Bag) -> Result<()> {
     }
     while let Some((task, attempt)) = shared.placing().next() {
         let view = bag.task(task).filter(|view| view.result().is_some_and(|(of, ..)| of == attempt));
-        match view.map_or(Ok(()), |view| place_of(shared, number, bag, &view, attempt)) {
-            Ok(()) => shared.placing().is_placed(),
+        match view.map_or(Ok(true), |view| place_of(shared, number, bag, &view, attempt)) {
+            Ok(true) => shared.placing().is_placed(),
+            Ok(false) => return Ok(()),
             Err(error) => {
                 let is_full = is_full(&error);
                 shared.placing().fails(&error, is_full);
@@ -396,14 +398,16 @@ pub fn place_files(shared: &mut Shared, number: u32, bag: &Bag) -> Result<()> {
     shared.note_settled()
 }
 
-fn place_of(shared: &Shared, number: u32, bag: &Bag, task: &TaskView<'_>, attempt: u64) -> Result<()> {
-    for (_, path, waiting) in &output_paths(number, bag.settings(), task, attempt) {
-        let Some(file) = shared.result(path) else { continue };
-        let failed = || format!("cannot put {} in its place", path.display());
-        let bytes = shared.read_output(file.content).with_context(failed)?;
-        outputs::write(waiting, &bytes, file.executable).with_context(failed)?;
+/// False while the files are being copied.
+fn place_of(shared: &mut Shared, number: u32, bag: &Bag, task: &TaskView<'_>, attempt: u64) -> Result<bool> {
+    let paths = output_paths(number, bag.settings(), task, attempt);
+    let files =
+        paths.into_iter().filter_map(|(_, path, waiting)| Some((shared.find_result(&path)?, waiting)));
+    let files: Vec<_> = files.collect();
+    if !shared.copy_results(attempt, files)? {
+        return Ok(false);
     }
-    outputs::settle(number, bag, task, attempt)
+    outputs::settle(number, bag, task, attempt).map(|()| true)
 }
 
 /// Paths of all files that the tasks of a bag need and no task of it makes.

@@ -12,6 +12,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Copied at once.
+const COPY_BYTES: usize = 256 * 1024;
+
 /// The file of outputs.
 #[derive(Debug)]
 pub struct Outputs {
@@ -151,6 +154,23 @@ pub fn copy(from: &mut File, path: &Path, executable: bool) -> io::Result<()> {
         from.rewind()?;
         io::copy(from, &mut opened).map(drop)
     })
+}
+
+/// Copies what lies there in the file of outputs to the disk.
+pub fn write_span(outputs: &File, span: Span, path: &Path, executable: bool) -> io::Result<()> {
+    put(path, executable, |opened| copy_span(outputs, span, opened))
+}
+
+/// Copies what lies there in the file of outputs.
+pub fn copy_span(outputs: &File, span: Span, to: &File) -> io::Result<()> {
+    let (mut buffer, mut done) = (vec![0; COPY_BYTES.min(span.bytes as usize)], 0);
+    while done < u64::from(span.bytes) {
+        let part = (u64::from(span.bytes) - done).min(COPY_BYTES as u64) as usize;
+        outputs.read_exact_at(&mut buffer[..part], span.offset + done)?;
+        to.write_all_at(&buffer[..part], done)?;
+        done += part as u64;
+    }
+    Ok(())
 }
 
 /// Makes a file, or leaves none.

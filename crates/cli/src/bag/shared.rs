@@ -6,14 +6,16 @@ mod fetch;
 mod placing;
 mod room;
 mod state;
+mod waiting;
 
 pub use disk::{Damage, Read, journal_path, read, stands_still};
 pub use room::is_full;
 
 use super::control::Unplaced;
 use super::inputs::InputFile;
+use super::keeper::Event;
 use super::link::Link;
-use super::outputs::Outputs;
+use super::outputs::{self, Outputs};
 use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use disk::{Opened, Places, encoded, line_at, rewrite};
@@ -29,9 +31,12 @@ use room::Room;
 use serde::{Deserialize, Serialize};
 use state::{File, Files, Piece, State};
 use std::collections::VecDeque;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use waiting::Waiting;
 
 /// How long a tick of the log is.
 const TICK: Duration = Duration::from_millis(100);
@@ -44,6 +49,10 @@ const PIECE_BYTES: usize = 14 * 1024;
 const TICKS_AT_ONCE: u32 = 2;
 /// A journal is written anew when it is longer than this and what it says in short three times over.
 const JOURNAL_BYTES_SPARE: u64 = 8 << 20;
+/// What tasks have written waits for the disk each time that there is so much more of it, lest it takes long at the end.
+const SYNC_BYTES: u64 = 32 << 20;
+/// Result files that have more together are put in their places on a thread of its own.
+const COPIED_AT_ONCE: u64 = 4 << 20;
 /// Result files that cannot be put in their places are tried again after so long.
 const PLACE_AGAIN: Duration = Duration::from_secs(2);
 /// Entries kept beside what they have come to, bytes: a member that lags by more gets the whole bag.
@@ -124,14 +133,16 @@ pub struct Shared {
     /// Which of the members it is, from 0. The first is where the bag was submitted.
     me: usize,
     link: Link,
+    events: Sender<Event>,
     files: Files,
     /// Pieces of a record whose last has not come.
     partial: Vec<u8>,
-    /// Where the next output goes: in what counts, and in what was proposed.
+    /// Where the next output goes, of what counts.
     counted: u64,
-    proposed: u64,
     /// To be proposed.
-    waiting: VecDeque<Piece>,
+    waiting: Waiting,
+    /// It is proposed as far as may be at a time.
+    is_ahead: bool,
     leads: Option<u64>,
     /// How often this process has begun to keep the bag.
     keepings: u32,
@@ -168,7 +179,13 @@ pub struct Shared {
 impl Shared {
     /// The member of the bag in this directory, and the bag as the parts of its journal say; what its entries say
     /// is yet to be [pumped](Shared::pump).
-    pub fn open(directory: &Path, keep: Keep, me: usize, link: Link) -> Result<(Shared, Bag)> {
+    pub fn open(
+        directory: &Path,
+        keep: Keep,
+        me: usize,
+        link: Link,
+        events: &Sender<Event>,
+    ) -> Result<(Shared, Bag)> {
         let damage = Damage::of(directory);
         let members = keep.members.len() as u64;
         let Opened { journal, kept, state, senseless, settled, parts, head_end } =
@@ -196,11 +213,12 @@ impl Shared {
             keep,
             me,
             link,
+            events: events.clone(),
             files: state.files,
             partial: Vec::new(),
             counted: state.outputs,
-            proposed: state.outputs,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
+            is_ahead: false,
             leads: None,
             keepings: 0,
             sought: false,
@@ -248,8 +266,7 @@ impl Shared {
         }
         if self.leads != Some(term) {
             self.leads = Some(term);
-            self.proposed = self.counted;
-            self.waiting.clear();
+            self.waiting.begin_at(self.counted);
         }
         true
     }
@@ -319,20 +336,21 @@ impl Shared {
     }
 
     /// Lets time pass, if it has; at a member that rests nothing follows from it.
-    pub fn tick(&mut self, counts: bool) {
+    pub fn tick(&mut self, counts: bool) -> Result<()> {
         let mut ticks = 0;
         while self.next_tick <= Instant::now() {
             self.next_tick += TICK;
             ticks += 1;
             if counts && ticks <= TICKS_AT_ONCE && self.held.is_none() {
                 self.member.tick();
-                self.propose();
+                self.propose()?;
                 if let Some(fetch) = &mut self.fetch {
                     fetch.tick();
                 }
             }
         }
         self.ask();
+        Ok(())
     }
 
     /// Takes what another member says.
@@ -429,29 +447,27 @@ impl Shared {
 
     /// Wants a record to count; it is proposed with the next that is urgent, or with the next tick.
     pub fn append(&mut self, record: &[u8]) {
-        self.waiting.extend(state::cut(record, PIECE_BYTES));
+        self.waiting.record(record);
     }
 
     /// Keeps what a task has written, with whatever is appended next.
     pub fn put_output(&mut self, bytes: &[u8]) -> Span {
-        let span = Span { offset: self.proposed, bytes: bytes.len() as u32 };
-        self.proposed += bytes.len() as u64;
-        let pieces = bytes.chunks(PIECE_BYTES).map(|bytes| Piece::Output(bytes.to_vec()));
-        self.waiting.extend(pieces);
-        span
+        self.waiting.output(bytes)
     }
 
-    /// Keeps a file that an attempt has left.
-    pub fn put_file(&mut self, attempt: u64, name: &str, executable: bool, bytes: &[u8]) {
-        let content = self.put_output(bytes);
-        let file = File { name: name.into(), executable, content };
-        self.waiting.push_back(Piece::File { attempt, file });
+    /// The same of what lies there in a file.
+    pub fn put_content(&mut self, file: &Arc<fs::File>, from: u64, bytes: u32) -> Span {
+        self.waiting.file(file.clone(), from, bytes)
     }
 
-    /// Keeps a file that tasks need.
-    pub fn put_input(&mut self, path: &str, executable: bool, bytes: &[u8]) {
-        let content = self.put_output(bytes);
-        self.waiting.push_back(Piece::Input(File { name: path.into(), executable, content }));
+    /// Keeps a file that an attempt has left, whose content was put before.
+    pub fn put_file(&mut self, attempt: u64, name: String, executable: bool, content: Span) {
+        self.waiting.piece(Piece::File { attempt, file: File { name, executable, content } });
+    }
+
+    /// Keeps a file that tasks need, whose content was put before.
+    pub fn put_input(&mut self, path: String, executable: bool, content: Span) {
+        self.waiting.piece(Piece::Input(File { name: path, executable, content }));
     }
 
     /// Whether an input is kept already.
@@ -471,22 +487,48 @@ impl Shared {
     }
 
     /// A file that a task needs: what another task has made, or what came along when the bag was submitted.
-    pub fn input(&self, path: &Path) -> Option<(Vec<u8>, bool)> {
-        let file = self.files.needed(path)?;
-        Some((self.outputs.read(file.content).ok()?, file.executable))
-    }
-
-    /// Where such a file lies.
     pub fn find_input(&self, path: &Path) -> Option<InputFile> {
-        let file = self.files.needed(path)?;
-        let kept = Some((self.outputs.file(), file.content));
-        let (bytes, executable) = (file.content.bytes.into(), file.executable);
-        Some(InputFile { path: path.to_owned(), bytes, executable, modified_s: 0, kept })
+        self.files.needed(path).map(|file| self.found(path, file))
     }
 
     /// The file of a result that counts.
-    pub fn result(&self, path: &Path) -> Option<&File> {
-        self.files.result(path)
+    pub fn find_result(&self, path: &Path) -> Option<InputFile> {
+        self.files.result(path).map(|file| self.found(path, file))
+    }
+
+    fn found(&self, path: &Path, file: &File) -> InputFile {
+        let kept = Some((self.outputs.file(), file.content));
+        let (bytes, executable) = (file.content.bytes.into(), file.executable);
+        InputFile { path: path.to_owned(), bytes, executable, modified_s: 0, kept }
+    }
+
+    /// Copies files of a result to the names under which they wait; false if that goes on for longer than others can
+    /// wait for this member, and `Event::Copied` follows.
+    pub fn copy_results(&mut self, attempt: u64, files: Vec<(InputFile, PathBuf)>) -> Result<bool> {
+        if let Some(copied) = self.placing.take_copied(attempt) {
+            return copied.map(|()| true);
+        }
+        let bytes: u64 = files.iter().map(|(file, _)| file.bytes).sum();
+        let copy = move || {
+            files.iter().try_for_each(|(file, to)| {
+                let Some((outputs, span)) = &file.kept else { return Ok(()) };
+                let copied = outputs::write_span(outputs, *span, to, file.executable);
+                copied.with_context(|| format!("cannot put {} in its place", file.path.display()))
+            })
+        };
+        if bytes <= COPIED_AT_ONCE {
+            return copy().map(|()| true);
+        }
+        let events = self.events.clone();
+        let work = move || drop(events.send(Event::Copied { attempt, result: copy() }));
+        crate::threads::start("results", work)?;
+        self.placing.copies();
+        Ok(false)
+    }
+
+    /// Whether files of a result are being copied to their places.
+    pub fn is_copying(&self) -> bool {
+        self.placing.is_copying()
     }
 
     /// The result counts of an attempt whose output files belong there.
@@ -494,19 +536,23 @@ impl Shared {
         self.files.results_are(attempt, paths);
     }
 
-    /// Proposes all that waits.
-    pub fn propose(&mut self) {
+    /// Proposes what waits, as far as may be at a time; the rest follows with what counts.
+    pub fn propose(&mut self) -> Result<()> {
         if !self.leads() || self.held.is_some() {
-            return;
+            return Ok(());
         }
-        while let Some(piece) = self.waiting.front() {
-            if let Ok(bytes) = postcard::to_stdvec(piece)
-                && self.member.propose(bytes).is_err()
-            {
-                // It may just be giving the lead away, which can come to nothing.
-                return;
+        loop {
+            self.is_ahead = self.waiting.is_ahead(self.counted);
+            if self.is_ahead {
+                return Ok(());
             }
-            self.waiting.pop_front();
+            let failed = "cannot read what is to be kept";
+            let Some(entry) = self.waiting.next().context(failed)? else { return Ok(()) };
+            if self.member.propose(entry).is_err() {
+                // It may just be giving the lead away, which can come to nothing.
+                return Ok(());
+            }
+            self.waiting.is_proposed();
         }
     }
 
@@ -543,6 +589,9 @@ impl Shared {
                         return Err(error);
                     }
                 }
+            }
+            if self.is_ahead {
+                self.propose()?;
             }
             if self.held.is_none() {
                 let Some(work) = self.member.work() else { return Ok(()) };
@@ -616,8 +665,13 @@ impl Shared {
                 return Ok(last.then(|| std::mem::take(&mut self.partial)));
             }
             Piece::Output(bytes) => {
-                self.outputs.append(&bytes).context("cannot keep what a task has written")?;
-                self.counted += bytes.len() as u64;
+                let failed = "cannot keep what a task has written";
+                let counted = self.counted + bytes.len() as u64;
+                if counted / SYNC_BYTES > self.counted / SYNC_BYTES {
+                    self.outputs.sync().context(failed)?;
+                }
+                self.outputs.append(&bytes).context(failed)?;
+                self.counted = counted;
             }
             piece => self.files.take(piece),
         }
@@ -676,7 +730,7 @@ impl Shared {
 
     /// Whether the files of all results are in their places, or were tried in vain.
     pub fn is_placed_or_tried(&self) -> bool {
-        self.placing.next().is_none()
+        !self.placing.is_copying() && self.placing.next().is_none()
     }
 
     /// The results whose files were tried in vain to be put in their places.

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The operation that runs a task.
 pub const OPERATION: &str = "bag_task";
@@ -320,8 +320,9 @@ pub struct Outcome {
     pub files: Vec<File>,
     /// Files that its node keeps.
     pub kept: Vec<Kept>,
-    /// Of these, those that were fetched and lie under the attempt's name.
+    /// Of these, those that were fetched, and lie under the attempt's name or, one behind the other, in this file.
     pub fetched: Vec<Kept>,
+    pub together: Option<Arc<std::fs::File>>,
     /// Files that lie under the attempt's name already, since it worked in place.
     pub placed: Vec<String>,
     /// Its node does not see what it was to work with in place; it did not start.
@@ -336,8 +337,8 @@ impl Outcome {
         let (stdout, stderr, files) = (Vec::new(), Vec::new(), Vec::new());
         let (cost, report) = (Cost::default(), Report::default());
         let (kept, fetched, placed) = (Vec::new(), Vec::new(), Vec::new());
-        let (unseen, state) = (None, None);
-        Outcome { end, cost, stdout, stderr, files, kept, fetched, placed, unseen, report, state }
+        let (together, unseen, state) = (None, None, None);
+        Outcome { end, cost, stdout, stderr, files, kept, fetched, together, placed, unseen, report, state }
     }
 
     /// A task that could not even be sent.
@@ -422,11 +423,28 @@ impl Outcome {
             files: ended.files,
             kept: ended.kept,
             fetched: Vec::new(),
+            together: None,
             placed: ended.placed,
             unseen: ended.unseen,
             report,
             state,
         }
+    }
+
+    /// What its node keeps of it.
+    pub fn kept_hashes(&self) -> Vec<BlobHash> {
+        self.kept.iter().chain(&self.fetched).map(|kept| BlobHash(kept.content.hash)).collect()
+    }
+
+    /// Where a file that was fetched begins among those that lie one behind the other, and how long it is.
+    pub fn place_together(&self, name: &str) -> Option<(u64, &Kept)> {
+        let mut end = 0;
+        let mut placed = self.fetched.iter().map(|kept| {
+            let begin = end;
+            end += kept.content.bytes;
+            (begin, kept)
+        });
+        placed.find(|(_, kept)| kept.name == name)
     }
 
     /// The last words of an attempt, for whoever asks why it failed.

@@ -58,8 +58,9 @@ impl Pool {
         answer.unwrap_or_else(|| Err("the node did not answer".into())).map_err(Error::BlobRefused)
     }
 
-    /// Brings what the worker of a lease [had its node keep](crate::raw::Line::keep_blob), once. It is opened for reading,
-    /// in the cache of this program's node. Waits as long as that takes.
+    /// Brings what the worker of a lease [had its node keep](crate::raw::Line::keep_blob), which is kept until it is
+    /// [dropped](Self::drop_blob). It is opened for reading, in the cache of this program's node. Waits as long as that
+    /// takes.
     pub fn fetch_blob(&self, lease: LeaseKey, kept: KeptBlob) -> Result<File, Error> {
         let number = {
             let mut core = self.alive()?;
@@ -80,7 +81,7 @@ impl Pool {
         answer.map(File::from).map_err(Error::BlobRefused)
     }
 
-    /// What the worker of a lease had its node keep is not wanted.
+    /// What the worker of a lease had its node keep is not needed any more.
     pub fn drop_blob(&self, lease: LeaseKey, hash: BlobHash) -> Result<(), Error> {
         let mut core = self.alive()?;
         core.say(DropBlob { handle: lease.handle(), hash });

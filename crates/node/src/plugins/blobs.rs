@@ -1,6 +1,6 @@
 //! Blobs that applications offer to the workers of their leases: at the home of an application those that it offers,
 //! at a lender those that workers wait for, and those that it may hand on. The other way, a lender keeps what a worker
-//! has made until the program has fetched it.
+//! has made until the program has let go of it.
 //!
 //! Knowing a hash is not the right to read a blob. A home gives sources to lenders of the application's leases only,
 //! and with each the ticket that holders ask for.
@@ -22,7 +22,7 @@ use std::time::SystemTime;
 const OFFERED_MAX: usize = 4096;
 /// Tickets that a lender remembers: without one it asks the home again.
 const TICKETS_MAX: usize = 16 * 1024;
-/// Files that one node keeps for workers until they are fetched.
+/// Files that one node keeps for workers.
 const KEPT_MAX: usize = 4096;
 /// Blobs that are being fetched at a time; others wait for their turn.
 const FETCHED_AT_ONCE: usize = 4;
@@ -37,7 +37,7 @@ pub struct Blobs {
     offered: HashMap<Key, Offered>,
     /// As a lender: those to which homes have given it the right.
     tickets: HashMap<Key, Ticket>,
-    /// As a lender: what workers had it keep until their program has fetched it.
+    /// As a lender: what workers had it keep until their program lets go of it.
     kept: HashMap<Key, Offered>,
     /// As a home: programs that wait for what such a worker had its node keep.
     fetching: HashMap<Key, Vec<Waits>>,
@@ -83,7 +83,6 @@ impl Blobs {
 struct Waits {
     client: ConnId,
     number: u32,
-    lender: NodeId,
 }
 
 /// Who had a file taken in.
@@ -265,9 +264,6 @@ impl Plugins {
             let is_right = self.blobs.right(key, ticket.word).is_some();
             let missing = || Err("its node does not keep it any more".to_owned());
             let result = if is_right { self.opened(hash) } else { missing() };
-            if is_right {
-                self.release_kept(key);
-            }
             return ctx.actions.push(answer(result));
         }
         let cache_mib = ctx.config.cache_mib;
@@ -276,7 +272,7 @@ impl Plugins {
                 format!("it is larger than the cache of node `{}` (`cache_mib = {cache_mib}`)", ctx.me.name);
             return ctx.actions.push(answer(Err(why)));
         }
-        self.blobs.fetching.entry(key).or_default().push(Waits { client, number, lender: lender.id });
+        self.blobs.fetching.entry(key).or_default().push(Waits { client, number });
         if self.arrivals.contains_key(&item) {
             return;
         }
@@ -287,7 +283,7 @@ impl Plugins {
         self.carry_out(ctx, item, steps);
     }
 
-    /// A program does not want what the worker of its lease at `lender` had kept there.
+    /// A program does not need any more what the worker of its lease at `lender` had kept there.
     pub fn drop_kept(&mut self, ctx: &mut Context, app: AppId, lender: NodeId, hash: BlobHash) {
         if lender == ctx.me.id {
             self.release_kept((app, hash));
@@ -426,10 +422,9 @@ impl Plugins {
         let item = Item::Blob { app: key.0, hash: key.1 };
         // Pinned until those who wait have opened it.
         let arrival = self.arrivals.remove(&item);
-        for Waits { client, number, lender } in self.blobs.fetching.remove(&key).unwrap_or_default() {
+        for Waits { client, number } in self.blobs.fetching.remove(&key).unwrap_or_default() {
             let result = self.opened(key.1);
             ctx.actions.push(Action::BlobFetched { client, number, result });
-            self.drop_kept(ctx, key.0, lender, key.1);
         }
         if let Some(ticket) = arrival.as_ref().and_then(|arrival| arrival.ticket)
             && !homes.is_empty()
@@ -451,7 +446,7 @@ impl Plugins {
 
     /// A blob cannot be had.
     pub(super) fn blob_failed(&mut self, ctx: &mut Context, key: Key, why: &str) {
-        for Waits { client, number, .. } in self.blobs.fetching.remove(&key).unwrap_or_default() {
+        for Waits { client, number } in self.blobs.fetching.remove(&key).unwrap_or_default() {
             ctx.actions.push(Action::BlobFetched { client, number, result: Err(why.to_owned()) });
         }
         for line in self.blobs.waiting.remove(&key).unwrap_or_default() {
@@ -460,7 +455,7 @@ impl Plugins {
         self.fetch_blobs(ctx);
     }
 
-    /// The worker of a lease wants a file kept until its program has fetched it; `Action::BlobKept` follows.
+    /// The worker of a lease wants a file kept until its program lets go of it; `Action::BlobKept` follows.
     pub fn keep_blob(
         &mut self,
         ctx: &mut Context,
@@ -476,7 +471,7 @@ impl Plugins {
     fn kept_blob(&mut self, app: AppId, pin: Pin, bytes: u64) -> Result<(BlobHash, Ticket), String> {
         let hash = pin.hash();
         if self.blobs.kept.len() >= KEPT_MAX {
-            return Err(format!("its node keeps {KEPT_MAX} files already that were not fetched"));
+            return Err(format!("its node keeps {KEPT_MAX} files for programs already"));
         }
         let kept = match self.blobs.kept.entry((app, hash)) {
             Entry::Occupied(known) => known.into_mut(),
@@ -487,7 +482,7 @@ impl Plugins {
         Ok((hash, kept.ticket))
     }
 
-    /// What a worker had kept was fetched, or is not wanted.
+    /// What a worker had kept is not needed any more.
     pub fn release_kept(&mut self, key: Key) {
         if let Some(kept) = self.blobs.kept.get_mut(&key) {
             kept.times = kept.times.saturating_sub(1);
@@ -683,7 +678,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_has_kept_is_fetched_by_its_program_alone_and_then_let_go() {
+    fn what_a_worker_has_kept_is_fetched_by_its_program_alone_until_that_lets_go() {
         let (directory, poll) = (tempfile::tempdir().unwrap(), Poll::new().unwrap());
         let mut ctx = context(&poll, directory.path());
         let (mut plugins, client, hash) = offered(&mut ctx, directory.path());
@@ -713,8 +708,9 @@ mod tests {
             }
         };
         assert!(!fetch(&mut plugins, &mut ctx, AppId(2), ticket));
-        assert!(fetch(&mut plugins, &mut ctx, APP, ticket));
-        assert!(!fetch(&mut plugins, &mut ctx, APP, ticket), "once");
+        assert!(fetch(&mut plugins, &mut ctx, APP, ticket) && fetch(&mut plugins, &mut ctx, APP, ticket));
+        plugins.drop_kept(&mut ctx, APP, me.id, hash);
+        assert!(!fetch(&mut plugins, &mut ctx, APP, ticket));
         keep(&mut plugins, &mut ctx, 1);
         keep(&mut plugins, &mut ctx, 2);
         plugins.release_kept((APP, hash));

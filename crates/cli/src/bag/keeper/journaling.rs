@@ -26,6 +26,11 @@ impl Keeper {
         matches!(self.log, Log::Shared(_))
     }
 
+    /// Whether result files are being copied to where the bag was submitted.
+    pub(super) fn is_copying(&self) -> bool {
+        matches!(&self.log, Log::Shared(shared) if shared.is_copying())
+    }
+
     /// Writes what was appended, and tells the bag what is on the disk, until nothing follows.
     pub(super) fn write(&mut self) -> Result<()> {
         match &self.log {
@@ -52,7 +57,7 @@ impl Keeper {
             let is_held = self.is_held();
             let Log::Shared(shared) = &mut self.log else { return Ok(()) };
             if std::mem::take(&mut self.must_sync) || is_held {
-                shared.propose();
+                shared.propose()?;
             }
             let counted = shared.pump()?;
             member::place_files(shared, self.place.id, &self.bag)?;

@@ -32,11 +32,11 @@ fn found(path: &str, place: &Place, log: &Log) -> Result<PathBuf> {
         Log::Shared(shared) if !shared.is_origin() => shared,
         _ => return Ok(path.into()),
     };
-    let came = shared.input(Path::new(path));
-    let (bytes, executable) = came.with_context(|| format!("{path} did not come along"))?;
+    let came = shared.find_input(Path::new(path)).with_context(|| format!("{path} did not come along"))?;
     let name = Path::new(path).file_name().unwrap_or_default();
     let here = place.directory().join("came").join(name);
-    outputs::write(&here, &bytes, executable).with_context(|| format!("cannot write {}", here.display()))?;
+    outputs::write(&here, &came.read()?, came.executable)
+        .with_context(|| format!("cannot write {}", here.display()))?;
     Ok(here)
 }
 

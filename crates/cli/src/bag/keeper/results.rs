@@ -1,15 +1,19 @@
 //! What attempts leave: fetched, compared, put on the disk before anything is said of it, put in place once it counts.
 
-use super::super::kept_files::NotBrought;
+use super::super::kept_files::{Goal, NotBrought};
 use super::super::member;
 use super::super::outputs::{self, NotKept};
 use super::super::work::{self, Outcome};
+use super::succession::Receipt;
 use super::{Keeper, Log};
 use anyhow::{Context, Result};
 use mutirao_bag::{End, Input, Span, Taking};
+use mutirao_runner::Kept;
 use mutirao_wire::BlobHash;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 impl Keeper {
     /// An attempt is over: what it left is put on the disk before anything is said about it.
@@ -20,7 +24,6 @@ impl Keeper {
                 None => return Ok(()),
             }
         }
-        self.lenders.remove(&attempt);
         self.sites.over(attempt);
         let mut spans = Default::default();
         let compares = outcome.end == End::Done && self.bag.compares();
@@ -55,9 +58,16 @@ impl Keeper {
         if outcome.end == End::Done && self.bag.weighs_inputs() {
             self.learn_lengths_of(attempt, &outcome);
         }
-        let last_words = outcome.last_words();
+        let (last_words, kept) = (outcome.last_words(), outcome.kept_hashes());
         let Outcome { end, cost, report, .. } = outcome;
-        self.tell(Input::Ended { attempt, end, cost, last_words, outputs: spans, result, report })
+        self.tell(Input::Ended { attempt, end, cost, last_words, outputs: spans, result, report })?;
+        let (call, lease) = (self.owed.remove(&attempt), self.lenders.remove(&attempt));
+        if self.is_shared() {
+            self.receipts.push_back(Receipt { record: self.appended, call, lease, kept });
+        } else if let Some(lease) = lease {
+            self.kept_files.forget(lease, kept);
+        }
+        Ok(())
     }
 
     /// Others may read what an attempt has made.
@@ -77,25 +87,36 @@ impl Keeper {
         made.into_iter().for_each(|(path, bytes)| self.bag.know_length(path, bytes));
     }
 
-    /// Has fetched what the node of an attempt keeps. What is not wanted is given back at once.
+    /// Has fetched what the node of an attempt keeps, if it is wanted.
     pub(super) fn fetch_kept(&mut self, attempt: u64, mut outcome: Outcome) -> Result<Option<Outcome>> {
         let Some(lease) = self.lenders.get(&attempt).copied() else { return Ok(Some(outcome)) };
         let is_wanted =
             outcome.end == End::Done && self.bag.is_wanted(attempt) && !self.bag.is_check(attempt);
         let task = self.bag.task_of(attempt).and_then(|task| self.bag.task(task)).filter(|_| is_wanted);
         let Some(task) = task else {
-            self.kept_files.forget(lease, &outcome.kept);
             // What it is compared by is known all the same.
             outcome.fetched.append(&mut outcome.kept);
             return Ok(Some(outcome));
         };
-        let paths = work::output_paths(self.place.id, self.bag.settings(), &task, attempt);
-        let file = |kept: &mutirao_runner::Kept| {
-            let (.., waiting) = paths.iter().find(|(there, ..)| *there == kept.name)?;
-            Some((kept.clone(), waiting.clone()))
+        let goal = if self.is_shared() {
+            let is_long = |kept: &&Kept| u32::try_from(kept.content.bytes).is_err();
+            if let Some(Kept { name, .. }) = outcome.kept.iter().find(is_long) {
+                outcome.end =
+                    End::NoOutput(format!("{name} (it has 4 GiB or more, which one node can keep alone)"));
+                outcome.fetched.append(&mut outcome.kept);
+                return Ok(Some(outcome));
+            }
+            let path = self.place.directory().join("came").join(format!("attempt-{attempt}"));
+            Goal::Together(outcome.kept.clone(), path)
+        } else {
+            let paths = work::output_paths(self.place.id, self.bag.settings(), &task, attempt);
+            let file = |kept: &Kept| {
+                let (.., waiting) = paths.iter().find(|(there, ..)| *there == kept.name)?;
+                Some((kept.clone(), waiting.clone()))
+            };
+            Goal::Places(outcome.kept.iter().filter_map(file).collect())
         };
-        let files = outcome.kept.iter().filter_map(file).collect();
-        self.kept_files.fetch(attempt, lease, outcome, files)?;
+        self.kept_files.fetch(attempt, lease, outcome, goal)?;
         Ok(None)
     }
 
@@ -103,7 +124,7 @@ impl Keeper {
     pub(super) fn fetched(
         &mut self,
         attempt: u64,
-        result: Result<(), NotBrought>,
+        result: Result<Option<File>, NotBrought>,
         put: &[PathBuf],
     ) -> Result<()> {
         let Some(mut outcome) = self.kept_files.came(attempt) else {
@@ -113,7 +134,7 @@ impl Keeper {
         };
         outcome.fetched = std::mem::take(&mut outcome.kept);
         match result {
-            Ok(()) => {}
+            Ok(together) => outcome.together = together.map(Arc::new),
             Err(NotBrought::Lost(why)) => {
                 outcome.end = End::NodeLost(format!("its output was not fetched: {why}"))
             }
@@ -167,10 +188,17 @@ impl Keeper {
             Log::Shared(shared) => {
                 for file in &task.template.outputs {
                     let there = file.there.fill(&task.named);
-                    let Some(file) = outcome.files.iter().find(|file| file.name == there) else {
+                    let (content, executable) = if let (Some(together), Some((begin, kept))) =
+                        (&outcome.together, outcome.place_together(&there))
+                    {
+                        let content = shared.put_content(together, begin, kept.content.bytes as u32);
+                        (content, kept.executable)
+                    } else if let Some(file) = outcome.files.iter().find(|file| file.name == there) {
+                        (shared.put_output(&file.bytes), file.executable)
+                    } else {
                         return Ok(Err(NotKept::Missing(there)));
                     };
-                    shared.put_file(attempt, &there, file.executable, &file.bytes);
+                    shared.put_file(attempt, there, executable, content);
                 }
                 Ok((shared.put_output(&outcome.stdout), shared.put_output(&outcome.stderr)))
             }

@@ -6,7 +6,6 @@ use super::{Keeper, Log, succession};
 use anyhow::{Result, bail};
 use mutirao::raw::{CallOptions, LeaseKey};
 use mutirao_bag::TaskView;
-use mutirao_runner::Command;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -61,8 +60,7 @@ impl Keeper {
                 let lender = self.leases.lender(LeaseKey(worker as u32));
                 let site = lender.and_then(|node| self.sites.site(view.template, attempt, node.id));
                 let made = state.and_then(|state| work::command(common, &view, attempt, state, &find, site));
-                let keeps = matches!(self.log, Log::Alone { .. });
-                match made.map(|(command, large)| (Command { keeps, ..command }, large)) {
+                match made {
                     Ok((command, large)) if large.is_empty() => Ok((self.operation, command.encode())),
                     Ok((command, large)) => match self.inputs.offer(attempt, worker, command, large) {
                         Ok(()) => return,

@@ -7,10 +7,18 @@ use anyhow::Result;
 use mutirao::raw::{self, Call, Deliver, Lease, LeaseKey, Options, Pool};
 use mutirao_bag::{Bag, End, Input, Left, Lent};
 use mutirao_schedule::bag::Needs;
-use mutirao_wire::CallId;
+use mutirao_wire::{BlobHash, CallId};
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
+
+/// Of a result: once so many records count, its lender may forget it, and what it keeps of it.
+pub(super) struct Receipt {
+    pub record: u64,
+    pub call: Option<CallId>,
+    pub lease: Option<LeaseKey>,
+    pub kept: Vec<BlobHash>,
+}
 
 /// What a keeper begins with.
 pub(super) struct Inherited {
@@ -100,8 +108,13 @@ impl Keeper {
 
     /// Lets lenders forget results that count, and have their leases back.
     pub(super) fn acknowledge(&mut self) -> Result<()> {
-        let counts = self.receipts.iter().take_while(|(record, _)| *record <= self.synced).count();
-        let calls: Vec<CallId> = self.receipts.drain(..counts).map(|(_, call)| call).collect();
+        let mut calls = Vec::new();
+        while let Some(receipt) = self.receipts.pop_front_if(|receipt| receipt.record <= self.synced) {
+            calls.extend(receipt.call);
+            if let Some(lease) = receipt.lease {
+                self.kept_files.forget(lease, receipt.kept);
+            }
+        }
         if !calls.is_empty() {
             self.pool.acknowledge(&calls)?;
         }

@@ -2,6 +2,7 @@
 
 use crate::bag::control::Unplaced;
 use crate::output::remark;
+use anyhow::Result;
 use std::collections::VecDeque;
 
 /// Results whose files wait to be put in their places.
@@ -16,6 +17,9 @@ pub struct Placing {
     why: Option<String>,
     /// Entries up to this one are settled when nothing waits.
     up_to: u64,
+    /// Files of the next are being copied, or were, or why not.
+    copies: bool,
+    copied: Option<(u64, Result<()>)>,
 }
 
 impl Placing {
@@ -31,7 +35,26 @@ impl Placing {
 
     /// The next to try, unless all that wait were tried in vain.
     pub fn next(&self) -> Option<(u32, u64)> {
-        self.waiting.front().copied().filter(|_| self.failed < self.waiting.len())
+        self.waiting.front().copied().filter(|_| self.failed < self.waiting.len() && !self.copies)
+    }
+
+    /// Files of the next are being copied.
+    pub fn copies(&mut self) {
+        self.copies = true;
+    }
+
+    pub fn is_copying(&self) -> bool {
+        self.copies
+    }
+
+    /// Files of this result are copied, or why not.
+    pub fn is_copied(&mut self, attempt: u64, result: Result<()>) {
+        (self.copies, self.copied) = (false, Some((attempt, result)));
+    }
+
+    /// Whether files of this result were copied just now.
+    pub fn take_copied(&mut self, attempt: u64) -> Option<Result<()>> {
+        self.copied.take().filter(|(of, _)| *of == attempt).map(|(_, result)| result)
     }
 
     /// The next is placed, or nobody wants it any more.
