@@ -29,7 +29,7 @@ pub use checks::{Accept, Checks, content_hash, millionths};
 pub use end::{Class, Cost, End, Evidence};
 pub use error::Error;
 pub use file::{check_members, read};
-pub use limits::{REPORT_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX};
+pub use limits::{BAG_NAME_BYTES_MAX, REPORT_BYTES_MAX, TASKS_MAX, VALUE_BYTES_MAX};
 pub use record::{Lent, NewTask, Record, Saved, Span};
 pub use report::{Added, AddedCommand, Report};
 pub use template::{FileName, Known, Program, Settings, Template, Work};

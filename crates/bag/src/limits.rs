@@ -12,3 +12,7 @@ pub const REPORT_BYTES_MAX: usize = 16 << 20;
 pub const LAST_WORDS_BYTES_MAX: usize = 2000;
 /// Tasks in one record of the journal.
 pub const TASKS_A_RECORD: usize = 4096;
+/// Input files of a task that are outputs of others.
+pub const GATHERED_MAX: usize = 4096;
+/// Bytes of a bag's name: with `bag-` before it, it names the keeper among the programs of a pool.
+pub const BAG_NAME_BYTES_MAX: usize = mutirao_wire::limits::NAME_BYTES_MAX - "bag-".len();

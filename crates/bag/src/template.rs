@@ -117,6 +117,14 @@ pub struct FileName {
     pub there: Words,
 }
 
+/// What a file is called in the directory of a task that says no more of it: the same, unless that leads elsewhere.
+pub(crate) fn name_there(here: &str) -> &str {
+    match here.starts_with('/') || here.split('/').any(|part| part == "..") {
+        true => here.rsplit('/').next().unwrap_or_default(),
+        false => here,
+    }
+}
+
 /// Values for which the result is known: with them a node can be checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -141,6 +149,8 @@ pub struct Template {
     pub stdin: Words,
     /// Files to bring.
     pub inputs: Vec<FileName>,
+    /// Templates, of those that must be done before, whose outputs are brought too.
+    pub gathers: Vec<u32>,
     /// Files to bring back.
     pub outputs: Vec<FileName>,
     /// Slots of each task.
@@ -180,6 +190,7 @@ impl Template {
             environment: Vec::new(),
             stdin: Words::default(),
             inputs: Vec::new(),
+            gathers: Vec::new(),
             outputs: Vec::new(),
             slots: 1,
             memory_mib: 0,
@@ -211,7 +222,7 @@ impl Template {
 
     /// Whether files are brought to its tasks or taken from them.
     pub fn brings_files(&self) -> bool {
-        !self.inputs.is_empty() || !self.outputs.is_empty()
+        !self.inputs.is_empty() || !self.gathers.is_empty() || !self.outputs.is_empty()
     }
 
     /// Whether a task that came to its end so often is given up.

@@ -4,6 +4,7 @@ mod add;
 mod adopt;
 mod ahead;
 mod apply;
+mod brought;
 mod check;
 mod depend;
 mod draft;

@@ -1,8 +1,9 @@
 //! What tasks read, for the scheduler that weighs where it lies already. Files go by their paths; what an attempt has
 //! read or made on a node is supposed to lie there still, in the node's cache.
 
-use super::Bag;
+use super::{Bag, TaskView};
 use crate::end::End;
+use crate::template::{FileName, name_there};
 use mutirao_schedule::bag::{Event, Input};
 use mutirao_wire::{BlobHash, Tick};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,11 +33,34 @@ impl Bag {
         self.weighing.bytes.insert(path, bytes);
     }
 
+    /// Files to bring to a task: what each is called where the bag was submitted, and what in the task's directory.
+    pub fn inputs(&self, view: &TaskView<'_>) -> Vec<(String, String)> {
+        let template = view.template;
+        let names = |file: &FileName| (file.here.fill(&view.named), file.there.fill(&view.named));
+        let mut inputs: Vec<_> = template.inputs.iter().map(names).collect();
+        for earlier in &template.gathers {
+            let tasks = &self.families[*earlier as usize].tasks;
+            let tasks = match template.after_each.contains(earlier) {
+                true => tasks.get(view.place as usize).map(std::slice::from_ref).unwrap_or_default(),
+                false => tasks,
+            };
+            for before in tasks.iter().filter_map(|number| self.task(*number)) {
+                if before.result().is_some() {
+                    let brought = before.template.outputs.iter().map(|file| file.here.fill(&before.named));
+                    inputs.extend(brought.map(|here| (here.clone(), name_there(&here).to_owned())));
+                }
+            }
+        }
+        inputs
+    }
+
     /// What a task reads.
     pub(super) fn inputs_of(&self, task: u32) -> Option<Arc<[Input]>> {
-        let view = self.task(task).filter(|view| self.weighs_inputs() && !view.template.inputs.is_empty())?;
-        let paths = view.template.inputs.iter().map(|file| file.here.fill(&view.named));
-        let inputs: BTreeMap<BlobHash, u64> = paths.map(|path| self.named(&path)).collect();
+        let inputs = self.inputs(&self.task(task).filter(|_| self.weighs_inputs())?);
+        if inputs.is_empty() {
+            return None;
+        }
+        let inputs: BTreeMap<BlobHash, u64> = inputs.iter().map(|(path, _)| self.named(path)).collect();
         Some(inputs.into_iter().map(|(blob, bytes)| Input { blob, bytes }).collect())
     }
 

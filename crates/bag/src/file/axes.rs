@@ -57,7 +57,9 @@ impl Axes {
             }
             if column.len() != rows.len() {
                 let (name, here, others) = (&name.text, column.len(), rows.len());
-                return Err(node.wrong(format!("`{name}` has {here} values, but those before have {others}")));
+                return Err(node.wrong(format!(
+                    "all lists of an array are of one length: `{name}` has {here}, those before have {others}"
+                )));
             }
             names.push(name.text.into_owned());
             rows.iter_mut().zip(column).for_each(|(row, value)| row.push(value));

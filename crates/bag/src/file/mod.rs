@@ -10,12 +10,12 @@ mod tests;
 
 use crate::bag::Draft;
 use crate::error::Error;
-use crate::limits::TASKS_MAX;
+use crate::limits::{BAG_NAME_BYTES_MAX, GATHERED_MAX, TASKS_MAX};
 use crate::template::{Program, Settings};
 use mutirao_text::At;
 use mutirao_wire::bag::MEMBERS;
 use node::{Node, Table, Wrong};
-use task::TaskText;
+use task::{Named, TaskText};
 
 /// Reads another file that the bag file names: its bytes. The text of a failure is for people.
 pub type Load<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
@@ -57,13 +57,37 @@ fn read_document(text: &str, settings: Settings, load: Load<'_>) -> Result<Draft
         let mut template = text.template.clone();
         template.after = text.after.iter().map(|named| place(&named.name)).collect();
         template.after_each = text.after_each.iter().map(|named| place(&named.name)).collect();
+        template.gathers = text.gathers.iter().map(|named| place(&named.name)).collect();
         draft.templates.push(template);
         text.axes.rows(|values| draft.push(number as u32, values))?;
     }
     if draft.tasks.len() > TASKS_MAX {
         return Err(Wrong { at: 0, reason: format!("these are more than {TASKS_MAX} tasks") });
     }
+    for (number, index) in order.iter().enumerate() {
+        let text = &texts[*index];
+        for (named, earlier) in text.gathers.iter().zip(&draft.templates[number].gathers) {
+            fits_gathered(&draft, named, *earlier)?;
+        }
+    }
+    if let Err((template, reason)) = draft.check_outputs() {
+        return Err(Wrong { at: texts[order[template as usize]].at, reason });
+    }
     Ok(draft)
+}
+
+/// Whether what a task brings can be inputs of another.
+fn fits_gathered(draft: &Draft, named: &Named, template: u32) -> Result<(), Wrong> {
+    let tasks = draft.tasks.iter().filter(|task| task.template == template).count();
+    let name = &named.name;
+    let reason = match tasks * draft.templates[template as usize].outputs.len() {
+        0 => format!("task `{name}` has no `outputs` that `@{name}` could be"),
+        files if files > GATHERED_MAX => format!(
+            "`@{name}` would be {files} files, at most {GATHERED_MAX} are possible; join them in several steps"
+        ),
+        _ => return Ok(()),
+    };
+    Err(Wrong { at: named.at, reason })
 }
 
 fn read_settings(root: &mut Table<'_>, settings: Settings) -> Result<Settings, Wrong> {
@@ -72,6 +96,12 @@ fn read_settings(root: &mut Table<'_>, settings: Settings) -> Result<Settings, W
         settings.name = name.text()?.to_owned();
         if settings.name.is_empty() || settings.name.contains(['/', '\n', '\0']) {
             return Err(name.wrong("a name has no `/` and at least one letter"));
+        }
+        let bytes = settings.name.len();
+        if bytes > BAG_NAME_BYTES_MAX {
+            return Err(
+                name.wrong(format!("this name has {bytes} bytes, at most {BAG_NAME_BYTES_MAX} are possible"))
+            );
         }
     }
     if let Some(scheduler) = root.take("scheduler") {

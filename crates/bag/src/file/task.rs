@@ -4,7 +4,7 @@ use super::Load;
 use super::amounts::{memory_mib, time_ms};
 use super::axes::Axes;
 use super::node::{NameAt, Node, Table, Wrong};
-use crate::template::{FileName, Template, Work};
+use crate::template::{FileName, Template, Work, name_there};
 use crate::words::Words;
 use mutirao_wire::limits::{NAME_BYTES_MAX, RESOURCE_AMOUNT_MAX};
 use mutirao_wire::node::Resource;
@@ -29,11 +29,14 @@ pub(super) struct TaskText {
     pub(super) axes: Axes,
     pub(super) after: Vec<Named>,
     pub(super) after_each: Vec<Named>,
+    /// Those whose outputs are its inputs.
+    pub(super) gathers: Vec<Named>,
     /// Where it stands.
-    at: usize,
+    pub(super) at: usize,
 }
 
 /// The name of another table, and where it stands.
+#[derive(Clone)]
 pub(super) struct Named {
     pub(super) at: usize,
     pub(super) name: String,
@@ -85,12 +88,25 @@ impl TaskText {
         if let Some(stdin) = table.take("stdin") {
             template.stdin = words(&stdin, &template.parameters)?;
         }
-        template.inputs = files(table.take("inputs"), &template.parameters)?;
-        template.outputs = files(table.take("outputs"), &template.parameters)?;
+        let inputs = table.take("inputs");
+        let listed = inputs.as_ref().map_or(Ok(&[][..]), Node::list)?;
+        let gathers: Vec<Named> = listed.iter().filter_map(gathered).collect();
+        let plain = listed.iter().filter(|input| gathered(input).is_none());
+        template.inputs = files(plain, &template.parameters)?;
+        let outputs = table.take("outputs");
+        template.outputs =
+            files(outputs.as_ref().map_or(Ok(&[][..]), Node::list)?.iter(), &template.parameters)?;
         template.known = super::checks::known(table.take("known"), &template, load)?;
-        let (after, after_each) = (names(table.take("after"))?, names(table.take("after_each"))?);
+        let (mut after, after_each) = (names(table.take("after"))?, names(table.take("after_each"))?);
         table.finish("a task")?;
-        Ok(TaskText { template, axes, after, after_each, at })
+        // Whoever wants what others bring comes after them.
+        let is_named = |known: &[Named], one: &Named| known.iter().any(|named| named.name == one.name);
+        for one in &gathers {
+            if !is_named(&after, one) && !is_named(&after_each, one) {
+                after.push(one.clone());
+            }
+        }
+        Ok(TaskText { template, axes, after, after_each, gathers, at })
     }
 
     /// Whether it is what the bag is of: operations of a program, or commands.
@@ -164,10 +180,14 @@ fn called(operation: &Node<'_>, argument: Option<Node<'_>>, parameters: &[String
 }
 
 fn work(command: &Node<'_>, parameters: &[String]) -> Result<Work, Wrong> {
-    let Some(list) = command.as_list() else { return Ok(Work::Shell(words(command, parameters)?)) };
-    if list.is_empty() {
+    let is_empty = |text: &Node<'_>| text.text().is_ok_and(|text| text.trim().is_empty());
+    if is_empty(command) || command.as_list().is_some_and(|list| list.first().is_none_or(is_empty)) {
         return Err(command.wrong("the command is empty"));
     }
+    if command.as_number().is_some() {
+        return Err(command.wrong("a command is a text in quotes, or a list of a program and its arguments"));
+    }
+    let Some(list) = command.as_list() else { return Ok(Work::Shell(words(command, parameters)?)) };
     let words = list.iter().map(|node| words(node, parameters)).collect::<Result<_, _>>()?;
     Ok(Work::Program(words))
 }
@@ -188,19 +208,24 @@ fn names(node: Option<Node<'_>>) -> Result<Vec<Named>, Wrong> {
     node.list()?.iter().map(name).collect()
 }
 
+/// `@solve`: all that the tasks of this table bring.
+fn gathered(node: &Node<'_>) -> Option<Named> {
+    let name = node.text().ok()?.strip_prefix('@')?;
+    Some(Named { at: node.at(), name: name.to_owned() })
+}
+
 /// Files: a name, which is the same here and there, or `{ here = "...", there = "..." }`.
-fn files(node: Option<Node<'_>>, parameters: &[String]) -> Result<Vec<FileName>, Wrong> {
-    let Some(node) = node else { return Ok(Vec::new()) };
-    node.list()?.iter().map(|node| file(node, parameters)).collect()
+fn files<'a, 'b: 'a>(
+    nodes: impl Iterator<Item = &'a Node<'b>>,
+    parameters: &[String],
+) -> Result<Vec<FileName>, Wrong> {
+    nodes.map(|node| file(node, parameters)).collect()
 }
 
 fn file(node: &Node<'_>, parameters: &[String]) -> Result<FileName, Wrong> {
     let (here, there) = match node.as_table() {
         None => {
-            // Whatever directory a file lies in here, there it is beside the command.
-            let name = node.text()?;
-            let there =
-                if name.starts_with('/') { name.rsplit('/').next().unwrap_or_default() } else { name };
+            let there = name_there(node.text()?);
             (words(node, parameters)?, Words::read(there, parameters).map_err(|_| node.wrong(""))?)
         }
         Some(mut table) => {

@@ -143,7 +143,7 @@ fn what_is_wrong_is_told_where_it_stands() {
         ("[task.a]\n", 1, 7, "no `command`"),
         ("[task.a]\ncommand = 'x\n", 2, 13, ""),
         ("scheduler = 'best'\n[task.a]\ncommand = 'x'\n", 1, 13, "no scheduler"),
-        ("[task.a]\ncommand = '{a}{b}'\narray = { a = [1], b = [1, 2] }\n", 3, 24, "`b` has 2 values"),
+        ("[task.a]\ncommand = '{a}{b}'\narray = { a = [1], b = [1, 2] }\n", 3, 24, "`b` has 2, those before"),
         ("[task.a]\ncommand = '{a}'\ngrid = { a = { from = 2, to = 1 } }\n", 3, 23, "greater"),
         ("[task.a]\ncommand = 'x'\nlines = 'none'\n", 3, 9, "there is no none"),
         ("[task.a]\ncommand = 'x'\noutputs = ['../y']\n", 3, 12, "downwards"),
@@ -186,4 +186,81 @@ fn an_operation_says_whether_it_saves_state() {
     assert!(read_text(&text("false")).unwrap().templates[0].checkpoint.is_none());
     let error = read_text(&text("'state'")).unwrap_err().to_string();
     assert!(error.contains("true or false"), "{error}");
+}
+
+fn refusal(text: &str) -> String {
+    read_text(text).unwrap_err().to_string()
+}
+
+#[test]
+fn outputs_of_others_are_inputs_and_come_before() {
+    let solve = "[task.solve]\ncommand = 's'\nrepeat = 2\noutputs = ['r/{repeat}']\n";
+    let draft =
+        read_text(&format!("[task.join]\ncommand = 'j'\ninputs = ['@solve', './@b']\n{solve}")).unwrap();
+    let join = &draft.templates[1];
+    assert_eq!((&join.after, &join.gathers, join.inputs.len()), (&vec![0], &vec![0], 1));
+    assert!(join.has_playpen());
+    let each = format!(
+        "{solve}[task.each]\ncommand = 'e'\nafter_each = ['solve']\ninputs = ['@solve']\nrepeat = 2\n"
+    );
+    let each = &read_text(&each).unwrap().templates[1];
+    assert_eq!((each.after.len(), &each.after_each, &each.gathers), (0, &vec![0], &vec![0]));
+    let unknown = refusal("[task.a]\ncommand = 'j'\ninputs = ['@b']\n");
+    assert!(unknown.contains("line 3") && unknown.contains("no task `b`"), "{unknown}");
+    let nothing = refusal("[task.a]\ncommand = 'j'\ninputs = ['@b']\n[task.b]\ncommand = 'j'\n");
+    assert!(nothing.contains("task `b` has no `outputs`"), "{nothing}");
+    let many = "[task.a]\ncommand = 'j'\ninputs = ['@b']\n[task.b]\ncommand = 'j'\nrepeat = 4097\n\
+                outputs = ['{repeat}']\n";
+    assert!(refusal(many).contains("4097 files, at most 4096"), "{}", refusal(many));
+}
+
+#[test]
+fn no_two_tasks_bring_the_same_file_unless_one_comes_after_the_other() {
+    let twice = refusal("[task.a]\ncommand = 'c'\noutputs = ['x']\nrepeat = 3\n");
+    for part in ["line 1", "`a.0` and `a.1`", "`x`", "{task}"] {
+        assert!(twice.contains(part), "{twice}");
+    }
+    let of_two = |b: &str, c: &str| {
+        let head = "[task.a]\ncommand = 'c'\noutputs = ['x{repeat}']\nrepeat = 2\n";
+        read_text(&format!("{head}[task.b]\ncommand = 'c'\n{b}\nrepeat = 2\n[task.c]\ncommand = 'c'\n{c}\n"))
+    };
+    let brings = "repeat = 2\noutputs = ['x{repeat}']";
+    assert!(of_two("", brings).unwrap_err().to_string().contains("`a.0` and `c.0`"));
+    of_two("after = ['a']", &format!("after = ['b']\n{brings}")).unwrap();
+    of_two("after_each = ['a']", &format!("after_each = ['b']\n{brings}")).unwrap();
+    of_two("after_each = ['a']", "after = ['b']\noutputs = ['x2']").unwrap();
+    // The one at the same place brings another.
+    let other_place = of_two("after_each = ['a']", "after_each = ['b']\noutputs = ['x2']\n");
+    assert!(other_place.unwrap_err().to_string().contains("`a.1` and `c.0`"));
+}
+
+#[test]
+fn an_output_that_no_later_task_takes_is_remarked() {
+    let head = "[task.a]\ncommand = 'c'\noutputs = ['x{repeat}']\nrepeat = 2\n[task.b]\ncommand = 'c'\n";
+    for (more, remarked) in [
+        ("after = ['a']", true),
+        ("after_each = ['a']\ninputs = ['y']", true),
+        ("after = ['a']\ninputs = ['x2']", false),
+        ("after = ['a']\ninputs = ['@a']", false),
+        ("after = ['a']\nin_place = true", false),
+        ("", false),
+    ] {
+        let draft = read_text(&format!("{head}{more}\n")).unwrap();
+        assert_eq!(draft.unwanted_output(), remarked.then_some(("b", "a")), "{more}");
+    }
+}
+
+#[test]
+fn what_can_never_run_is_refused() {
+    for (text, part) in [
+        ("[task.a]\ncommand = ' '\n", "the command is empty"),
+        ("[task.a]\ncommand = ['']\n", "the command is empty"),
+        ("[task.a]\ncommand = 5\n", "or a list of a program and its arguments"),
+        ("[task.a]\ncommand = 'c'\narray = { a = [1, 2], b = [1] }\n", "`b` has 1, those before have 2"),
+    ] {
+        assert!(refusal(text).contains(part), "{}", refusal(text));
+    }
+    let named = |bytes: usize| format!("name = '{}'\n[task.a]\ncommand = 'c'\n", "n".repeat(bytes));
+    read_text(&named(59)).unwrap();
+    assert!(refusal(&named(60)).contains("60 bytes, at most 59"), "{}", refusal(&named(60)));
 }

@@ -40,7 +40,7 @@ use ask::{Ask, named};
 use clap::{Args, Subcommand};
 use elsewhere::Found;
 use keeper::{Kept, Manner};
-use mutirao_bag::{Accept, Added, Counts, Draft, Settings};
+use mutirao_bag::{Accept, Added, BAG_NAME_BYTES_MAX, Counts, Draft, Settings};
 use mutirao_wire::BagId;
 use place::Place;
 use std::io::{IsTerminal, Read};
@@ -399,6 +399,12 @@ fn read(args: &FileArgs) -> Result<Draft> {
     if let Some((task, input)) = draft.missing_input(|path| directory.join(path).exists()) {
         remark!("mutirao: task {task} wants `{input}`, which is not there, and no other task is to bring it");
     }
+    if let Some((task, before)) = draft.unwanted_output() {
+        remark!(
+            "mutirao: task `{task}` comes after `{before}` and has none of its files as inputs: on other nodes they are not \
+             there; inputs = [\"@{before}\"] brings them"
+        );
+    }
     if !args.members.is_empty() {
         mutirao_bag::check_members(&args.members).map_err(anyhow::Error::msg)?;
         draft.settings.members.clone_from(&args.members);
@@ -412,8 +418,9 @@ fn read(args: &FileArgs) -> Result<Draft> {
     Ok(draft)
 }
 
-/// What holds for a bag that is submitted here.
-fn here(name: String) -> Result<Settings> {
+/// What holds for a bag that is submitted here; its name is that of a file.
+fn here(mut name: String) -> Result<Settings> {
+    name.truncate(name.floor_char_boundary(BAG_NAME_BYTES_MAX));
     let directory = std::env::current_dir().context("this directory cannot be found")?;
     let directory = directory.into_os_string().into_string();
     let directory = directory.map_err(|_| anyhow::anyhow!("the name of this directory is no text"))?;

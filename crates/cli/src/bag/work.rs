@@ -4,7 +4,7 @@ use super::inputs::{INLINE_BYTES_MAX, InputFile, Large};
 use super::saving::{self, Saving};
 use anyhow::{Result, bail};
 use mutirao::raw::{CallError, CallErrorKind, CallResult, KeptBlob, LineEvent, OperationEntry, SavingWay};
-use mutirao_bag::{Cost, End, REPORT_BYTES_MAX, Report, Settings, TaskView, Work};
+use mutirao_bag::{Bag, Cost, End, REPORT_BYTES_MAX, Report, Settings, TaskView, Work};
 use mutirao_runner::{
     Around, Command, Content, Ended, Environment, Fetched, File, Home, How, Kept, Leaving, Lying,
     OUTPUT_BYTES_MAX, Place, Program, Runner, Site, Unseen,
@@ -183,22 +183,22 @@ pub type Find<'a> = dyn Fn(&Path) -> Result<InputFile> + 'a;
 
 /// What all commands of a bag have in common.
 pub struct Common<'a> {
-    pub bag: u32,
-    pub settings: &'a Settings,
+    pub number: u32,
+    pub bag: &'a Bag,
     /// That of the settings, as it travels.
     pub environment: &'a Environment,
 }
 
 /// The command of a task, and those of its inputs that do not travel with it.
 pub fn command(
-    Common { bag, settings, environment }: Common<'_>,
+    Common { number, bag, environment }: Common<'_>,
     task: &TaskView<'_>,
     attempt: u64,
     state: Option<Vec<u8>>,
     find: &Find<'_>,
     site: Option<Site>,
 ) -> Result<(Command, Vec<Large>)> {
-    let template = task.template;
+    let (template, settings) = (task.template, bag.settings());
     let mut command = match &template.work {
         Work::Shell(words) => Command::shell(words.fill_quoted(&task.named)),
         Work::Program(words) => Command::words(words.iter().map(|word| word.fill(&task.named))),
@@ -219,7 +219,7 @@ pub fn command(
     for (name, value) in &template.environment {
         set(name, value.fill(&task.named));
     }
-    set("MUTIRAO_BAG", bag.to_string());
+    set("MUTIRAO_BAG", number.to_string());
     set("MUTIRAO_TASK", task.number.to_string());
     set("MUTIRAO_TASK_NAME", format!("{}.{}", template.name, task.place));
     set("MUTIRAO_ATTEMPT", attempt.to_string());
@@ -234,8 +234,7 @@ pub fn command(
     let mut brought = Brought { settings, find, room: INPUT_BYTES_MAX, large: Vec::new() };
     if template.has_playpen() {
         command.site = site;
-        for file in &template.inputs {
-            let (here, there) = (file.here.fill(&task.named), file.there.fill(&task.named));
+        for (here, there) in bag.inputs(task) {
             match &mut command.site {
                 Some(site) => {
                     site.links.push(lying((find)(&Path::new(&settings.directory).join(here))?, there))
@@ -247,7 +246,7 @@ pub fn command(
             let place = |(there, _, waiting): (String, PathBuf, PathBuf)| {
                 (there, waiting.into_os_string().into_vec())
             };
-            site.places = output_paths(bag, settings, task, attempt).into_iter().map(place).collect();
+            site.places = output_paths(number, settings, task, attempt).into_iter().map(place).collect();
         }
         command.take = template.outputs.iter().map(|file| file.there.fill(&task.named)).collect();
     } else {
@@ -470,7 +469,8 @@ fn end_of(error: CallError) -> End {
     }
 }
 
-/// Where an output file belongs, and where it waits until the result of its attempt counts.
+/// Where an output file belongs, and where it waits until the result of its attempt counts: beside that, and hidden from
+/// tasks that look for `*` there.
 pub fn output_paths(
     bag: u32,
     settings: &Settings,
@@ -479,9 +479,9 @@ pub fn output_paths(
 ) -> Vec<(String, PathBuf, PathBuf)> {
     let paths = |file: &mutirao_bag::FileName| {
         let path = Path::new(&settings.directory).join(file.here.fill(&task.named));
-        let mut waiting = path.clone().into_os_string();
-        waiting.push(format!(".bag-{bag}-attempt-{attempt}"));
-        (file.there.fill(&task.named), path, waiting.into())
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let waiting = path.with_file_name(format!(".{name}.bag-{bag}-attempt-{attempt}"));
+        (file.there.fill(&task.named), path, waiting)
     };
     task.template.outputs.iter().map(paths).collect()
 }

@@ -52,11 +52,8 @@ impl Keeper {
         let call = match work::operation(&view) {
             Some((name, argument)) => self.operation_named(name).map(|operation| (operation, argument)),
             None => {
-                let common = work::Common {
-                    bag: self.place.id,
-                    settings: self.bag.settings(),
-                    environment: &self.environment,
-                };
+                let common =
+                    work::Common { number: self.place.id, bag: &self.bag, environment: &self.environment };
                 let lender = self.leases.lender(LeaseKey(worker as u32));
                 let site = lender.and_then(|node| self.sites.site(view.template, attempt, node.id));
                 let made = state.and_then(|state| work::command(common, &view, attempt, state, &find, site));
