@@ -604,7 +604,10 @@ impl Keeper {
                     }
                     self.appended += 1;
                 }
-                Output::Start { attempt, worker, .. } => self.start(attempt, worker),
+                Output::Start { attempt, task, worker } => {
+                    self.place_before(task)?;
+                    self.start(attempt, worker);
+                }
                 Output::Kill { attempt } => {
                     if let Some((call, _)) = self.calls.get(&attempt) {
                         call.cancel();

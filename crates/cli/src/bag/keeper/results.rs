@@ -7,7 +7,7 @@ use super::super::work::{self, Outcome};
 use super::succession::Receipt;
 use super::{Keeper, Log};
 use anyhow::{Context, Result};
-use mutirao_bag::{End, Input, Span, Taking};
+use mutirao_bag::{End, Input, Span, Taking, TaskView};
 use mutirao_runner::Kept;
 use mutirao_wire::BlobHash;
 use std::fs::File;
@@ -238,6 +238,18 @@ impl Keeper {
             None => print()?,
         }
         Ok(())
+    }
+
+    /// The files of those before a task are in their places when it starts.
+    pub(super) fn place_before(&mut self, task: u32) -> Result<()> {
+        let waits =
+            |view: TaskView<'_>| !view.template.after.is_empty() || !view.template.after_each.is_empty();
+        match &mut self.log {
+            Log::Shared(shared) if self.bag.task(task).is_some_and(waits) => {
+                member::place_files(shared, self.place.id, &self.bag)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Puts files in place whose results count already, after a keeper that did not come to it.
