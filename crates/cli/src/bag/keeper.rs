@@ -177,6 +177,8 @@ struct Keeper {
     must_sync: bool,
     last_sync: Instant,
     disk_retry: Option<Instant>,
+    /// It was said that tasks run on other nodes.
+    elsewhere_said: bool,
     /// It was said that there is no room, and there has been none since.
     no_room_said: bool,
     over: bool,
@@ -348,6 +350,7 @@ impl Keeper {
             must_sync: false,
             last_sync: Instant::now(),
             disk_retry: None,
+            elsewhere_said: false,
             no_room_said: false,
             over: false,
             manner,
@@ -556,6 +559,7 @@ impl Keeper {
                     let (worker, offers) = (lease.key.0.into(), granted.needs.clone());
                     self.note_lease(&lease, &offers)?;
                     let node = lease.lender;
+                    self.say_elsewhere(&node);
                     self.tell(Input::WorkerUp { worker, id: node.id, node: node.name, offers })?;
                 }
             }

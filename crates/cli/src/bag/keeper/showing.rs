@@ -4,8 +4,9 @@ use super::{DISK_RETRY, Keeper, Log};
 use crate::bag::control;
 use crate::output::remark;
 use anyhow::Result;
-use mutirao_bag::Bag;
+use mutirao_bag::{Bag, Template, Work};
 use mutirao_schedule::bag::Needs;
+use mutirao_wire::node::NodeRef;
 use std::time::{Duration, Instant};
 
 /// The list of tasks is written so often, if things change.
@@ -57,10 +58,28 @@ impl Keeper {
 
     /// Says once why tasks have no slot.
     pub(super) fn say_why(&self, needs: &Needs, why: &str) {
-        let text = format!("mutirao: tasks that need {} wait: {why}", Bag::needs_text(needs));
+        self.say_beside_bar(&format!("tasks that need {} wait: {why}", Bag::needs_text(needs)));
+    }
+
+    /// Says once of an ipar application, whose runs share files, that some are elsewhere.
+    pub(super) fn say_elsewhere(&mut self, node: &NodeRef) {
+        let is_ipar = |template: &Template| matches!(template.work, Work::Ipar { .. });
+        if node.id == self.pool.node().id || !self.bag.templates().first().is_some_and(is_ipar) {
+            return;
+        }
+        if !std::mem::replace(&mut self.elsewhere_said, true) {
+            self.say_beside_bar(&format!(
+                "tasks run on `{}` too, and what they write there stays there unless that node shares this directory; \
+                 --nodes says where they may run",
+                node.name
+            ));
+        }
+    }
+
+    fn say_beside_bar(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| remark!("{text}")),
-            None => remark!("{text}"),
+            Some(bar) => bar.suspend(|| remark!("mutirao: {text}")),
+            None => remark!("mutirao: {text}"),
         }
     }
 
