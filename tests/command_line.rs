@@ -43,6 +43,13 @@ fn four_nodes_form_the_tree_that_a_file_draws() {
     let drawn = lab.run(["tree"]).well();
     let free = "  1/1 slots free\n";
     assert_eq!(drawn, format!("n1{free}├─ n2{free}│  └─ n4{free}└─ n3{free}"));
+    let rows = lab.rows(["topology", "draw"]);
+    let parents: Vec<_> = rows.iter().map(|row| (&row["node"], &row["parent"])).collect();
+    let (n1, n2) = (serde_json::json!("n1"), serde_json::json!("n2"));
+    assert!(
+        parents.contains(&(&n1, &serde_json::Value::Null)) && parents.contains(&(&n2, &n1)),
+        "{parents:?}"
+    );
 }
 
 #[test]

@@ -312,6 +312,10 @@ fn drawing(cli: &Cli, args: &DrawArgs) -> Result<()> {
         DrawArgs { dot: true, .. } => draw::dot(&topology),
         DrawArgs { svg: true, .. } => draw::svg(&topology),
         DrawArgs { html: true, .. } => draw::page(&topology),
+        _ if cli.output == Output::Json => {
+            let row = |node: &str| json!({ "node": node, "parent": topology.parent(node), "place": topology.place(node) });
+            format!("{:#}\n", topology.nodes().map(row).collect::<serde_json::Value>())
+        }
         _ => draw::text(&topology),
     })
 }

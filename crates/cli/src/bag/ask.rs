@@ -68,7 +68,7 @@ impl Ask {
             Ask::Show { tasks } => show::show(place, tasks.as_deref(), form)?,
             Ask::Explain { tasks } => show::explain(place, tasks.as_deref().unwrap_or("all"), form)?,
             Ask::Results { tasks, stderr } => show::results(place, tasks.as_deref(), *stderr, form)?,
-            Ask::Export => show::export(place)?,
+            Ask::Export => show::export(place, form)?,
             Ask::Watch => return follow(place, true, form),
             Ask::Wait => return follow(place, false, form),
             Ask::Check => return check::here(place, form),

@@ -124,7 +124,7 @@ Example: mutirao bag ls")]
         #[arg(long)]
         stderr: bool,
     },
-    /// Print all tasks as comma-separated values
+    /// Print all tasks as comma-separated values, or as JSON
     #[command(after_help = "Example: mutirao bag export 7 > tasks.csv")]
     Export {
         /// The bag, by number (`7`, or `7@lab3` of another machine) or name

@@ -297,8 +297,11 @@ pub fn results(place: &Place, what: Option<&str>, stderr: bool, form: Form) -> R
 }
 
 /// `mutirao bag export`: the bag's tasks as lines of comma-separated values.
-pub fn export(place: &Place) -> Result<()> {
+pub fn export(place: &Place, form: Form) -> Result<()> {
     let (bag, _) = place.read()?;
+    if form == Form::Json {
+        return put(&format!("{}\n", bag.tasks().map(|view| task_value(&view)).collect::<Value>()));
+    }
     let mut text =
         "task,name,state,node,attempt,wall_ms,cpu_ms,peak_mib,failures,crashes,failure,values\n".to_owned();
     for view in bag.tasks() {
