@@ -2,7 +2,7 @@
 
 use super::java;
 use super::place::Place;
-use super::work::REPORT_ENV;
+use super::work::{REPORT, REPORT_ENV};
 use crate::args::Cli;
 use crate::reading::{self, LIST_BYTES_MAX};
 use anyhow::{Context, Result, bail};
@@ -146,6 +146,12 @@ fn nodes(file: &Path) -> Result<Vec<String>> {
 
 /// Reports to the manager.
 pub fn report(args: &ReportArgs) -> Result<u8> {
+    if args.manager.file_name() != Some(REPORT.as_ref()) {
+        bail!(
+            "{} is no place to report to: it is the first argument that `mutirao bag ipar` gives to an application",
+            args.manager.display()
+        );
+    }
     let ok = |how: &How| *how == How::Ok;
     let said = match &args.what {
         ReportCommand::Lista { tasks } if tasks.is_empty() => {

@@ -23,7 +23,7 @@ pub const OPERATION: &str = "bag_task";
 /// Tells a task the file into which it writes its reports.
 pub const REPORT_ENV: &str = "MUTIRAO_BAG_REPORT";
 /// The file's name in the directory of the worker.
-const REPORT: &str = ".mutirao-report";
+pub const REPORT: &str = ".mutirao-report";
 /// The state that a failed command has left, among its files.
 const STATE: &str = ".mutirao-state";
 /// The directory, in that of the worker, with the state of a command that runs elsewhere.
