@@ -67,6 +67,7 @@ fn a_grid_with_files_and_dependencies_is_done_and_failures_are_named() {
     let why = run(&lab, &["explain", "sweep", "join"]).well();
     assert!(why.contains("2 of the 4 tasks of `solve` will not be done"), "{why}");
     assert!(run(&lab, &["export", "1"]).well().contains("solve.2,failed"));
+    assert_eq!(run(&lab, &["export", "1", "--output", "json"]).json(), show(&lab, "1")["task"]);
 }
 
 #[test]
@@ -512,6 +513,46 @@ fn files_that_nodes_agree_on_come_to_where_the_bag_was_submitted_though_another_
 }
 
 #[test]
+fn a_task_starts_when_what_those_before_it_bring_is_in_its_place() {
+    const TASKS: usize = 60;
+    let lab = Lab::with_pool(3, 1);
+    let solve = format!(
+        "[task.solve]\ncommand = 'echo {{repeat}} > out'\nrepeat = {TASKS}\n\
+         outputs = [{{ here = 'results/{{repeat}}', there = 'out' }}]\n[task.join]\ncommand = 'cat results/* > all'\n"
+    );
+    let mut expected: Vec<String> = (1..=TASKS).map(|number| number.to_string()).collect();
+    expected.sort();
+    // Where the bag was submitted it sees the directory; elsewhere what is brought to it.
+    let sees = format!("nodes = ['n1']\n{solve}after = ['solve']\n");
+    let gets = format!("nodes = ['n2']\n{solve}inputs = ['@solve']\noutputs = ['all']\n");
+    for (file, remarks, rounds) in [(sees, true, 5), (gets, false, 1)] {
+        for round in 0..rounds {
+            lab.file("join.toml", &file);
+            let said = run(&lab, &["--node", "n1", "submit", "join.toml"]);
+            assert_eq!(said.err.contains("inputs = [\"@solve\"]"), remarks, "{}", said.err);
+            let id = said.well();
+            lab.until("all is done", || done(&lab, id.trim()) == TASKS as u64 + 1);
+            lab.until("what it brings is there", || lab.path("all").exists());
+            let mut found = lines(&lab.path("all"));
+            found.sort();
+            assert_eq!(found, expected, "round {round}");
+            std::fs::remove_dir_all(lab.path("results")).unwrap();
+            std::fs::remove_file(lab.path("all")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_node_that_no_node_is_called_is_said() {
+    let lab = Lab::with_pool(1, 1);
+    lab.file("a.toml", "nodes = ['nosuch']\n[task.a]\ncommand = 'true'\n");
+    let id = run(&lab, &["submit", "a.toml"]).well();
+    let why = "no node of the pool is called `nosuch`";
+    lab.until("it is said", || show(&lab, id.trim())["waits"][0]["why"] == why);
+    run(&lab, &["cancel", id.trim(), "all"]).well();
+}
+
+#[test]
 fn a_node_that_is_killed_costs_only_what_ran_there() {
     let lab = Lab::with_pool(3, 2);
     lab.file(
@@ -543,7 +584,11 @@ fn an_ipar_application_prepares_splits_and_joins() {
          finaliza) echo joined; \"$MUTIRAO\" bag report \"$1\" finaliza ok;;\nesac\n",
     );
     std::fs::set_permissions(&app, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let nowhere = run(&lab, &["report", "x", "tarefa", "1", "ok"]);
+    assert!(nowhere.complaint().contains("x is no place to report to"));
+    assert!(!lab.path("x").exists());
     let said = run(&lab, &["ipar", "--app", "./soma", "--retries", "9"]);
+    assert!(!said.err.contains("tasks run on"), "{}", said.err);
     let out = said.well();
     let mut printed: Vec<&str> = out.lines().collect();
     assert_eq!(printed.pop(), Some("joined"));

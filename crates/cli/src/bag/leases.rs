@@ -248,7 +248,12 @@ fn ask(pool: &Pool, settings: &Settings, asks: &Receiver<Ask>, out: &Sender<Even
                 }
                 continue;
             }
-            let event = Event::Short { needs: needs.clone(), why: why_none(pool, &allocation.notes) };
+            let why = match unknown(pool, &settings.nodes) {
+                Some((unknown, true)) => unknown,
+                Some((unknown, false)) => format!("{unknown}; {}", why_none(pool, &allocation.notes)),
+                None => why_none(pool, &allocation.notes),
+            };
+            let event = Event::Short { needs: needs.clone(), why };
             if out.send(event).is_err() {
                 return;
             }
@@ -260,6 +265,19 @@ fn ask(pool: &Pool, settings: &Settings, asks: &Receiver<Ask>, out: &Sender<Even
             return;
         }
     }
+}
+
+/// Says which of these names no node of the pool has, and whether that are all.
+fn unknown(pool: &Pool, nodes: &[String]) -> Option<(String, bool)> {
+    if nodes.is_empty() {
+        return None;
+    }
+    let rows = pool.nodes().ok()?;
+    let is_unknown = |name: &&String| !rows.iter().any(|row| row.node.name == **name);
+    let names: Vec<String> = nodes.iter().filter(is_unknown).map(|name| format!("`{name}`")).collect();
+    let shown = names[..names.len().min(REASONS_SHOWN)].join(" or ");
+    (!names.is_empty())
+        .then(|| (format!("no node of the pool is called {shown}"), names.len() == nodes.len()))
 }
 
 /// Why no slot is to be had now.
