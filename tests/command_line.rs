@@ -115,7 +115,26 @@ fn alloc_holds_slots_exactly_as_long_as_the_command_runs() {
     let app = lab.rows(["apps"])[0]["id"].as_str().unwrap().to_owned();
     lab.run(["kill", &app[..10]]).well();
     lab.until("a killed application's slots are free", || lab.free_slots() == 6);
-    drop(held);
+    let said = held.wait();
+    assert_eq!(said.code, Some(143), "{}", said.err);
+    assert!(said.err.contains("the command is told to end") && said.err.contains("ended by"), "{}", said.err);
+
+    // Its own children are told too, and so is a command that would end well.
+    let script = "trap 'wait; exit 0' TERM; sh -c 'sleep 876505; :' & wait; echo done";
+    let held = lab.spawn(lab.mutirao(["alloc", "-n", "1", "--below", "n2", "--", "sh", "-c", script]));
+    lab.until("one is held", || lab.node("n2")["slots_free"] == 1);
+    lab.run(["reclaim", "n2"]).well();
+    let said = held.wait();
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(
+        said.err.contains("its slots were taken back") && said.out.is_empty(),
+        "{}{}",
+        said.err,
+        said.out
+    );
+
+    let complaint = lab.run(["kill", "nosuch"]).complaint();
+    assert!(complaint.contains("no node of the pool knows `nosuch`"), "{complaint}");
 }
 
 #[test]

@@ -1,24 +1,25 @@
 //! `mutirao alloc`: slots held while a command runs.
 
 use crate::args::AllocArgs;
-use crate::output::remark;
+use crate::output::{counted, remark};
 use anyhow::{Context, Result};
-use mutirao::raw::{Lease, Pool, Request, note_text};
+use mutirao::raw::{Lease, LeaseKey, Pool, Request, note_text};
 use mutirao_wire::node::{Bundle, Layout};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A command whose time is over is killed so long after it was told to end.
+/// A command whose time or slots are gone is killed so long after it was told to end.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What a shell ends with when there is no such command, and when there is one that cannot be run.
@@ -57,10 +58,11 @@ pub fn run(pool: &Pool, args: &AllocArgs) -> Result<u8> {
         .env("MUTIRAO_HOSTFILE", hosts.file.as_os_str())
         .env("MUTIRAO_SLOTS", leases.iter().map(|lease| u32::from(lease.slots)).sum::<u32>().to_string())
         .env("MUTIRAO_APP", pool.app().to_string());
-    let status = wait_for(command, args.waiting.time_limit);
+    let (watched, held) = (pool.clone(), allocation.leases);
+    let status = wait_for(command, args.waiting.time_limit, move || until_lost(&watched, &held));
     pool.close();
     match status {
-        Ok(status) => Ok(exit_code(status)),
+        Ok((status, told)) => Ok(exit_code(status).max(u8::from(told))),
         Err(error) => {
             remark!("mutirao: cannot run `{}`: {error}", program.to_string_lossy());
             Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN })
@@ -103,41 +105,79 @@ impl HostFile {
     }
 }
 
-/// Runs `command` to its end, which comes with `limit` at the latest. Signals that would end this process are
+/// Waits until none of these leases is held any more; why, or nothing where this program has given them back.
+fn until_lost(pool: &Pool, leases: &[LeaseKey]) -> Option<String> {
+    let (mut seen, mut before) = (0, leases.len());
+    loop {
+        seen = match pool.wait_leases(seen, None) {
+            Ok(seen) => seen,
+            Err(mutirao::Error::Closed) => return None,
+            Err(error) => return Some(error.to_string()),
+        };
+        let left = pool.leases().iter().filter(|lease| leases.contains(&lease.key)).count();
+        if left == 0 {
+            return Some("its slots were taken back, or their nodes are lost".into());
+        }
+        if left < before {
+            remark!(
+                "mutirao: {} lost; the command goes on with {left}",
+                counted((before - left) as u64, "lease")
+            );
+        }
+        before = left;
+    }
+}
+
+/// Runs `command` to its end, which comes with `limit` at the latest, and soon after `lost` says that there is
+/// nothing left to run on; whether it was told to end for one of these. Signals that would end this process are
 /// passed to it instead, so that the slots are held exactly as long as it lives.
-fn wait_for(mut command: Command, limit: Option<Duration>) -> std::io::Result<ExitStatus> {
+fn wait_for(
+    mut command: Command,
+    limit: Option<Duration>,
+    lost: impl FnOnce() -> Option<String> + Send + 'static,
+) -> std::io::Result<(ExitStatus, bool)> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     let handle = signals.handle();
-    let mut child = command.spawn()?;
-    let pid = child.id().cast_signed();
-    if let (Some(limit), Some(pid)) = (limit, Pid::from_raw(pid)) {
-        let process = pidfd_open(pid, PidfdFlags::empty())?;
-        // It ends with this program, which does not outlive the child for long.
-        std::thread::spawn(move || end_after(&process, limit));
+    // Where there is a terminal, it serves one group at a time: there the command stays in the group of this process.
+    let has_group = File::open("/dev/tty").is_err();
+    if has_group {
+        command.process_group(0);
     }
+    let mut child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    // It may just have ended, which is what the signal wants.
+    let tell = move |signal| {
+        let _ = if has_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+    };
+    let told = Arc::new(AtomicBool::new(false));
+    let end = {
+        let told = told.clone();
+        move |why: &str| {
+            remark!("mutirao: the command is told to end: {why}");
+            told.store(true, Ordering::Relaxed);
+            tell(Signal::TERM);
+            std::thread::sleep(GRACE);
+            tell(Signal::KILL);
+        }
+    };
+    // These threads end with this program, which does not outlive the child for long.
+    if let Some(limit) = limit {
+        let end = end.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(limit);
+            end("its time is over");
+        });
+    }
+    std::thread::spawn(move || lost().iter().for_each(|why| end(why)));
     let forward = std::thread::spawn(move || {
         for signal in &mut signals {
-            if let (Some(pid), Some(signal)) = (Pid::from_raw(pid), Signal::from_named_raw(signal)) {
-                // It may just have ended, which is what the signal wants.
-                let _ = rustix::process::kill_process(pid, signal);
-            }
+            Signal::from_named_raw(signal).into_iter().for_each(tell);
         }
     });
     let status = child.wait();
     handle.close();
     let _ = forward.join();
-    status
-}
-
-/// The slots are given back by then: so the process, too, is told to end, and then made to.
-fn end_after(process: &OwnedFd, limit: Duration) {
-    std::thread::sleep(limit);
-    remark!("mutirao: the time of the command is over");
-    for (signal, then) in [(Signal::TERM, GRACE), (Signal::KILL, Duration::ZERO)] {
-        // It may just have ended, which is what the signal wants.
-        let _ = pidfd_send_signal(process, signal);
-        std::thread::sleep(then);
-    }
+    Ok((status?, told.load(Ordering::Relaxed)))
 }
 
 #[cfg(test)]
@@ -149,10 +189,11 @@ mod tests {
         let run = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            exit_code(wait_for(command, Some(Duration::from_secs(1))).unwrap())
+            let (status, told) = wait_for(command, Some(Duration::from_secs(1)), || None).unwrap();
+            (exit_code(status), told)
         };
-        assert_eq!(run("exit 7"), 7);
-        assert_eq!(run("kill -9 $$"), 137);
-        assert_eq!(run("exec sleep 60"), 143, "its time is over");
+        assert_eq!(run("exit 7"), (7, false));
+        assert_eq!(run("kill -9 $$"), (137, false));
+        assert_eq!(run("exec sleep 60"), (143, true), "its time is over");
     }
 }
