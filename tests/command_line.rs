@@ -215,6 +215,18 @@ fn completions_and_the_manual_are_printed() {
         let script = lab.run(["completions", shell]).well();
         assert!(script.contains("alloc") && script.contains("doctor"), "{shell}");
     }
+    for command in ["completions bash", "man"] {
+        let shell = |line: String| {
+            let mut shell = lab.command("sh");
+            shell.arg("-c").arg(line);
+            lab.spawn(shell).wait()
+        };
+        let said = shell(format!("$MUTIRAO_BIN {command} | head -1"));
+        assert!(said.err.is_empty(), "{}", said.err);
+        said.well();
+        let complaint = shell(format!("$MUTIRAO_BIN {command} > /dev/full")).complaint();
+        assert!(complaint.contains("No space left"), "{complaint}");
+    }
     let page = lab.run(["man"]).well();
     assert!(page.contains(".TH") && page.contains("topology"), "{page}");
 }

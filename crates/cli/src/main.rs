@@ -33,7 +33,7 @@ mod up;
 mod wanting;
 
 use crate::output::remark;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use args::{BenchCommand, Cli, Command, PluginCommand};
 use clap::{CommandFactory, Parser};
 use list::Which;
@@ -151,7 +151,9 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Bench(command) => bench(cli, command)?,
         Command::Doctor => return doctor::run(output),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "mutirao", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "mutirao", &mut script);
+            output::put_bytes(&script)?;
         }
         Command::Man => man()?,
         Command::Worker => mutirao_confine::worker_main(),
@@ -222,7 +224,7 @@ fn man() -> Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     man_of(&command, "mutirao", &mut page)?;
-    std::io::Write::write_all(&mut std::io::stdout(), &page).context("cannot write the manual page")
+    output::put_bytes(&page)
 }
 
 /// The sections of a command's subcommands, and of theirs.
