@@ -73,6 +73,25 @@ fn a_terminal_is_that_of_a_process_here_and_on_another_node_from_every_node() {
 }
 
 #[test]
+fn a_shell_that_would_lead_a_group_of_its_own_reads_from_its_terminal() {
+    let lab = Lab::with_pool(1, 1);
+    let text = "[group]\nname = \"lake\"\n[program.sh]\nexecutable = \"/bin/sh\"\nterminal = true\n";
+    let file = lab.file("shell.toml", text);
+    let launcher = lab.spawn(lab.mutirao(["group", "run", file.to_str().unwrap()]));
+    lab.until("it runs", || lab.rows(["ps"]).iter().any(|row| row["operation"] == "group_process"));
+    let mut screen = attach(&lab, "sh.0");
+    screen.type_in("echo $((6 * 7)) read\r");
+    screen.shows("42 read");
+    screen.type_in("exec /bin/sh\r");
+    screen.type_in("(exit 3); echo again $?\r");
+    screen.shows("again 3");
+    screen.type_in("exit 5\r");
+    screen.shows("has ended: exit code 5");
+    assert_eq!(screen.ends(), Some(5));
+    assert_eq!(launcher.wait().code, Some(5));
+}
+
+#[test]
 fn one_leaves_a_process_and_another_comes_and_nobody_comes_twice() {
     let lab = Lab::with_pool(2, 2);
     let launcher = lab.spawn(lab.mutirao(["group", "run", &lake(&lab, "n1")]));

@@ -21,7 +21,7 @@ pub(super) struct When {
 pub(super) struct Entry {
     /// Its number.
     pub call: i64,
-    /// What it answers.
+    /// What it answers: an error number, or 0 as if it were done.
     pub error: i32,
     /// Denied when any of them matches; always when there is none.
     pub rules: Vec<SeccompRule>,
@@ -109,7 +109,13 @@ pub(super) fn entries(when: &When) -> Vec<Entry> {
 
 /// Leaving the process group, by which the node ends a worker with all it started.
 pub(super) fn group_lock() -> Vec<Entry> {
-    always(EPERM, &[libc::SYS_setsid, libc::SYS_setpgid]).collect()
+    let mut list: Vec<Entry> = always(EPERM, &[libc::SYS_setsid, libc::SYS_setpgid]).collect();
+    // A terminal of such a worker has the one group there can be. A shell that makes one of its own and gives it the
+    // terminal is to go on: the kernel would give it to a group that is not there, from which nobody can read.
+    const DONE: i32 = 0;
+    const TIOCSPGRP: u32 = 0x5410;
+    list.push(if_any(DONE, libc::SYS_ioctl, vec![all([(1, Eq, TIOCSPGRP)])]));
+    list
 }
 
 /// Reaching into other processes.
