@@ -66,7 +66,8 @@ fn commands_and_arguments_are_put_together_as_in_gnu_parallel() {
     assert_eq!(k(&["--dry-run", "rm -rf", ":::", "/ x"]), "rm -rf '/ x'\n");
     std::fs::write(room(&lab).join("list"), "1\n2\n").unwrap();
     assert_eq!(k(&["echo", "::::", "list"]), "1\n2\n");
-    assert_eq!(k(&["-a", "list", "-j1", "echo {%}"]), "1 1\n1 2\n");
+    assert_eq!(k(&["-a", "list", "-j1", "echo {%}"]), "1\n1\n");
+    assert_eq!(k(&["--timeout", "0", "sleep 0.2; echo {#}", ":::", "a", "b"]), "1\n2\n");
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct MapArgs {
     /// Run a job that fails up to so many times in all
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub retries: u32,
-    /// End a job after so long: seconds, or with s, m, h, d
+    /// End a job after so long: seconds, or with s, m, h, d; 0 for no limit
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub timeout: Option<Duration>,
     /// Stop early: now|soon,fail|success|done=N or N% (`now,fail=1`, `soon,success=3`), or never

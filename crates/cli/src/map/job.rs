@@ -119,7 +119,10 @@ impl Maker {
             surroundings,
             home,
             environment,
-            time_limit_ms: args.timeout.map(|limit| limit.as_millis().max(1) as u64),
+            time_limit_ms: args
+                .timeout
+                .filter(|limit| !limit.is_zero())
+                .map(|limit| limit.as_millis().max(1) as u64),
             base,
         })
     }

@@ -65,10 +65,10 @@ impl Template {
         Template { parts }
     }
 
-    /// A command: if it has no place for its arguments, that is at its end.
+    /// A command: if nothing is to be put in it, its arguments are put at its end.
     pub fn command(text: &[u8]) -> Template {
         let mut template = Template::parse(text);
-        if !template.parts.iter().any(|part| matches!(part, Part::Argument(..))) {
+        if template.parts.iter().all(|part| matches!(part, Part::Text(_))) {
             template.parts.push(Part::Text(b" ".to_vec()));
             template.parts.push(Part::Argument(None, Form::Whole));
         }
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn arguments_are_put_by_position_and_at_the_end_if_nowhere_else() {
         assert_eq!(filled("echo", &["a", "b"]), "echo a b");
-        assert_eq!(filled("echo {#}", &["a"]), "echo 7 a");
+        assert_eq!(filled("echo {#}", &["a"]), "echo 7");
         assert_eq!(filled("echo {2}-{1} {}", &["a", "b"]), "echo b-a a b");
         assert_eq!(filled("echo {-1} {-2}", &["a", "b"]), "echo b a");
         assert_eq!(filled("echo {3}", &["a"]), "echo ");
