@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 /// Why the library could not do what was asked. Unless a variant says otherwise nothing has changed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// Neither a node nor the program that could be a private one was found.
     #[error(
@@ -225,6 +225,20 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+/// `main` may end with an error, which Rust then prints by `Debug`: these say there, too, what is wrong in words.
+macro_rules! debug_in_words {
+    ($error:ty) => {
+        impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+pub(crate) use debug_in_words;
+
+debug_in_words!(Error);
 
 impl Error {
     /// A number that keeps its meaning in later versions, for bindings to other languages. That of a failed call

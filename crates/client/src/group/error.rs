@@ -3,7 +3,7 @@ use mutirao_group::plan::Mode;
 use std::io;
 
 /// Why a process of a group could not do what was asked. Unless a variant says otherwise nothing has changed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The program was started by hand.
     #[error(
@@ -185,6 +185,8 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+crate::error::debug_in_words!(Error);
 
 impl Error {
     pub(super) fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> Error {

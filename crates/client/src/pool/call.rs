@@ -90,7 +90,7 @@ impl CallErrorKind {
 }
 
 /// A call that has no result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the call failed{}: {text}", .node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default())]
 pub struct CallError {
     /// What kind of failure.
@@ -100,6 +100,8 @@ pub struct CallError {
     /// The node where it happened, where that is known.
     pub node: Option<String>,
 }
+
+crate::error::debug_in_words!(CallError);
 
 impl CallError {
     pub(crate) fn new(kind: CallErrorKind, text: impl Into<String>) -> CallError {
