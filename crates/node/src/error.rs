@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// The runtime directory is open to others, or belongs to somebody else.
     #[error(
-        "`{path}` must be a directory of this user that nobody else can enter (mode 0700); remove it or set XDG_RUNTIME_DIR to a directory that is",
+        "`{path}` must be a directory of this user that nobody else can enter (mode 0700); remove it or set MUTIRAO_RUNTIME_DIR to a directory that is",
         path = path.display()
     )]
     Runtime {
@@ -74,7 +74,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The name is too long for a socket's path.
-    #[error("`{path}` is too long for a socket (107 bytes); set XDG_RUNTIME_DIR to a shorter directory", path = path.display())]
+    #[error("`{path}` is too long for a socket (107 bytes); set MUTIRAO_RUNTIME_DIR to a shorter directory", path = path.display())]
     SocketPath {
         /// The path.
         path: PathBuf,
