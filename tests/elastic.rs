@@ -141,7 +141,7 @@ fn a_program_that_minds_its_slots_grows_and_shrinks_by_order() {
     lab.run(["shrink", &app[..8], "--to", "1"]).well();
     until_it_holds(&lab, 1);
     let bad = lab.run(["shrink", "0123", "--to", "1"]).complaint();
-    assert!(bad.contains("no node of the pool knows it"), "{bad}");
+    assert!(bad.contains("no node of the pool knows `0123`"), "{bad}");
     stays.kill();
 }
 

@@ -80,6 +80,11 @@ pub fn nodes(pool: &Pool, output: Output, args: &NodesArgs) -> Result<()> {
         Topic::Nodes
     };
     let rows = rows_of_nodes(ask(pool, topic, None)?);
+    if let (Some(above), true) = (&args.want.below, rows.is_empty())
+        && !node_rows(pool)?.iter().any(|row| row.node.name == *above)
+    {
+        return Err(mutirao::Error::UnknownNode(above.clone()).into());
+    }
     if output == Output::Json {
         return print_json(rows.iter().map(node_json).collect());
     }

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            remark!("mutirao: {error:#}");
+            remark!("mutirao: {}", output::words(&error));
             ExitCode::from(1)
         }
     }

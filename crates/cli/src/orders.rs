@@ -11,6 +11,13 @@ use mutirao_wire::query::{Row, Topic};
 /// Gives an order to the node called `to`, or to all, and says what each did. Fails when none did anything.
 /// This machine's node signs it, where it keeps the key of an administrator or of the nodes' owner.
 pub fn give(pool: &Pool, topic: Topic, to: Option<String>) -> Result<()> {
+    let what = match &topic {
+        Topic::Kill { what } | Topic::Approve { plugin: what, .. } | Topic::RemovePlugin { plugin: what } => {
+            what.clone()
+        }
+        Topic::Resize { app, .. } => app.clone(),
+        _ => String::new(),
+    };
     let mut done = 0;
     let mut refusals = Vec::new();
     for row in ask(pool, topic, to.clone())? {
@@ -32,7 +39,7 @@ pub fn give(pool: &Pool, topic: Topic, to: Option<String>) -> Result<()> {
         (true, Some(node)) => {
             bail!("node `{node}` is not in the pool, or knows nothing of it; see `mutirao nodes`")
         }
-        (true, None) => bail!("no node of the pool knows it"),
+        (true, None) => bail!("no node of the pool knows `{what}`"),
     }
 }
 

@@ -25,6 +25,18 @@ pub fn put_bytes(bytes: &[u8]) -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// An error with its causes, each said once: many errors say theirs themselves.
+pub fn words(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += ": ";
+            text += &cause;
+        }
+    }
+    text
+}
+
 /// Lines up `rows` under `head`, two blanks between columns; columns of `right` are flushed right.
 pub fn table<const N: usize>(head: [&str; N], right: [bool; N], rows: &[[String; N]]) -> String {
     let mut width = head.map(|cell| cell.chars().count());
@@ -108,6 +120,17 @@ mod tests {
         let rows = [["n1".into(), "2".into()], ["node-two".into(), "16".into()]];
         let text = table(["NAME", "SLOTS"], [false, true], &rows);
         assert_eq!(text, "NAME      SLOTS\nn1            2\nnode-two     16\n");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let full = || std::io::Error::other("the disk is full");
+        assert_eq!(
+            words(&anyhow::Error::from(full()).context("cannot write x")),
+            "cannot write x: the disk is full"
+        );
+        let said = anyhow::Error::from(full()).context("cannot write x: the disk is full; make room");
+        assert_eq!(words(&said), "cannot write x: the disk is full; make room");
     }
 
     #[test]

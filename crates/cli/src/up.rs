@@ -145,6 +145,10 @@ impl Starting {
         bail!("node `{}` did not start ({status})\n{}", self.name, said.trim_end());
     }
 }
+        // What else stands there may be of a node of this name that runs.
+        if let Some((_, why)) = said.rsplit_once("mutirao: ").filter(|_| status.code() == Some(1)) {
+            bail!("node `{}` did not start: {}", self.name, why.trim_end());
+        }
 
 /// The last lines of a log.
 fn tail(path: &Path) -> Result<String> {

@@ -222,7 +222,10 @@ pub fn rows(cli: &Cli) -> Vec<Value> {
         Ok(rows)
     });
     listed.unwrap_or_else(|error| {
-        if !matches!(error.downcast_ref(), Some(mutirao::Error::NoneRuns { .. })) {
+        if !matches!(
+            error.downcast_ref(),
+            Some(mutirao::Error::NoneRuns { .. } | mutirao::Error::NotRunning { .. })
+        ) {
             remark!("mutirao: bags of other machines are not listed: {error:#}");
         }
         Vec::new()

@@ -55,7 +55,14 @@ pub fn by_node(place: &Place, node: Option<&str>) -> Result<Option<Keep>> {
             pool.close();
             Ok(Some(keep))
         }
-        Err(error) if matches!(error.downcast_ref(), Some(mutirao::Error::NoneRuns { .. })) => Ok(None),
+        Err(error)
+            if matches!(
+                error.downcast_ref(),
+                Some(mutirao::Error::NoneRuns { .. } | mutirao::Error::NotRunning { .. })
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -14,8 +14,7 @@ pub use args::MapArgs;
 pub use parallel::instead;
 
 use crate::args::Cli;
-use crate::output::put_bytes;
-use crate::output::remark;
+use crate::output::{put_bytes, remark, words};
 use anyhow::{Result, bail};
 use job::{Job, Maker};
 use mutirao::raw::{Options, Pool, Private, Slots};
@@ -37,7 +36,7 @@ const IDLE: Duration = Duration::from_secs(3);
 pub fn run(cli: &Cli, args: &MapArgs) -> Result<u8> {
     match tried(cli, args) {
         Err(error) if !crate::is_closed_pipe(&error) => {
-            remark!("mutirao: {error:#}");
+            remark!("mutirao: {}", words(&error));
             Ok(NOT_TRIED)
         }
         result => result,
@@ -124,7 +123,9 @@ fn open(cli: &Cli, args: &MapArgs, words: &Words) -> Result<Opened> {
     };
     let slots = match Pool::open(asks) {
         Ok(pool) => pool.nodes()?.iter().map(|node| u32::from(node.slots_total)).fold(0, u32::saturating_add),
-        Err(mutirao::Error::NoneRuns { .. }) if cli.node.is_none() => return alone(),
+        Err(mutirao::Error::NoneRuns { .. } | mutirao::Error::NotRunning { .. }) if cli.node.is_none() => {
+            return alone();
+        }
         Err(error) => return Err(error.into()),
     };
     let jobs = args.jobs.and_then(|jobs| jobs.of(slots)).unwrap_or(SLOTS_MAX);

@@ -12,8 +12,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mutirao::raw::{Call, CallErrorKind, CallOptions, Deliver, Finished, Pool};
 use mutirao_runner::{Ended, File, How};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -75,6 +77,7 @@ pub struct Run<'a> {
     stop: Then,
     /// The exit code that an early stop has fixed.
     exit: Option<u8>,
+    has_hinted: bool,
     bar: ProgressBar,
 }
 
@@ -133,6 +136,7 @@ impl<'a> Run<'a> {
             tally: Tally::default(),
             stop: Then::GoOn,
             exit: None,
+            has_hinted: false,
         })
     }
 
@@ -290,6 +294,7 @@ impl<'a> Run<'a> {
     /// A job has come to its last end.
     fn done(&mut self, job: &Job, mut ended: Ended, host: &str, well: bool) -> Result<()> {
         complain(job, &mut ended);
+        self.hint_at_files(job, host, well);
         if let Some(log) = &mut self.log {
             let (code, signal) = match ended.how {
                 How::TimeLimit => (-1, ended.how.code_and_signal().1),
@@ -325,6 +330,28 @@ impl<'a> Run<'a> {
         let print = || ready.iter().try_for_each(Written::print);
         if self.bar.is_hidden() { print() } else { self.bar.suspend(print) }?;
         self.count(job, &ended.how, well)
+    }
+
+    /// Of a job that failed elsewhere, and whose file was not brought there, says so, once.
+    fn hint_at_files(&mut self, job: &Job, host: &str, well: bool) {
+        let args = self.args;
+        let brings = !(args.transferfile.is_empty() && args.trc.is_empty() && args.basefile.is_empty());
+        if well
+            || self.has_hinted
+            || brings
+            || args.workdir.is_some()
+            || [":", self.pool.node().name.as_str()].contains(&host)
+        {
+            return;
+        }
+        let file = |argument: &&Vec<u8>| Path::new(OsStr::from_bytes(argument)).is_file();
+        if let Some(name) = job.arguments.iter().find(file) {
+            self.has_hinted = true;
+            let name = String::from_utf8_lossy(name);
+            ended_line(&format!(
+                "this job failed on {host}: if it lacks `{name}` of here, `--transferfile {{}}` brings it"
+            ));
+        }
     }
 
     fn count(&mut self, job: &Job, how: &How, well: bool) -> Result<()> {

@@ -45,6 +45,20 @@ impl Surroundings {
         if let Some(node) = &self.node {
             text += &format!(" for node {node}");
         }
+        if self.names_one() {
+            let all = Surroundings { socket: None, runtime: self.runtime.clone(), node: None, pool: None };
+            let mut run: Vec<String> = sockets(&all)
+                .into_iter()
+                .filter(|(.., path)| connect_to(path).is_ok())
+                .map(|(pool, node, _)| format!("{pool}/{node}"))
+                .collect();
+            run.sort_unstable();
+            text += &if run.is_empty() {
+                "; none runs here".to_owned()
+            } else {
+                format!("; here run {}", run.join(", "))
+            };
+        }
         text
     }
 }

@@ -174,11 +174,11 @@ impl Pool {
         let found = if options.private == Private::Always { None } else { find::find(&around)? };
         let (fd, path, private) = match found {
             Some(Found { path, fd }) => (fd, Some(path), None),
+            None if options.private != Private::Always && around.names_one() => {
+                return Err(Error::NotRunning { looked: around.described() });
+            }
             None if options.private == Private::Never => {
                 return Err(Error::NoneRuns { looked: around.described() });
-            }
-            None if options.private == Private::IfNeeded && around.names_one() => {
-                return Err(Error::NotRunning { looked: around.described() });
             }
             None => {
                 let (fd, node) = private::start(&around.described(), options.private_slots)?;
@@ -286,9 +286,16 @@ impl Pool {
         if granted < request.at_least {
             core.give_back(core::now(), &answer.leases);
             let notes: Vec<String> = answer.notes.iter().take(5).map(note_text).collect();
-            let notes_text = match notes.is_empty() {
-                true => "; no more are free: ask for fewer, or wait for them".to_owned(),
-                false => format!(": {}", notes.join("; ")),
+            drop(core);
+            let needed = u64::from(request.at_least) * u64::from(request.bundle.slots);
+            let in_all =
+                || Some(self.nodes().ok()?.iter().map(|node| u64::from(node.slots_total)).sum::<u64>());
+            let notes_text = match notes.is_empty().then(in_all).flatten() {
+                _ if !notes.is_empty() => format!(": {}", notes.join("; ")),
+                Some(all) if all < needed => {
+                    format!("; the pool has {all} slots in all, and {needed} are needed: ask for fewer")
+                }
+                _ => "; no more are free: ask for fewer, or wait for them".to_owned(),
             };
             return Err(Error::NotEnough {
                 granted: answer.found.max(granted),
