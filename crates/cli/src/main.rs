@@ -35,6 +35,7 @@ mod wanting;
 use crate::output::remark;
 use anyhow::Result;
 use args::{BenchCommand, Cli, Command, PluginCommand};
+use clap::error::ContextKind;
 use clap::{CommandFactory, Parser};
 use list::Which;
 use mutirao::raw::{Options, Pool, Private, Slots};
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         remark!("mutirao: {error}");
         return ExitCode::from(1);
     }
-    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(error));
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -67,12 +68,19 @@ pub(crate) fn operations() -> Vec<mutirao::raw::OperationEntry> {
 }
 
 /// Says what is wrong with the command line, or what was asked of it, and ends.
-fn refuse(error: &clap::Error) -> ! {
+fn refuse(mut error: clap::Error) -> ! {
+    let unknown = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let is_map = std::env::args_os().any(|word| word == "map");
+    let instead = unknown.filter(|_| is_map).and_then(|option| map::instead(&option));
+    if instead.is_some() {
+        // Those that sound alike do something else.
+        for tip in [ContextKind::Suggested, ContextKind::SuggestedArg, ContextKind::SuggestedValue] {
+            error.remove(tip);
+        }
+    }
     // Without a terminal nobody reads it.
     let _ = error.print();
-    let unknown = error.get(clap::error::ContextKind::InvalidArg).map(ToString::to_string);
-    let is_map = std::env::args_os().any(|word| word == "map");
-    if let Some(instead) = unknown.filter(|_| is_map).and_then(|option| map::instead(&option)) {
+    if let Some(instead) = instead {
         remark!("\nmutirao map: {instead}");
     }
     std::process::exit(error.exit_code())

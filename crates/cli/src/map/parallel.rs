@@ -1,7 +1,7 @@
 //! Options of GNU parallel and `xargs` that `mutirao map` has not: what there is instead.
 
 /// Their names, and what to do.
-const INSTEAD: [(&[&str], &str); 12] = [
+const INSTEAD: [(&[&str], &str); 17] = [
     (
         &["-u", "--ungroup", "--lb", "--line-buffer"],
         "what a job writes is printed when it has ended, whole, so that jobs do not mix",
@@ -28,6 +28,23 @@ const INSTEAD: [(&[&str], &str); 12] = [
     (&["--pipepart", "--pipe-part", "--cat", "--fifo"], "`--pipe` gives each job its part on standard input"),
     (&["--files", "--compress", "--tmpdir"], "`--results DIR` puts outputs into files"),
     (&["--will-cite", "--no-notice", "--group"], "leave it out: that is how it is anyway"),
+    (&["--link", "--xapply"], "`:::+` and `::::+` go in step with the source before"),
+    (
+        &["-s", "--max-chars", "-E"],
+        "a command is as long as its arguments make it, which are taken up to the last",
+    ),
+    (
+        &["--round-robin", "--recstart", "--recend"],
+        "`--pipe` cuts its input at line ends, a part for each job",
+    ),
+    (
+        &["--rpl", "--plus"],
+        "there are {} {.} {/} {//} {/.} {#} {%} and {1}, {2.}, ...; the shell can do more",
+    ),
+    (
+        &["--tmux", "--semaphore", "--sem", "--fg", "--bg", "--wait"],
+        "this is not there; `mutirao alloc` holds slots while a command runs",
+    ),
     (&["--shuf", "--header", "--trim"], "prepare the arguments before, with `shuf`, `tail -n +2` or `sed`"),
 ];
 
