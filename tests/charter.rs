@@ -375,6 +375,8 @@ fn names_that_nobody_has_seen_are_taken_and_told() {
     assert!(said(&["admin", "insert", "ben@n9", "-n", "2"]).contains("no node `n9` is in the pool now"));
     assert!(said(&["charter", "revoke", "--as", "node", "n9"]).contains("no node `n9` is in the pool now"));
     assert!(said(&["charter", "revoke", "eva"]).contains("neither a node nor a user `eva`"));
+    let complaint = lab.run(["charter", "revoke", "n1"]).complaint();
+    assert!(complaint.contains("`n1` is the node through which this is said"), "{complaint}");
     assert!(!said(&["charter", "revoke", "n2"]).contains("neither"));
     lab.until("n2 is out", || lab.nodes().len() == 1);
 }

@@ -290,6 +290,16 @@ fn revoke(pool: &Pool, args: &RevokeArgs) -> Result<()> {
         None if args.who.contains('@') => vec![revoke(user)],
         None => vec![revoke(node), revoke(user)],
     };
+    let here = pool.node();
+    let names_here =
+        if is_id(&args.who) { here.id.to_string().starts_with(&args.who) } else { here.name == args.who };
+    if names_here && args.only != Some(As::User) {
+        bail!(
+            "`{}` is the node through which this is said, and would cut itself off from the pool: revoke it from \
+             another (`--node NAME`, or on another machine), or with `--as user` the user of that name",
+            here.name
+        );
+    }
     if !is_id(&args.who) {
         let known = Known::look(pool, &Charter::parse_known(&in_force(pool)?.text)?)?;
         let (node, user) = (known.node(&args.who), known.user(&args.who));
