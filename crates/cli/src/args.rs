@@ -81,9 +81,9 @@ pub enum Command {
     /// Let a node lend again, after `drain` or `reclaim`
     #[command(after_help = "Example: mutirao resume lab2")]
     Resume {
-        /// Its name, or the beginning of its id
+        /// Its name, or the beginning of its id; this machine's unless given
         #[arg(value_name = "NODE")]
-        lender: String,
+        lender: Option<String>,
     },
     /// Hold slots while a command runs here
     Alloc(AllocArgs),

@@ -37,8 +37,8 @@ pub fn drain(pool: &Pool, args: &DrainArgs) -> Result<()> {
 }
 
 /// `mutirao resume`
-pub fn resume(pool: &Pool, node: &str) -> Result<()> {
-    give(pool, Topic::Resume, Some(node.to_owned()))
+pub fn resume(pool: &Pool, node: Option<&str>) -> Result<()> {
+    give(pool, Topic::Resume, Some(node.map_or_else(|| pool.node().name, str::to_owned)))
 }
 
 /// `mutirao reclaim`

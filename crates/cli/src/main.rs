@@ -137,7 +137,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Shrink(args) => lending::shrink(&open(cli)?, args)?,
         Command::Reclaim(args) => lending::reclaim(&open(cli)?, args)?,
         Command::Drain(args) => lending::drain(&open(cli)?, args)?,
-        Command::Resume { lender } => lending::resume(&open(cli)?, lender)?,
+        Command::Resume { lender } => lending::resume(&open(cli)?, lender.as_deref())?,
         Command::Alloc(args) => return alloc::run(&open(cli)?, args),
         Command::Queue => queue::list(&open(cli)?, output)?,
         Command::Explain { request } => queue::explain(&open(cli)?, request, output)?,

@@ -300,7 +300,7 @@ fn up_local(args: &UpArgs, count: u16, output: Output) -> Result<()> {
     for plan in &there {
         remark!("node `{}` runs already, as it was started", plan.name);
     }
-    if !there.is_empty() {
+    if missing.is_empty() {
         remark!("To start all of them anew: `mutirao down --all` first.");
     }
     report(&start_all(&home, &runtime(), &missing)?, output)
