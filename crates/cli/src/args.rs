@@ -346,6 +346,9 @@ pub struct UpArgs {
     /// Never burn processor time to answer sooner
     #[arg(long)]
     pub no_spin: bool,
+    /// Nodes of this machine that share its memory, as `--local` says
+    #[arg(long, hide = true, default_value_t = 1)]
+    pub sharers: u16,
     /// Stay in the foreground and log to standard error
     #[arg(long, conflicts_with_all = ["local", "hosts"])]
     pub foreground: bool,

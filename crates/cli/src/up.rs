@@ -63,6 +63,7 @@ pub fn up(args: &UpArgs, output: Output) -> Result<()> {
         listen: args.listen,
         fan_out: args.fan_out,
         spin: !args.no_spin,
+        sharers: args.sharers,
     };
     let ready = start(&home, &runtime(), &plan)?.ready()?;
     report(&[ready], output)
@@ -87,6 +88,8 @@ pub struct Plan {
     pub fan_out: u16,
     /// Whether waiting processes there may spin.
     pub spin: bool,
+    /// Nodes of the machine that share its memory.
+    pub sharers: u16,
 }
 
 /// A node that is being started.
@@ -108,7 +111,7 @@ pub fn start(home: &Home, runtime: &Path, plan: &Plan) -> Result<Starting> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
     command
         .args(["--output", "json", "up", "--foreground", "--name", plan.name.as_str()])
-        .args(["--fan-out", &plan.fan_out.to_string()])
+        .args(["--fan-out", &plan.fan_out.to_string(), "--sharers", &plan.sharers.to_string()])
         .env("MUTIRAO_HOME", home.path())
         .env("MUTIRAO_RUNTIME_DIR", runtime)
         .stdin(Stdio::null())
@@ -142,13 +145,13 @@ impl Starting {
         }
         let status = self.child.wait()?;
         let said = tail(&self.log).unwrap_or_default();
-        bail!("node `{}` did not start ({status})\n{}", self.name, said.trim_end());
-    }
-}
         // What else stands there may be of a node of this name that runs.
         if let Some((_, why)) = said.rsplit_once("mutirao: ").filter(|_| status.code() == Some(1)) {
             bail!("node `{}` did not start: {}", self.name, why.trim_end());
         }
+        bail!("node `{}` did not start ({status})\n{}", self.name, said.trim_end());
+    }
+}
 
 /// The last lines of a log.
 fn tail(path: &Path) -> Result<String> {
@@ -207,6 +210,7 @@ fn serve(
     options.listen = args.listen.into_iter().collect();
     options.slots = args.slots;
     options.memory_mib = args.lend.memory;
+    options.sharers = args.sharers;
     options.resources = args.lend.resource.clone();
     options.labels = args.lend.label.clone();
     options.join = targets.iter().map(|target| JoinTarget::parse(target)).collect();
@@ -318,6 +322,7 @@ fn local_plan(i: u16, args: &UpArgs) -> Result<Plan> {
         listen: Some(args.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))),
         fan_out: args.fan_out,
         spin: !args.no_spin,
+        sharers: args.local.unwrap_or(1),
     })
 }
 

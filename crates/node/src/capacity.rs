@@ -19,9 +19,10 @@ pub(crate) fn capacity(config: &Config, options: &Options) -> Result<Capacity, E
     let labels: BTreeSet<String> = config.labels.iter().chain(&options.labels).cloned().collect();
     check(&resources, &labels).map_err(|reason| Error::Capacity { reason })?;
     let resources = resources.into_iter().map(|(name, amount)| Resource { name, amount });
+    let memory_mib = || sys::memory_mib() / 4 * 3 / u32::from(options.sharers.max(1));
     Ok(Capacity {
         slots: options.slots.or(config.slots).unwrap_or(cores),
-        memory_mib: options.memory_mib.or(config.memory_mib).unwrap_or_else(|| sys::memory_mib() / 4 * 3),
+        memory_mib: options.memory_mib.or(config.memory_mib).unwrap_or_else(memory_mib),
         resources: resources.collect(),
         arch: Arch::HERE,
         libc: sys::libc_version(),
@@ -95,6 +96,9 @@ mod tests {
         let capacity = capacity(&Config::default(), &Options::new("/nowhere", "n")).unwrap();
         assert!(capacity.slots > 0 && capacity.memory_mib > 0);
         assert!(capacity.memory_mib <= sys::memory_mib());
+        let four = Options { sharers: 4, ..Options::new("/nowhere", "n") };
+        let shared = super::capacity(&Config::default(), &four).unwrap();
+        assert_eq!(shared.memory_mib, capacity.memory_mib / 4);
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub struct Options {
     pub slots: Option<u16>,
     /// Memory to lend, MiB; `None`: what the configuration says, or three quarters of the machine's.
     pub memory_mib: Option<u32>,
+    /// Nodes of this machine that share what is not said, this one too.
+    pub sharers: u16,
     /// Named resources; they replace those of the same name in the configuration.
     pub resources: Vec<Resource>,
     /// Labels, beside those in the configuration.
@@ -117,6 +119,7 @@ impl Options {
             listen: Vec::new(),
             slots: None,
             memory_mib: None,
+            sharers: 1,
             resources: Vec::new(),
             labels: Vec::new(),
             join: Vec::new(),

@@ -43,6 +43,7 @@ impl Shape {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             fan_out: self.fan_out,
             spin: self.spin,
+            sharers: 1,
         })
     }
 }

@@ -161,6 +161,7 @@ fn bring_up(order: &UpOrder) -> Result<UpReply> {
         listen: order.port.map(|port| SocketAddr::from(([0, 0, 0, 0], port))),
         fan_out: order.fan_out,
         spin: order.spin,
+        sharers: 1,
     };
     let ready = up::start(&home, &up::runtime(), &plan)?.ready()?;
     let words = |value: &serde_json::Value| value.as_str().map(str::to_owned);
