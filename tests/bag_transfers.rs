@@ -20,8 +20,8 @@ fn lines(bytes: u64) -> String {
 }
 
 /// Such a file in the lab; its sum.
-fn large(lab: &Lab, name: &str) -> String {
-    let script = format!("{} > {name}", lines(LARGE));
+fn large(lab: &Lab, name: &str, bytes: u64) -> String {
+    let script = format!("{} > {name}", lines(bytes));
     let mut command = lab.command("sh");
     command.args(["-c", &script]).current_dir(lab.path(""));
     lab.spawn(command).wait().well();
@@ -84,7 +84,7 @@ fn has_leftovers(lab: &Lab) -> bool {
 fn a_large_output_comes_through_three_nodes_and_is_made_once_though_the_keeper_is_lost_meanwhile() {
     let lab = pool(4);
     lab.outlast_elections();
-    let right = large(&lab, "right");
+    let right = large(&lab, "right", LARGE);
     lab.file(
         "m.toml",
         format!(
@@ -116,7 +116,7 @@ fn a_large_output_comes_through_three_nodes_and_is_made_once_though_the_keeper_i
 fn an_input_on_its_way_when_the_keeper_is_lost_comes_from_the_next() {
     let lab = pool(4);
     lab.outlast_elections();
-    let right = large(&lab, "big");
+    let right = large(&lab, "big", 24 * MIB);
     lab.file(
         "m.toml",
         "nodes = ['n4']\n[task.a]\ncommand = 'sha256sum < big | cut -d\" \" -f1'\ninputs = ['big']\n\
@@ -134,7 +134,7 @@ fn an_input_on_its_way_when_the_keeper_is_lost_comes_from_the_next() {
 #[test]
 fn a_node_that_is_lost_with_a_file_on_its_way_costs_an_attempt_and_leaves_nothing() {
     let lab = pool(4);
-    let right = large(&lab, "big");
+    let right = large(&lab, "big", LARGE);
     let bag = |text: String| -> Running {
         lab.file(
             "m.toml",
@@ -191,7 +191,7 @@ fn a_lender_without_room_for_an_input_says_so_and_the_task_can_be_tried_again() 
             .arg(&cache);
         lab.spawn(command).wait().well()
     };
-    let right = large(&lab, "big");
+    let right = large(&lab, "big", LARGE);
     let head = "nodes = ['n2']\n[task.a]\n";
     lab.file("before.toml", format!("{head}command = 'true'\n"));
     run(&lab, &["--node", "n1", "run", "before.toml"]).well();

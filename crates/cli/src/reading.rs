@@ -16,7 +16,11 @@ pub fn bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
         false => File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes)),
     };
     read.with_context(|| format!("cannot read {}", path.display()))?;
-    ensure!(bytes.len() as u64 <= bytes_max, "{} is longer than {bytes_max} bytes", path.display());
+    ensure!(
+        bytes.len() as u64 <= bytes_max,
+        "{} is too long; at most {bytes_max} bytes are possible",
+        path.display()
+    );
     Ok(bytes)
 }
 
@@ -37,8 +41,11 @@ mod tests {
         std::fs::write(&file, [b'x'; 100]).unwrap();
         assert_eq!(text(&file, 100).unwrap(), "x".repeat(100));
         let says = |result: Result<String>| format!("{:#}", result.unwrap_err());
-        assert!(says(text(&file, 99)).ends_with("file is longer than 99 bytes"));
-        assert_eq!(says(text(Path::new("/dev/zero"), 1000)), "/dev/zero is longer than 1000 bytes");
+        assert!(says(text(&file, 99)).ends_with("file is too long; at most 99 bytes are possible"));
+        assert_eq!(
+            says(text(Path::new("/dev/zero"), 1000)),
+            "/dev/zero is too long; at most 1000 bytes are possible"
+        );
         std::fs::write(&file, [b'x', 0xff]).unwrap();
         assert!(says(text(&file, 100)).contains("is no text in UTF-8"));
         assert!(says(text(directory.path(), 100)).starts_with("cannot read "));
