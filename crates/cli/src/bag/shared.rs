@@ -3,6 +3,7 @@
 
 mod disk;
 mod fetch;
+mod files;
 mod placing;
 mod room;
 mod state;
@@ -11,11 +12,9 @@ mod waiting;
 pub use disk::{Damage, Read, journal_path, read, stands_still};
 pub use room::is_full;
 
-use super::control::Unplaced;
-use super::inputs::InputFile;
 use super::keeper::Event;
 use super::link::Link;
-use super::outputs::{self, Outputs};
+use super::outputs::Outputs;
 use crate::output::remark;
 use anyhow::{Context, Result, bail};
 use disk::{Opened, Places, encoded, line_at, rewrite};
@@ -29,10 +28,9 @@ use mutirao_wire::{AppId, Epoch};
 use placing::Placing;
 use room::Room;
 use serde::{Deserialize, Serialize};
-use state::{File, Files, Piece, State};
+use state::{Files, Piece, State};
 use std::collections::VecDeque;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,10 +49,6 @@ const TICKS_AT_ONCE: u32 = 2;
 const JOURNAL_BYTES_SPARE: u64 = 8 << 20;
 /// What tasks have written waits for the disk each time that there is so much more of it, lest it takes long at the end.
 const SYNC_BYTES: u64 = 32 << 20;
-/// Result files that have more together are put in their places on a thread of its own.
-const COPIED_AT_ONCE: u64 = 4 << 20;
-/// Result files that cannot be put in their places are tried again after so long.
-const PLACE_AGAIN: Duration = Duration::from_secs(2);
 /// Entries kept beside what they have come to, bytes: a member that lags by more gets the whole bag.
 const LAG_BYTES_MAX: u64 = 2 << 20;
 
@@ -450,92 +444,6 @@ impl Shared {
         self.waiting.record(record);
     }
 
-    /// Keeps what a task has written, with whatever is appended next.
-    pub fn put_output(&mut self, bytes: &[u8]) -> Span {
-        self.waiting.output(bytes)
-    }
-
-    /// The same of what lies there in a file.
-    pub fn put_content(&mut self, file: &Arc<fs::File>, from: u64, bytes: u32) -> Span {
-        self.waiting.file(file.clone(), from, bytes)
-    }
-
-    /// Keeps a file that an attempt has left, whose content was put before.
-    pub fn put_file(&mut self, attempt: u64, name: String, executable: bool, content: Span) {
-        self.waiting.piece(Piece::File { attempt, file: File { name, executable, content } });
-    }
-
-    /// Keeps a file that tasks need, whose content was put before.
-    pub fn put_input(&mut self, path: String, executable: bool, content: Span) {
-        self.waiting.piece(Piece::Input(File { name: path, executable, content }));
-    }
-
-    /// Whether an input is kept already.
-    pub fn has_input(&self, path: &str) -> bool {
-        self.files.has_input(path)
-    }
-
-    pub fn read_output(&self, span: Span) -> std::io::Result<Vec<u8>> {
-        self.outputs.read(span)
-    }
-
-    /// Gives the room back of what nobody reads any more.
-    pub fn free(&self, span: Span) {
-        if span.offset + u64::from(span.bytes) <= self.counted {
-            self.outputs.free(span.offset, span.bytes.into());
-        }
-    }
-
-    /// A file that a task needs: what another task has made, or what came along when the bag was submitted.
-    pub fn find_input(&self, path: &Path) -> Option<InputFile> {
-        self.files.needed(path).map(|file| self.found(path, file))
-    }
-
-    /// The file of a result that counts.
-    pub fn find_result(&self, path: &Path) -> Option<InputFile> {
-        self.files.result(path).map(|file| self.found(path, file))
-    }
-
-    fn found(&self, path: &Path, file: &File) -> InputFile {
-        let kept = Some((self.outputs.file(), file.content));
-        let (bytes, executable) = (file.content.bytes.into(), file.executable);
-        InputFile { path: path.to_owned(), bytes, executable, modified_s: 0, kept }
-    }
-
-    /// Copies files of a result to the names under which they wait; false if that goes on for longer than others can
-    /// wait for this member, and `Event::Copied` follows.
-    pub fn copy_results(&mut self, attempt: u64, files: Vec<(InputFile, PathBuf)>) -> Result<bool> {
-        if let Some(copied) = self.placing.take_copied(attempt) {
-            return copied.map(|()| true);
-        }
-        let bytes: u64 = files.iter().map(|(file, _)| file.bytes).sum();
-        let copy = move || {
-            files.iter().try_for_each(|(file, to)| {
-                let Some((outputs, span)) = &file.kept else { return Ok(()) };
-                let copied = outputs::write_span(outputs, *span, to, file.executable);
-                copied.with_context(|| format!("cannot put {} in its place", file.path.display()))
-            })
-        };
-        if bytes <= COPIED_AT_ONCE {
-            return copy().map(|()| true);
-        }
-        let events = self.events.clone();
-        let work = move || drop(events.send(Event::Copied { attempt, result: copy() }));
-        crate::threads::start("results", work)?;
-        self.placing.copies();
-        Ok(false)
-    }
-
-    /// Whether files of a result are being copied to their places.
-    pub fn is_copying(&self) -> bool {
-        self.placing.is_copying()
-    }
-
-    /// The result counts of an attempt whose output files belong there.
-    pub fn results_are(&mut self, attempt: u64, paths: &[(String, PathBuf, PathBuf)]) {
-        self.files.results_are(attempt, paths);
-    }
-
     /// Proposes what waits, as far as may be at a time; the rest follows with what counts.
     pub fn propose(&mut self) -> Result<()> {
         if !self.leads() || self.held.is_some() {
@@ -676,79 +584,6 @@ impl Shared {
             piece => self.files.take(piece),
         }
         Ok(None)
-    }
-
-    /// Whether the files of a result that counts since that entry are still to be put in their places.
-    pub fn is_to_settle(&self, index: u64) -> bool {
-        self.is_origin() && index > self.settled
-    }
-
-    /// The files of a result are to be put in their places.
-    pub fn place_later(&mut self, task: u32, attempt: u64) {
-        self.placing.push(task, attempt);
-    }
-
-    /// All of entries up to this one is settled, but for files that are still to be placed.
-    pub fn settled(&mut self, index: u64) -> Result<()> {
-        self.placing.counts_up_to(index);
-        self.note_settled()
-    }
-
-    /// Whether results that the parts of the journal say are to be settled, too.
-    pub fn parts_are_to_settle(&mut self) -> bool {
-        let are = self.is_origin() && self.settled < self.base;
-        if are {
-            self.placing.counts_up_to(self.base);
-        }
-        are
-    }
-
-    /// Whether something waits for room here.
-    pub fn lacks_room(&self) -> bool {
-        self.room.lacks() || self.placing.waits_for_room()
-    }
-
-    /// Whether files were tried in vain to be put in their places, and it is not time to try them again.
-    pub fn waits_to_place(&mut self) -> bool {
-        let now = Instant::now();
-        if self.placing.next().is_some() {
-            self.place_again = now + PLACE_AGAIN;
-            return false;
-        }
-        if self.place_again > now {
-            return true;
-        }
-        self.place_again = now + PLACE_AGAIN;
-        self.placing.again();
-        false
-    }
-
-    /// Result files that are still to be put in their places.
-    pub fn placing(&mut self) -> &mut Placing {
-        &mut self.placing
-    }
-
-    /// Whether the files of all results are in their places, or were tried in vain.
-    pub fn is_placed_or_tried(&self) -> bool {
-        !self.placing.is_copying() && self.placing.next().is_none()
-    }
-
-    /// The results whose files were tried in vain to be put in their places.
-    pub fn unplaced(&self) -> Unplaced<'_> {
-        self.placing.unplaced()
-    }
-
-    /// Has the journal say what is settled.
-    pub fn note_settled(&mut self) -> Result<()> {
-        let settled = self.placing.settled().filter(|index| self.is_origin() && *index > self.settled);
-        let Some(index) = settled else { return Ok(()) };
-        self.settled = index;
-        self.journal.append(&encoded(&self.own_line()));
-        match self.flush() {
-            // It goes with what is written next.
-            Err(error) if is_full(&error) => Ok(()),
-            flushed => flushed,
-        }
     }
 
     /// What counts makes no sense here from now on: this member goes on keeping the journal with the others, and keeps
