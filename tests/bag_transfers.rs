@@ -165,32 +165,8 @@ fn a_node_that_is_lost_with_a_file_on_its_way_costs_an_attempt_and_leaves_nothin
 
 #[test]
 fn a_lender_without_room_for_an_input_says_so_and_the_task_can_be_tried_again() {
-    if !rustix::process::getuid().is_root() {
-        return eprintln!("left out: only root can mount a small disk");
-    }
-    let lab = Lab::with_pool(2, 1);
-    lab.run(["--node", "n2", "down"]).well();
-    let cache = lab.home().join("cache").join("n2");
-    std::fs::create_dir_all(&cache).unwrap();
-    let mut command = lab.command("unshare");
-    command.args([
-        "--mount",
-        "--",
-        "sh",
-        "-c",
-        "mount -t tmpfs -o size=900m small \"$1\" && shift && exec \"$@\"",
-        "sh",
-    ]);
-    command.arg(&cache).arg(Lab::binary()).args(["up", "--name", "n2", "--slots", "1", "--parent", "n1"]);
-    lab.spawn(command).wait().well();
-    lab.until("both are one tree", || lab.nodes().len() == 2);
-    let beside = |script: &str| {
-        let mut command = lab.command("nsenter");
-        command
-            .args(["--mount", "--target", &lab.pid("n2").to_string(), "--", "sh", "-c", script])
-            .arg(&cache);
-        lab.spawn(command).wait().well()
-    };
+    let Some(lab) = Lab::with_small_cache("900m") else { return };
+    let beside = |script: &str| lab.beside_small_cache(script);
     let right = large(&lab, "big", LARGE);
     let head = "nodes = ['n2']\n[task.a]\n";
     lab.file("before.toml", format!("{head}command = 'true'\n"));

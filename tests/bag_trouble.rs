@@ -137,25 +137,16 @@ fn results_that_cannot_be_put_in_their_places_are_told_of_and_stay() {
 #[test]
 fn where_the_node_is_down_a_bag_was_submitted_at_the_others_are_asked() {
     let (lab, id) = with_tasks_done(2);
-    let mut command = lab.bag(&["wait", &id]);
-    command.env("MUTIRAO_NODE", "n3");
-    let waits = lab.spawn(command);
+    let waits = lab.spawn(lab.bag(&["--node", "n3", "wait", &id]));
     kill(&lab, "n2");
-    let there = |args: &[&str]| {
-        let mut command = lab.bag(args);
-        command.env("MUTIRAO_NODE", "n3");
-        lab.spawn(command).wait()
-    };
     lab.until("another keeps it", || {
-        let said = there(&["cancel", &id, "long"]);
+        let said = run(&lab, &["--node", "n3", "cancel", &id, "long"]);
         said.code == Some(0) && said.err.contains("1 task cancelled")
     });
     assert_eq!(waits.wait().code, Some(1), "one was cancelled");
-    lab.until("it is over there", || there(&["show", &id]).out.contains("is cancelled"));
+    lab.until("it is over there", || run(&lab, &["--node", "n3", "show", &id]).out.contains("is cancelled"));
     // Nobody of whom could be asked.
-    let mut command = lab.bag(&["wait", &id]);
-    command.env("MUTIRAO_NODE", "n2");
-    let waited = lab.spawn(command).wait();
+    let waited = run(&lab, &["--node", "n2", "wait", &id]);
     assert_eq!(waited.code, Some(3));
     assert!(waited.err.contains("`n2` of this machine does not run"), "{}", waited.err);
 }

@@ -449,25 +449,7 @@ fn of_two_machines_with_one_identity_the_second_is_refused_and_both_are_named() 
 
 #[test]
 fn a_lender_whose_disk_is_full_refuses_in_words_and_serves_when_there_is_room() {
-    if !rustix::process::getuid().is_root() {
-        return eprintln!("SKIPPED: only root can mount a small disk");
-    }
-    let lab = Lab::with_pool(2, 1);
-    lab.run(["--node", "n2", "down"]).well();
-    let cache = lab.home().join("cache").join("n2");
-    std::fs::create_dir_all(&cache).unwrap();
-    let mut command = lab.command("unshare");
-    command.args([
-        "--mount",
-        "--",
-        "sh",
-        "-c",
-        "mount -t tmpfs -o size=1m small \"$1\" && shift && exec \"$@\"",
-        "sh",
-    ]);
-    command.arg(&cache).arg(Lab::binary()).args(["up", "--name", "n2", "--slots", "1", "--parent", "n1"]);
-    lab.spawn(command).wait().well();
-    lab.until("both are one tree", || lab.nodes().len() == 2);
+    let Some(lab) = Lab::with_small_cache("1m") else { return };
     let calls = |count: &str| {
         let mut command = lab.command(Lab::program());
         command.env("MUTIRAO_NODE", "n1").args(["calls", "sleep", count, "50"]);
@@ -477,10 +459,7 @@ fn a_lender_whose_disk_is_full_refuses_in_words_and_serves_when_there_is_room() 
     assert_eq!((&said["results"], &said["failures"]), (&json!(40), &json!({})), "{said}");
     assert!(said["nodes"].get("n2").is_none_or(|share| *share == 0), "{said}");
     assert!(said["notes"].to_string().contains("is full; free some space"), "{said}");
-    let pid = lab.pid("n2").to_string();
-    let mut command = lab.command("nsenter");
-    command.args(["--mount", "--target", &pid, "--", "mount", "-o", "remount,size=900m"]).arg(&cache);
-    lab.spawn(command).wait().well();
+    lab.beside_small_cache("mount -o remount,size=900m $0");
     let said = calls("80");
     assert_eq!(said["results"], 80, "{said}");
     assert!(said["nodes"]["n2"].as_u64().is_some_and(|share| share > 0), "{said}");

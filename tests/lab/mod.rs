@@ -1,6 +1,7 @@
 //! A place of its own for each test: pools of real daemons that end, and files that go, with it.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
+mod disk;
 pub mod hosts;
 pub mod random;
 pub mod screen;
