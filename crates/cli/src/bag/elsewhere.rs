@@ -61,8 +61,12 @@ pub fn find(cli: &Cli, what: &str) -> Result<Found> {
 pub fn where_it_is_heard(cli: &Cli, found: Found) -> Found {
     let others = |place: &Place| -> Option<(Pool, Distant)> {
         let keep = place.kept().ok()??;
-        let is_heard = place.connect().is_some() || place.read().is_ok_and(|(bag, _)| bag.is_over());
-        if is_heard || keep.members.len() == 1 || kept::open_pool(Some(&keep.members[0].name)).is_ok() {
+        // The journal, which may be long, is read last.
+        let is_heard = keep.members.len() == 1
+            || place.connect().is_some()
+            || kept::open_pool(Some(&keep.members[0].name)).is_ok()
+            || place.read().is_ok_and(|(bag, _)| bag.is_over());
+        if is_heard {
             return None;
         }
         Some((kept::open_pool(cli.node.as_deref()).ok()?, Distant { keep, over: false, there: Vec::new() }))

@@ -302,23 +302,20 @@ pub fn run(cli: &Cli, command: &BagCommand) -> Result<u8> {
 
 /// Asks a bag something, wherever it is.
 fn of(cli: &Cli, bag: &str, what: &Ask) -> Result<u8> {
-    let mut found = elsewhere::find(cli, bag)?;
     if what.is_for_origin() {
-        return ask(cli, found, what);
+        return ask(cli, elsewhere::find(cli, bag)?, what);
     }
-    loop {
-        found = elsewhere::where_it_is_heard(cli, found);
-        let was_here = matches!(found, Found::Here(_));
-        let code = ask(cli, found, what)?;
-        if code != ask::NOT_OVER || !was_here {
-            return Ok(code);
-        }
+    let find = || Ok::<_, anyhow::Error>(elsewhere::where_it_is_heard(cli, elsewhere::find(cli, bag)?));
+    let found = find()?;
+    let was_here = matches!(found, Found::Here(_));
+    let code = ask(cli, found, what)?;
+    if code == ask::NOT_OVER && was_here {
         // Its node may have gone meanwhile.
-        found = elsewhere::where_it_is_heard(cli, elsewhere::find(cli, bag)?);
-        if matches!(found, Found::Here(_)) {
-            return Ok(code);
+        if let found @ Found::Elsewhere(..) = find()? {
+            return ask(cli, found, what);
         }
     }
+    Ok(code)
 }
 
 fn ask(cli: &Cli, found: Found, what: &Ask) -> Result<u8> {
