@@ -99,10 +99,7 @@ pub struct Nonsense(&'static str);
 
 impl From<prefixed::Malformed> for Nonsense {
     fn from(malformed: prefixed::Malformed) -> Nonsense {
-        Nonsense(match malformed {
-            prefixed::Malformed::TooLong => "a frame is too long",
-            prefixed::Malformed::Unreadable => "a frame cannot be read",
-        })
+        Nonsense(malformed.of_a_frame())
     }
 }
 

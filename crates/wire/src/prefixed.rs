@@ -18,6 +18,16 @@ pub enum Malformed {
     Unreadable,
 }
 
+impl Malformed {
+    /// Why what came in frames of this form makes no sense.
+    pub fn of_a_frame(self) -> &'static str {
+        match self {
+            Malformed::TooLong => "a frame is too long",
+            Malformed::Unreadable => "a frame cannot be read",
+        }
+    }
+}
+
 /// Appends a part.
 pub fn put<T: Serialize>(part: &T, into: &mut Vec<u8>) {
     let at = into.len();

@@ -27,14 +27,19 @@ static size_t held(mutirao_pool *pool)
     return count;
 }
 
+static void compute(mutirao_pool *pool)
+{
+    mutirao_bytes result;
+    check(mutirao_call_wait(pool, "nap", NULL, 0, &result));
+    mutirao_bytes_delete(&result);
+}
+
 /* Computes until so many leases are held. */
 static void until(mutirao_pool *pool, size_t slots)
 {
     for (int tries = 0; held(pool) != slots; tries++) {
         expect(tries < 4000, "it has the size it was told");
-        mutirao_bytes result;
-        check(mutirao_call_wait(pool, "nap", NULL, 0, &result));
-        mutirao_bytes_delete(&result);
+        compute(pool);
     }
     printf("%zu slots\n", slots);
 }
@@ -97,9 +102,7 @@ int main(int argc, char **argv)
     say("grow %s 2");
     for (int tries = 0; heard.slots == 0; tries++) {
         expect(tries < 4000, "the order is heard of");
-        mutirao_bytes result;
-        check(mutirao_call_wait(pool, "nap", NULL, 0, &result));
-        mutirao_bytes_delete(&result);
+        compute(pool);
     }
     expect(heard.size == MUTIRAO_MORE && heard.slots == 2, "it is the order that was given");
     expect(held(pool) == 2, "and nothing else has happened");
@@ -109,9 +112,7 @@ int main(int argc, char **argv)
         const mutirao_resize_order all = {MUTIRAO_EXACTLY, 4, MUTIRAO_FINISH, 0};
         if (tries % 50 == 49) check(mutirao_resize(pool, &all));
         expect(tries < 4000, "it has the size it was told");
-        mutirao_bytes result;
-        check(mutirao_call_wait(pool, "nap", NULL, 0, &result));
-        mutirao_bytes_delete(&result);
+        compute(pool);
     }
     until(pool, 4);
 

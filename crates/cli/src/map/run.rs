@@ -99,10 +99,7 @@ impl<'a> Run<'a> {
             None => (None, Listed::new()),
         };
         let reader = sender.clone();
-        std::thread::Builder::new()
-            .name("arguments".into())
-            .spawn(move || read(values, &granted, &reader))
-            .context("cannot start a thread")?;
+        crate::threads::start("arguments", move || read(values, &granted, &reader))?;
         let ahead = match args.pipe {
             true => (AHEAD_BYTES / args.block.max(1)).clamp(2, AHEAD),
             false => AHEAD,

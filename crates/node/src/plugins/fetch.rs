@@ -83,15 +83,13 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// Starts: plugin `name`, which an application at `home` uses.
-    pub fn new(now: Tick, name: &str, home: NodeId, steps: &mut Vec<Step>) -> Fetch {
-        steps.push(Step::AskManifest(home));
+    fn begin(now: Tick, stage: Stage) -> Fetch {
         Fetch {
-            what: format!("plugin `{name}`: "),
+            what: String::new(),
             waits_for_home: false,
-            homes: vec![home],
+            homes: Vec::new(),
             keeper: None,
-            stage: Stage::Manifest { home },
+            stage,
             since: now,
             failures: 0,
             manifest: None,
@@ -99,36 +97,25 @@ impl Fetch {
         }
     }
 
+    /// Starts: plugin `name`, which an application at `home` uses.
+    pub fn new(now: Tick, name: &str, home: NodeId, steps: &mut Vec<Step>) -> Fetch {
+        steps.push(Step::AskManifest(home));
+        let what = format!("plugin `{name}`: ");
+        Fetch { what, homes: vec![home], ..Fetch::begin(now, Stage::Manifest { home }) }
+    }
+
     /// Starts: a blob that the application at `home` offers.
     pub fn of_blob(now: Tick, home: NodeId, hash: BlobHash, steps: &mut Vec<Step>) -> Fetch {
         steps.push(Step::AskSource { home, failed: None });
-        Fetch {
-            what: String::new(),
-            waits_for_home: true,
-            homes: vec![home],
-            keeper: None,
-            stage: Stage::Turn { home },
-            since: now,
-            failures: 0,
-            manifest: None,
-            missing: vec![hash],
-        }
+        let (homes, missing) = (vec![home], vec![hash]);
+        Fetch { waits_for_home: true, homes, missing, ..Fetch::begin(now, Stage::Turn { home }) }
     }
 
     /// Starts: a blob that `keeper` keeps for an application here.
     pub fn of_kept(now: Tick, keeper: NodeRef, hash: BlobHash, steps: &mut Vec<Step>) -> Fetch {
         steps.push(Step::Open(keeper.clone()));
-        Fetch {
-            what: String::new(),
-            waits_for_home: false,
-            homes: Vec::new(),
-            stage: Stage::Connecting { source: keeper.id },
-            keeper: Some(keeper),
-            since: now,
-            failures: 0,
-            manifest: None,
-            missing: vec![hash],
-        }
+        let begun = Fetch::begin(now, Stage::Connecting { source: keeper.id });
+        Fetch { keeper: Some(keeper), missing: vec![hash], ..begun }
     }
 
     /// The blob was here already, to which the home has given the right just now.
