@@ -269,6 +269,12 @@ fn channels_are_measured_beside_their_floors() {
         "stream 8 B, two nodes, encrypted",
         "ping 8 B, 8 processes of a node",
         "ping 8 B, 64 processes of a node",
+        "bare ping 8 B, 8 processes",
+        "bare ping 8 B, 64 processes",
+        "stream 8 B, 8 processes of a node",
+        "stream 8 B, 64 processes of a node",
+        "bare stream 8 B, 8 processes",
+        "bare stream 8 B, 64 processes",
         "ping 8 B, one node, recorded",
         "stream 8 B, one node, recorded",
     ];
@@ -276,12 +282,24 @@ fn channels_are_measured_beside_their_floors() {
     for (case, name) in cases.iter().zip(expected) {
         assert_eq!(case["size_bytes"], 8, "{case}");
         assert_eq!(case["tls"], name.ends_with("encrypted"), "{case}");
-        if name.ends_with("processes of a node") {
+        assert!(case["n"].as_u64().unwrap() >= 10, "{case}");
+        if name.contains("processes") {
             assert!(case["per_s"].as_f64().unwrap() > 0.0, "{case}");
-            assert_eq!(case["ratio"].is_number(), name.contains("64"), "{case}");
+            let floor = match (name.contains("64"), name.starts_with("bare"), name.contains("ping")) {
+                (true, _, _) => Some("8 processes"),
+                (false, true, _) => None,
+                (false, false, true) => Some("unix ping"),
+                (false, false, false) => Some("unix stream"),
+            };
+            assert_eq!(case["floor_kind"].as_str(), floor, "{case}");
+            assert_eq!(case["ratio"].is_number(), floor.is_some(), "{case}");
+            if floor.is_some() {
+                let [ours, bare, ratio] =
+                    ["per_s", "floor_per_s", "ratio"].map(|rate| case[rate].as_f64().unwrap());
+                assert!((ours / bare / ratio - 1.0).abs() < 1e-6, "{case}");
+            }
             continue;
         }
-        assert!(case["n"].as_u64().unwrap() >= 10, "{case}");
         for rate in ["per_s", "floor_per_s", "ratio"] {
             assert!(case[rate].as_f64().unwrap() > 0.0, "{rate}: {case}");
         }

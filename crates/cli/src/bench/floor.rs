@@ -1,6 +1,6 @@
 //! Floors: what the bare system does with the same bytes between two processes.
 
-use super::{pin, quantile};
+use super::{pin, quantile, unpin};
 use anyhow::{Context, Result, bail};
 use mutirao_trust::{Admit, Home, Identity, Name, Role, Validity, server_name};
 use rustix::process::Pid;
@@ -35,12 +35,13 @@ impl Carrier {
 
 /// The process at the other end: reads a size and a count, then echoes (`ping`) or takes in and
 /// acknowledges so many (`stream`). Started as `mutirao floor-peer`.
-/// `tree` is a process of another kind of floor, `channel` and `group` are processes that measure channels.
+/// `tree` and `pair` are processes of other kinds of floors, `channel` and `group` are processes that measure channels.
 pub fn peer(carrier: &str, place: &str, home: &Path) -> Result<()> {
     match carrier {
         "tree" => super::floor_tree::peer(place),
         "channel" => super::channel::peer(),
         "group" => super::channel::group_peer(place),
+        "pair" => super::channel::pair_peer(place),
         "unix" => serve(UnixStream::connect(place)?),
         "tcp" => serve(dial(place)?),
         "tls" => {
@@ -104,9 +105,11 @@ fn serve(mut stream: impl Read + Write) -> Result<()> {
 /// What was measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
+    /// Messages, or round trips.
+    pub n: u64,
     /// Median of a round trip (ping), or of the messages between two acknowledgements (stream), microseconds.
     pub p50_us: f64,
-    /// Messages a second.
+    /// So many a second.
     pub per_s: f64,
 }
 
@@ -164,6 +167,11 @@ impl Floor {
         Ok(Floor { stream, child })
     }
 
+    /// Lets the other process use every processor.
+    pub fn roam(&self) -> Result<()> {
+        unpin(Pid::from_raw(self.child.id().cast_signed()))
+    }
+
     /// Round trips of `size` bytes for `span`.
     pub fn ping(&mut self, size: usize, span: Duration) -> Result<Measured> {
         self.run(PING, size, span, 1, size)
@@ -206,9 +214,10 @@ impl Floor {
                 begin = Instant::now();
             }
         }
-        let per_s = (times_us.len() * burst) as f64 / begin.elapsed().as_secs_f64();
+        let n = (times_us.len() * burst) as u64;
+        let per_s = n as f64 / begin.elapsed().as_secs_f64();
         times_us.sort_by(f64::total_cmp);
-        Ok(Measured { p50_us: quantile(&times_us, 0.5), per_s })
+        Ok(Measured { n, p50_us: quantile(&times_us, 0.5), per_s })
     }
 }
 

@@ -7,10 +7,12 @@
 
 mod direct;
 mod line;
+mod many;
 mod process;
 mod real;
 
 pub use direct::peer;
+pub use many::peer as pair_peer;
 pub use real::peer as group_peer;
 
 use super::floor::{Carrier, Floor, Measured as Bare};
@@ -28,9 +30,6 @@ const SIZES: [usize; 5] = [8, 1 << 10, 64 << 10, 1 << 20, 16 << 20];
 const STORED_PING_MAX: usize = 1 << 10;
 /// As nodes make them.
 const RING_BYTES: usize = 256 * 1024;
-/// Processes of one node that use channels at once, and bytes of their messages.
-const MANY: [u16; 2] = [8, 64];
-const MANY_BYTES: usize = 8;
 /// Bytes of messages that are recorded.
 const RECORDED: [usize; 2] = [8, 64 << 10];
 const LINE: &str = "cache line, there and back";
@@ -136,12 +135,7 @@ fn cases(sizes: &[usize], place: &str, only: &str) -> Vec<(What, usize)> {
 }
 
 fn named((what, size): (What, usize), place: &str) -> String {
-    let what = match what {
-        What::Ping => "ping",
-        What::StoredPing => "stored ping",
-        What::Stream => "stream",
-    };
-    format!("{what} {}, {place}", crate::output::bytes(size as u64))
+    format!("{} {}, {place}", what.word(), crate::output::bytes(size as u64))
 }
 
 /// What passes between two processors at the least. On one there is no way.
@@ -195,38 +189,6 @@ fn recorded(cases: &[(What, usize)], span: Duration, bar: &ProgressBar) -> Resul
         .collect())
 }
 
-/// Many processes on one node; the floor of more is the figure of fewer.
-fn many(only: &str, span: Duration, bar: &ProgressBar) -> Result<Vec<Case>> {
-    let (few, more) = (MANY[0], MANY[1]);
-    if !named_many(few).contains(only) && !named_many(more).contains(only) {
-        return Ok(Vec::new());
-    }
-    unpin(None)?;
-    let mut cases = Vec::new();
-    let mut floor = None;
-    for processes in MANY {
-        let measured = real::pairs(processes, MANY_BYTES, span)?;
-        cases.push(Case {
-            nodes: Some(1),
-            size_bytes: Some(MANY_BYTES as u64),
-            n: Some(measured.n),
-            per_s: Some(measured.per_s),
-            floor_kind: floor.map(|_| "8 processes"),
-            floor_per_s: floor,
-            ratio: floor.map(|floor| measured.per_s / floor),
-            tls: Some(false),
-            ..Case::new(named_many(processes))
-        });
-        floor.get_or_insert(measured.per_s);
-        bar.inc(1);
-    }
-    Ok(cases)
-}
-
-fn named_many(processes: u16) -> String {
-    format!("ping {}, {processes} processes of a node", crate::output::bytes(MANY_BYTES as u64))
-}
-
 /// Measures the cases whose names contain `only`, for about so many seconds each.
 pub fn channel(output: Output, seconds: f64, only: &str) -> Result<()> {
     let span = Duration::try_from_secs_f64(seconds).context("--seconds cannot be waited for")?;
@@ -239,11 +201,11 @@ pub fn channel(output: Output, seconds: f64, only: &str) -> Result<()> {
         Place::new("two nodes, encrypted", encrypted, Carrier::Tls, ["tls ping", "tls stream"], only),
     ];
     places.retain(|place| !place.cases.is_empty());
-    let many_count = MANY.iter().filter(|processes| named_many(**processes).contains(only)).count();
+    let many = many::kinds(only);
     let to_record = cases(&RECORDED, RECORDED_PLACE, only);
     let has_line = LINE.contains(only);
     let count = places.iter().map(|place| place.cases.len()).sum::<usize>()
-        + many_count
+        + many::count(&many)
         + to_record.len()
         + usize::from(has_line);
     ensure!(count > 0, "no case has `{only}` in its name");
@@ -258,7 +220,7 @@ pub fn channel(output: Output, seconds: f64, only: &str) -> Result<()> {
     for place in places {
         figures.extend(place.run(span, &bar)?);
     }
-    figures.extend(many(only, span, &bar)?);
+    figures.extend(many::cases(&many, span, &bar)?);
     figures.extend(recorded(&to_record, span, &bar)?);
     bar.finish_and_clear();
     print(output, &figures)

@@ -21,6 +21,17 @@ pub enum What {
     Stream,
 }
 
+impl What {
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            What::Ping => "ping",
+            What::StoredPing => "stored ping",
+            What::Stream => "stream",
+        }
+    }
+}
+
 /// Messages of a stream between two answers: as many as the programs send that measure other systems.
 pub fn window(size: usize) -> usize {
     if size <= 64 << 10 {
@@ -43,6 +54,15 @@ pub struct Measured {
     pub p50_us: Option<f64>,
     /// The same.
     pub p99_us: Option<f64>,
+}
+
+impl Measured {
+    /// What several have measured at the same time.
+    pub fn together(all: &[Measured]) -> Measured {
+        let n = all.iter().map(|one| one.n).sum();
+        let per_s = all.iter().map(|one| one.per_s).sum();
+        Measured { n, per_s, p50_us: None, p99_us: None }
+    }
 }
 
 /// Measures messages of `size` bytes for `span`, with the help of a process that [answers](answer).

@@ -3,13 +3,13 @@
 use super::super::calls::pin_all;
 use super::super::pin;
 use super::super::pool::{Shape, TestPool};
-use super::process::{Measured, What, answer, measure};
+use super::process::{Measured, STORED, SYNC, What, answer, measure};
 use anyhow::{Context, Result, bail, ensure};
 use mutirao::group::Group;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the processes of a group are to do; their argument.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,9 +21,11 @@ pub enum Task {
         /// How long each.
         span: Duration,
     },
-    /// Of many, each with an even number sends to the next and back, all at once.
+    /// Of many, each with an even number measures with the next, all at once.
     Pairs {
-        /// Bytes of a message.
+        /// Messages of which kind.
+        what: What,
+        /// Their bytes.
         size: usize,
         /// How long.
         span: Duration,
@@ -67,33 +69,32 @@ fn pair(
     span: Duration,
     more: &[&OsStr],
 ) -> Result<Vec<Measured>> {
-    let channels = [(0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1)].map(|(from, to, number)| {
-        format!("[[channel]]\nfrom = \"bench.{from}:{number}\"\nto = \"bench.{to}:{number}\"\n")
-    });
     let count = cases.len();
     let task = Task::Measure { cases, span };
     let program = format!("instances = 2\nstations = {stations:?}\n");
-    let measured = run(pool, &task, &program, &channels.concat(), more)?;
+    let measured = run(pool, &task, &program, &channels(2), more)?;
     ensure!(measured.len() == count, "the processes have measured {} of {count} cases", measured.len());
     Ok(measured)
 }
 
-/// Round trips a second, of all pairs together, of so many processes on one node.
-pub fn pairs(processes: u16, size: usize, span: Duration) -> Result<Measured> {
+/// The channels of so many processes, which are joined in pairs.
+fn channels(processes: u16) -> String {
+    let ends = (0..processes).flat_map(|from| [(from, SYNC), (from, STORED)]);
+    ends.map(|(from, number)| {
+        let to = from ^ 1;
+        format!("[[channel]]\nfrom = \"bench.{from}:{number}\"\nto = \"bench.{to}:{number}\"\n")
+    })
+    .collect()
+}
+
+/// Messages or round trips a second, of all pairs together, of so many processes on one node.
+pub fn pairs(processes: u16, what: What, size: usize, span: Duration) -> Result<Measured> {
     let pool = TestPool::start(&Shape { nodes: 1, slots: processes, fan_out: 16, spin: true })?;
-    let channels: String = (0..processes)
-        .map(|from| {
-            let to = from ^ 1;
-            format!("[[channel]]\nfrom = \"bench.{from}:0\"\nto = \"bench.{to}:0\"\n")
-        })
-        .collect();
     let program = format!("instances = {processes}\nstations = [\"n1\"]\n");
-    let measured = run(&pool, &Task::Pairs { size, span }, &program, &channels, &[])?;
+    let measured = run(&pool, &Task::Pairs { what, size, span }, &program, &channels(processes), &[])?;
     let pairs = usize::from(processes / 2);
     ensure!(measured.len() == pairs, "{} of {pairs} pairs have measured", measured.len());
-    let sum =
-        |all: Measured, one: Measured| Measured { n: all.n + one.n, per_s: all.per_s + one.per_s, ..all };
-    measured.into_iter().reduce(sum).context("there are no pairs")
+    Ok(Measured::together(&measured))
 }
 
 /// Lets the charter trust the links of this machine.
@@ -151,24 +152,12 @@ pub fn peer(task: &str) -> Result<()> {
                 }
             }
         }
-        Task::Pairs { size, span } => {
-            let (out, back) = (group.output(0)?, group.input(0)?);
-            let mut room = vec![0; size];
+        Task::Pairs { what, size, span } => {
             group.barrier()?;
             if group.rank() % 2 > 0 {
-                while back.receive_into(&mut room).is_ok() {
-                    out.send(&room)?;
-                }
+                answer(&group)?;
             } else {
-                let begin = Instant::now();
-                let mut n = 0;
-                while begin.elapsed() < span {
-                    out.send(&room)?;
-                    back.receive_into(&mut room)?;
-                    n += 1;
-                }
-                let per_s = n as f64 / begin.elapsed().as_secs_f64();
-                println!("{}", serde_json::to_string(&Measured { n, per_s, p50_us: None, p99_us: None })?);
+                println!("{}", serde_json::to_string(&measure(&group, what, size, span)?)?);
             }
         }
     }
