@@ -257,7 +257,7 @@ fn groups_are_listed_and_ended_by_name_from_any_node() {
     let said = launcher.wait();
     assert_eq!(said.code, Some(1), "{}", said.err);
     assert!(
-        said.err.contains("the group `lake` has ended: ") && said.err.contains("ended by"),
+        said.err.contains("the group `lake` was ended: by order of ") && said.err.contains("with its group"),
         "{}",
         said.err
     );
@@ -266,11 +266,54 @@ fn groups_are_listed_and_ended_by_name_from_any_node() {
     assert_eq!(lab.rows(["group", "ls"]).len(), 0);
     let row = &lab.rows(["group", "ls", "--all"])[0];
     assert_eq!((&row["name"], &row["runs"]), (&"lake".into(), &false.into()));
-    assert!(row["outcome"].as_str().unwrap().contains("ended by"), "{row}");
-    assert_eq!(show()["processes"][0]["how"], "ended with its group");
+    assert!(row["outcome"].as_str().unwrap().contains("by order of"), "{row}");
+    let shown = show();
+    let stay = &shown["processes"][0];
+    assert_eq!((&stay["how"], &stay["signal"]), (&"ended with its group".into(), &9.into()));
+    assert!(stay["peak_kib"].as_u64().is_some_and(|kib| kib > 0) && stay["cpu_s"].is_number(), "{stay}");
+    assert_eq!(logs(), "stay.0: here\nstay.1: here\ngo.0: went\n", "what they wrote last is remembered");
     assert!(from_n2(&["group", "show", "lake"]).well().contains("exit code 0"));
     assert_eq!(from_n2(&["group", "logs", "lake", "go.0"]).well(), "go.0: went\n");
     assert!(from_n2(&["group", "kill", "lake"]).complaint().contains("no group `lake` runs"));
+}
+
+#[test]
+fn a_group_ends_by_order_though_a_worker_or_the_launcher_stands_still() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let lab = Lab::with_pool(2, 1);
+    script(&lab, "stay", "echo here >&2; exec sleep 600");
+    let file = plain(&lab, "stay.toml", "", &[("stay", 2)]);
+    let start = |name: &str| {
+        let launcher = lab.spawn(lab.mutirao(["group", "run", &file, "--name", name]));
+        let logs = || lab.run(["group", "logs", name]).out;
+        lab.until("both have written", || logs() == "stay.0: here\nstay.1: here\n");
+        launcher
+    };
+    let stop = |pid: u64| kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::STOP).unwrap();
+    let kill = |name: &str| lab.run(["--node", "n2", "group", "kill", name]).well();
+    let ended = |name: &str| lab.run(["--output", "json", "group", "show", name]).json();
+
+    let launcher = start("lake");
+    let on_n2 = workers(&lab).into_iter().find(|row| row["node"] == "n2").unwrap();
+    stop(on_n2["pid"].as_u64().unwrap());
+    kill("lake");
+    assert!(launcher.wait().err.contains("by order of "));
+    let processes = ended("lake")["processes"].as_array().unwrap().clone();
+    assert_eq!(processes.len(), 2);
+    for process in processes {
+        assert_eq!(process["how"], "ended with its group", "{process}");
+        // Of what ran in the worker that was stopped nobody could say more.
+        assert_eq!(process["peak_kib"].is_number(), process["node"] == "n1", "{process}");
+    }
+    until_nothing_is_left(&lab, 2);
+    assert_eq!(lab.run(["group", "logs", "lake"]).out, "stay.0: here\nstay.1: here\n");
+
+    let launcher = start("sea");
+    stop(u64::from(launcher.pid().unsigned_abs()));
+    kill("sea");
+    assert!(ended("sea")["outcome"].as_str().unwrap().contains("its launcher is gone: ended by "));
+    until_nothing_is_left(&lab, 2);
+    launcher.kill();
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub enum Saying {
     InputEnds,
     /// To the process: its terminal has this size.
     Size(Size),
+    /// To the process: it is to end at once.
+    End,
 }
 
 #[derive(Serialize, Deserialize)]

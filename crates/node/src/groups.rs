@@ -14,6 +14,8 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 const REMEMBERED_MAX: usize = 32;
 /// nor what is known of all of them is more, bytes.
 const REMEMBERED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A launcher that was told to end its group has so long: then it is turned away.
+const GRACE: Duration = Duration::from_secs(5);
 /// What one process is counted with beside its texts, bytes.
 const PROCESS_BYTES: usize = 256;
 
@@ -38,6 +40,8 @@ struct Group {
     name: String,
     processes: BTreeMap<u32, ProcessNews>,
     outcome: Option<String>,
+    /// Its launcher was told to end it: when it has had its time, and by whose order.
+    due: Option<(Tick, String)>,
     /// When its launcher had ended.
     ended: Option<Tick>,
 }
@@ -50,6 +54,7 @@ impl Groups {
             name: shortened(news.name, NAME_BYTES_MAX),
             processes: BTreeMap::new(),
             outcome: None,
+            due: None,
             ended: None,
         });
         group.outcome = news.outcome.map(|text| shortened(text, TEXT_BYTES_MAX));
@@ -73,11 +78,32 @@ impl Groups {
         group.processes.insert(news.row.rank, news);
     }
 
+    /// Somebody wants an application to end: whether it is a group whose launcher is to be told, and is given time. One
+    /// that was told before is given no more.
+    pub(crate) fn ends(&mut self, now: Tick, app: AppId, by: &str) -> bool {
+        let group = self.groups.get_mut(&app).filter(|group| group.ended.is_none() && group.due.is_none());
+        group.map(|group| group.due = Some((now + GRACE, by.to_owned()))).is_some()
+    }
+
+    /// When a launcher has had its time.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        self.groups.values().filter_map(|group| Some(group.due.as_ref()?.0)).min()
+    }
+
+    /// Those that have had it, each with by whose order they end.
+    pub(crate) fn overdue(&mut self, now: Tick) -> Vec<(AppId, String)> {
+        let overdue = |(app, group): (&AppId, &mut Group)| {
+            let (_, by) = group.due.take_if(|(due, _)| *due <= now)?;
+            Some((*app, by))
+        };
+        self.groups.iter_mut().filter_map(overdue).collect()
+    }
+
     /// An application has ended; if it was a group, it is remembered for a while. Whatever of it has not ended ends
     /// with its leases.
     pub(crate) fn gone(&mut self, now: Tick, app: AppId, why: &str) {
         if let Some(group) = self.groups.get_mut(&app) {
-            group.ended = Some(now);
+            (group.ended, group.due) = (Some(now), None);
             group.outcome.get_or_insert_with(|| format!("its launcher is gone: {why}"));
             for ProcessNews { row, .. } in group.processes.values_mut().filter(|news| news.row.end.is_none())
             {
@@ -199,6 +225,21 @@ mod tests {
         assert_eq!(row.ended, Some((60, "its launcher is gone: killed".into())));
         assert_eq!(groups.last_lines(AppId(1)), [Row::LastLines { rank: 0, text: "last".into() }]);
         assert_eq!(groups.rows(at(10) + REMEMBERED + Duration::from_secs(1), "n1"), []);
+    }
+
+    #[test]
+    fn a_launcher_that_is_to_end_its_group_has_time_for_it_once() {
+        let mut groups = Groups::default();
+        assert!(!groups.ends(at(0), AppId(1), "ben"), "no group");
+        groups.group(launcher(1), news());
+        groups.group(launcher(2), news());
+        assert!(groups.ends(at(0), AppId(1), "ben") && groups.ends(at(1), AppId(2), "ben"));
+        assert!(!groups.ends(at(2), AppId(1), "ben"), "it was told");
+        groups.gone(at(3), AppId(2), "it has ended");
+        assert_eq!(groups.deadline(), Some(at(0) + GRACE));
+        assert_eq!(groups.overdue(at(3)), []);
+        assert_eq!(groups.overdue(at(0) + GRACE), [(AppId(1), "ben".to_owned())]);
+        assert_eq!((groups.deadline(), groups.overdue(at(99))), (None, Vec::new()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::ended::{Ended, How};
 use crate::run::memory_kills;
 use crate::sys;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -60,6 +60,12 @@ impl Live {
         self.ended.as_fd()
     }
 
+    /// Kills it, before anybody has waited for it: its number is then its own. Whether the system let us.
+    pub fn kill(&self) -> bool {
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+    }
+
     /// Waits for its end, and says how that was. Its output is left to whoever reads it.
     pub fn wait(&mut self) -> Ended {
         let collected = sys::wait(Some(self.pid));
@@ -107,5 +113,14 @@ mod tests {
         assert_eq!(ended.how, How::Signal(15));
         assert!(ended.peak_kib > 0 && ended.started_us > 0);
         assert!(Live::start(&mut Command::new("/nowhere/at-all")).is_err());
+    }
+
+    #[test]
+    fn one_that_is_killed_says_what_it_used() {
+        let mut live = Live::start(Command::new("/bin/sleep").arg("600")).unwrap();
+        assert!(live.kill());
+        let ended = live.wait();
+        assert_eq!(ended.how, How::Signal(9));
+        assert!(ended.peak_kib > 0);
     }
 }

@@ -99,6 +99,7 @@ pub enum Kind {
     LaneOpened = 0x050f,
     GroupNews = 0x0510,
     ProcessNews = 0x0511,
+    EndGroup = 0x0512,
     OfferBlob = 0x0518,
     BlobOffered = 0x0519,
     WithdrawBlob = 0x051a,

@@ -282,6 +282,13 @@ pub struct ProcessNews {
     pub last_lines: String,
 }
 
+/// Node to program: somebody who may order it wants the group to end. One that does not end soon is ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndGroup {
+    /// Who.
+    pub by: String,
+}
+
 /// Program to node: the workers of my leases may ask for this file by its content. Beside it travels the file, opened
 /// for reading. The node keeps a copy until the program withdraws it or is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -342,7 +349,7 @@ messages! {
     LocalMessage {
         ClientHello, ClientWelcome, ClientRefused, OfferPlugin, PluginOffered, Allocate, Allocated,
         GiveBack, LeaseNews, KillWorker, Query, Rows, Resize,
-        OpenLane, LaneOpened, GroupNews, ProcessNews, OfferBlob, BlobOffered, WithdrawBlob,
+        OpenLane, LaneOpened, GroupNews, ProcessNews, EndGroup, OfferBlob, BlobOffered, WithdrawBlob,
         FetchBlob, BlobFetched, DropBlob,
     }
 }

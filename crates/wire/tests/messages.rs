@@ -194,6 +194,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         LaneOpened {},
         GroupNews { name: "demo".into(), outcome: Some("it has ended".into()) },
         ProcessNews { row: process_row(), last_lines: "so it goes".into() },
+        EndGroup { by: "ana@node1".into() },
         OfferBlob { number: 1 },
         BlobOffered { number: 1, blob: Ok((BlobHash([2; 32]), 300)) },
         WithdrawBlob { hash: BlobHash([2; 32]) },

@@ -35,6 +35,8 @@ use std::time::{Duration, Instant};
 const NEWS_DELAY: Duration = Duration::from_secs(2);
 /// A process with channels that fails may have failed of a loss; news of that comes so soon.
 const BLAME_DELAY: Duration = Duration::from_millis(200);
+/// A process that is to end has so long to do so and to say what it used; then its worker is ended.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// Says what kind of terminal there is; and the kind, where nothing is known of those who will attach.
 const TERM: &str = "TERM";
 const TERM_DEFAULT: &str = "xterm";
@@ -92,6 +94,8 @@ struct Seat {
     pipe: Option<PipeStream>,
     begun: Begun,
     report: Option<Report>,
+    /// It was told to end, and when it has had its time for that.
+    due: Option<Instant>,
     /// What it wrote last to its terminal, for those who come later.
     last_shown: VecDeque<u8>,
     /// What it wrote last that its report would have, of one that cannot report.
@@ -126,6 +130,7 @@ impl<'a> Launch<'a> {
                 pipe: None,
                 begun: Begun::default(),
                 report: None,
+                due: None,
                 last_shown: VecDeque::new(),
                 last_words: VecDeque::new(),
                 credit_bytes: 0,
@@ -179,6 +184,7 @@ impl<'a> Launch<'a> {
             }
             self.sleep()?;
             self.stop_on_signal()?;
+            self.stop_by_order();
             self.hear_of_pipes()?;
             // First what was lost: whoever waited for that may have failed of it by now.
             self.take_ends()?;
@@ -189,6 +195,7 @@ impl<'a> Launch<'a> {
             self.receive_guests()?;
             self.judge_pipes();
             self.judge_ends();
+            self.judge_patience();
         }
     }
 
@@ -289,6 +296,7 @@ impl<'a> Launch<'a> {
         seat.console = Console::default();
         seat.pipe = None;
         seat.report = None;
+        seat.due = None;
         seat.begun = Begun::default();
         seat.last_shown.clear();
         seat.last_words.clear();
@@ -353,6 +361,8 @@ impl<'a> Launch<'a> {
         let seat = &mut self.seats[rank as usize];
         if let Some(life) = seat.next_life.take() {
             self.tell(Input::Ended { rank, life, end: End::Ordered, lease: true });
+        } else if seat.is_told_to_end() {
+            seat.due = Some(Instant::now() + END_PATIENCE);
         } else if let Some(call) = &seat.call {
             call.cancel();
         }
@@ -371,6 +381,12 @@ impl<'a> Launch<'a> {
     }
 
     // ---- news ----
+
+    fn stop_by_order(&mut self) {
+        if let Some(by) = self.pool.take_group_end() {
+            self.tell(Input::Stop { why: format!("by order of {by}") });
+        }
+    }
 
     fn stop_on_signal(&mut self) -> Result<()> {
         let Some(signal) = self.signals.take() else { return Ok(()) };
@@ -432,6 +448,18 @@ impl<'a> Launch<'a> {
         }
     }
 
+    /// Ends the workers of processes that do not end.
+    fn judge_patience(&mut self) {
+        let now = Instant::now();
+        for seat in &mut self.seats {
+            if seat.due.take_if(|due| *due <= now).is_some()
+                && let Some(call) = &seat.call
+            {
+                call.cancel();
+            }
+        }
+    }
+
     fn has_channels(&self, rank: u32) -> bool {
         let ProcessPlan { inputs, outputs, collectives, .. } = &self.plans[rank as usize];
         !(inputs.is_empty() && outputs.is_empty() && collectives.is_empty())
@@ -472,6 +500,7 @@ impl<'a> Launch<'a> {
                 Saying::Ended(report) => {
                     let end = report.end.clone();
                     let seat = &mut self.seats[rank as usize];
+                    let was_told = seat.due.take().is_some();
                     seat.report = Some(report);
                     self.printer.finish(&name, &mut seat.begun)?;
                     self.guests.end(rank, end.to_string(), end.code());
@@ -479,7 +508,7 @@ impl<'a> Launch<'a> {
                         self.gone.insert(rank);
                         self.part()?;
                     }
-                    let is_doubtful = end.is_unexpected() && self.has_channels(rank);
+                    let is_doubtful = end.is_unexpected() && !was_told && self.has_channels(rank);
                     let ended = Input::Ended { rank, life, end, lease: true };
                     if is_doubtful {
                         self.doubtful.push_back((Instant::now() + BLAME_DELAY, ended));
@@ -487,7 +516,7 @@ impl<'a> Launch<'a> {
                         self.tell(ended);
                     }
                 }
-                Saying::Input(_) | Saying::InputEnds | Saying::Size(_) => {}
+                Saying::Input(_) | Saying::InputEnds | Saying::Size(_) | Saying::End => {}
             }
         }
         // One that makes no sense has done so on purpose: it is no process of ours any more.
@@ -508,7 +537,7 @@ impl<'a> Launch<'a> {
             if seat.life != life {
                 continue;
             }
-            seat.call = None;
+            (seat.call, seat.due) = (None, None);
             seat.hang_up();
             let process = self.application.processes[rank as usize].to_string();
             self.printer.finish(&process, &mut seat.begun)?;
@@ -566,8 +595,9 @@ impl<'a> Launch<'a> {
                 let wants_room = !seat.console.unwritten().is_empty();
                 fds.extend(seat.pipe.iter().map(|pipe| PollFd::new(pipe, pipe.interest(true, wants_room))));
             }
-            let due =
-                self.unjoined.iter().map(|(due, _)| *due).chain(self.doubtful.front().map(|(due, _)| *due));
+            let unjoined = self.unjoined.iter().map(|(due, _)| *due);
+            let doubtful = self.doubtful.front().map(|(due, _)| *due);
+            let due = unjoined.chain(doubtful).chain(self.seats.iter().filter_map(|seat| seat.due));
             let left = due.min().map(|due| due.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             match poll(&mut fds, left.as_ref()) {
@@ -589,6 +619,14 @@ impl Seat {
     /// Whether so much can be typed at its terminal.
     fn may_type(&self, bytes: u32) -> bool {
         self.credit_bytes >= bytes && self.console.has_room()
+    }
+
+    /// Tells what runs it to end it, if it hears that.
+    fn is_told_to_end(&mut self) -> bool {
+        let is_there = self.call.is_some() && self.report.is_none();
+        let Some(pipe) = self.pipe.as_mut().filter(|_| is_there) else { return false };
+        self.console.say(Saying::End);
+        write_all(&mut self.console, pipe).is_ok()
     }
 
     /// What it wrote last, if that is known.

@@ -13,6 +13,12 @@ use mutirao::raw::Pool;
 use mutirao_wire::query::{GroupRow, ProcessRow, Row, Topic};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A group that was told to end has done so by then: its node sees to that,
+const END_PATIENCE: Duration = Duration::from_secs(8);
+/// and is asked so often.
+const END_LOOK: Duration = Duration::from_millis(50);
 
 /// Options of `group ls`.
 #[derive(Debug, Args)]
@@ -32,6 +38,9 @@ pub struct ListArgs {
 /// A group that runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+All its processes are killed. How each ended and what it wrote last is told by the launcher, and
+remembered, as after every other end; a launcher that does not answer within seconds is ended, too.
+
 Examples:
   mutirao group kill mandel
   mutirao group kill 3fa9c1        the group whose id begins so (`mutirao group ls`)")]
@@ -212,7 +221,23 @@ fn lines_now(pool: &Pool, process: &ProcessRow) -> Result<String> {
 /// `mutirao group kill`
 pub fn kill(pool: &Pool, args: &GroupName) -> Result<()> {
     let group = find(pool, &args.group)?;
-    orders::give(pool, Topic::Kill { what: group.app.to_string() }, None)
+    orders::give(pool, Topic::Kill { what: group.app.to_string() }, None)?;
+    let until = Instant::now() + END_PATIENCE;
+    while runs(pool, &group)? {
+        ensure!(
+            Instant::now() < until,
+            "the group `{}` has not ended so far; see `mutirao group ls`",
+            group.name
+        );
+        std::thread::sleep(END_LOOK);
+    }
+    Ok(())
+}
+
+/// Whether its home says so.
+fn runs(pool: &Pool, group: &GroupRow) -> Result<bool> {
+    let rows = ask(pool, Topic::Groups, Some(group.home.clone()))?;
+    Ok(rows.iter().any(|row| matches!(row, Row::Group(row) if row.app == group.app && row.ended.is_none())))
 }
 
 /// All groups that are known in the pool: those that run first, the oldest first.

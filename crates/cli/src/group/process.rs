@@ -244,11 +244,14 @@ impl Running {
                 Saying::Size(size) => {
                     self.terminal.iter().for_each(|terminal| terminal::resize(terminal, size))
                 }
+                // Where the system does not let us, the master ends the worker.
+                Saying::End if self.ended.is_none() => drop(self.live.kill()),
                 Saying::Runs { .. }
                 | Saying::Wrote { .. }
                 | Saying::Recorded(_)
                 | Saying::Took(_)
-                | Saying::Ended(_) => {}
+                | Saying::Ended(_)
+                | Saying::End => {}
             }
         }
     }

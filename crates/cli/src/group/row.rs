@@ -17,16 +17,22 @@ pub fn state_word(state: &State) -> &'static str {
     }
 }
 
-/// An end, as others are told of it.
-pub fn end_of(end: &End) -> ProcessEnd {
-    let (how, code, signal) = match end {
-        End::Code(code) => ("exited", Some(*code), None),
-        End::Signal(signal) => ("killed", None, Some(*signal)),
-        End::OutOfMemory => ("out of memory", None, None),
-        End::Ordered => ("ended with its group", None, None),
-        End::Lost(_) => ("lost", None, None),
-        End::NotStarted(_) => ("not started", None, None),
+/// An end, as others are told of it. Of one that was ordered the report says what came of the order.
+pub fn end_of(end: &End, report: Option<&Report>) -> ProcessEnd {
+    let how = match end {
+        End::Code(_) => "exited",
+        End::Signal(_) => "killed",
+        End::OutOfMemory => "out of memory",
+        End::Ordered => "ended with its group",
+        End::Lost(_) => "lost",
+        End::NotStarted(_) => "not started",
     };
+    let (code, signal) =
+        match report.map(|report| &report.end).filter(|_| *end == End::Ordered).unwrap_or(end) {
+            End::Code(code) => (Some(*code), None),
+            End::Signal(signal) => (None, Some(*signal)),
+            _ => (None, None),
+        };
     ProcessEnd { how: how.into(), code, signal, text: end.to_string() }
 }
 

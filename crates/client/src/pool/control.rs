@@ -9,7 +9,7 @@ use mutirao_wire::frame::{Header, flags};
 use mutirao_wire::kind::Kind;
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{
-    Allocated, ClientWelcome, GiveBack, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, Rows,
+    Allocated, ClientWelcome, EndGroup, GiveBack, LeaseChange, LeaseInfo, LeaseNews, LocalMessage, Rows,
 };
 use mutirao_wire::pipe::PipeMessage;
 use mutirao_wire::stream::{StreamMessage, read_ids};
@@ -90,6 +90,7 @@ impl Core {
             LocalMessage::LeaseNews(news) => return self.news(now, news),
             LocalMessage::Rows(rows) => self.rows(rows),
             LocalMessage::Resize(order) => self.ordered(now, order),
+            LocalMessage::EndGroup(EndGroup { by }) => self.group_end(by),
             LocalMessage::LaneOpened(_) => self.lane_opened()?,
             LocalMessage::BlobOffered(offered) => self.blob_offered(offered),
             LocalMessage::BlobFetched(fetched) => self.blob_fetched(fetched)?,

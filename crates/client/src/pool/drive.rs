@@ -326,7 +326,7 @@ impl Shared {
     /// Wakes those whose calls are done and runs callbacks, without the lock. Whoever does not drive must end
     /// with this (or leave it to the helper), for the driver may sleep, and wait for just that.
     pub(super) fn settle<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
-        if !core.owes_news() && core.queue.is_empty() && !core.pipes.has_news() {
+        if !core.owes_news() && core.queue.is_empty() && !core.has_pipe_news() {
             return core;
         }
         let me = thread::current().id();
@@ -337,7 +337,7 @@ impl Shared {
             if !core.queue.is_empty() {
                 set(&self.event);
             }
-            if core.pipes.has_news() {
+            if core.has_pipe_news() {
                 set(&self.pipe_event);
             }
             let wakers = std::mem::take(&mut core.wakers);

@@ -147,13 +147,14 @@ impl Pool {
         self.handle.shared.wait_control(deadline, |core| core.pipes.has_news());
         let mut core = self.alive()?;
         let event = core.pipes.pop();
-        if !core.pipes.has_news() {
+        if !core.has_pipe_news() {
             drive::clear(self.handle.shared.pipe_event());
         }
         Ok(event)
     }
 
-    /// A descriptor that is readable while [`next_pipe_event`](Self::next_pipe_event) has something.
+    /// A descriptor that is readable while [`next_pipe_event`](Self::next_pipe_event) has something, or
+    /// [`take_group_end`](Self::take_group_end).
     /// Do not read from it; poll it.
     pub fn pipe_event_fd(&self) -> BorrowedFd<'_> {
         self.handle.shared.pipe_event()

@@ -7,6 +7,7 @@ use mutirao_tree::Input;
 use mutirao_tree::pipe::{self, Spot};
 use mutirao_wire::AppId;
 use mutirao_wire::limits::TEXT_BYTES_MAX;
+use mutirao_wire::local::EndGroup;
 use mutirao_wire::node::{Arch, NodeRef, Resource};
 use mutirao_wire::pipe::{GUEST_PIPES, PipePlace};
 use mutirao_wire::query::{AppRow, NodeRow, Question, ResourceRow, Row, Topic};
@@ -205,11 +206,30 @@ impl Daemon {
         if let Err(text) = self.may_order_app(id, question, conn) {
             return self.failed(text);
         }
-        let why = format!("ended by {}", question.user);
+        let by = &question.user;
+        if self.groups.ends(self.ctx.now, client.app, by) {
+            crate::clients::put(&mut self.ctx, conn, EndGroup { by: by.clone() });
+            return self.done(format!("application {name} was told to end"));
+        }
+        self.end_app(conn, by);
+        self.done(format!("application {name} ended"))
+    }
+
+    /// Turns an application away, by somebody's order.
+    fn end_app(&mut self, conn: ConnId, by: &str) {
+        let why = format!("ended by {by}");
         crate::clients::refuse(&mut self.ctx, conn, why.clone());
         self.ctx.conns.flush(&self.ctx.registry);
         self.program_gone(conn, &why);
-        self.done(format!("application {name} ended"))
+    }
+
+    /// Groups whose launchers were told to end them and have not.
+    pub(super) fn end_groups(&mut self) {
+        for (app, by) in self.groups.overdue(self.ctx.now) {
+            if let Some(conn) = self.clients.by_app(app) {
+                self.end_app(conn, &by);
+            }
+        }
     }
 
     /// Whether whoever asks may give orders to an application at home here.

@@ -235,6 +235,7 @@ impl Daemon {
             self.placing.deadline(),
             self.rules.due,
             self.presence.deadline(),
+            self.groups.deadline(),
             self.clients.oldest_stranger().map(|since| since + HANDSHAKE),
             self.leaving.map(|since| since + LEAVING),
             self.ready.as_ref().map(|(until, _)| *until),
@@ -490,6 +491,9 @@ impl Daemon {
         }
         if due(self.presence.deadline()) {
             self.mind_presence();
+        }
+        if due(self.groups.deadline()) {
+            self.end_groups();
         }
         if due(self.rules.due) {
             self.admission_changed();

@@ -40,7 +40,8 @@ impl Launch<'_> {
     /// A process as it stands.
     pub(super) fn row(&self, rank: u32) -> ProcessRow {
         let (seat, known) = (&self.seats[rank as usize], &self.master.processes()[rank as usize]);
-        let end = if let State::Ended(end) = &known.state { Some(end_of(end)) } else { None };
+        let report = seat.report.as_ref();
+        let end = if let State::Ended(end) = &known.state { Some(end_of(end, report)) } else { None };
         ProcessRow {
             rank,
             process: self.application.processes[rank as usize].to_string(),
@@ -49,7 +50,7 @@ impl Launch<'_> {
             starts: known.life,
             state: state_word(&known.state).into(),
             end,
-            used: seat.report.as_ref().map(use_of),
+            used: report.map(use_of),
         }
     }
 }
