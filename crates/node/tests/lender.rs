@@ -7,7 +7,7 @@
 mod common;
 
 use common::{PATIENCE, Pool as Lab, Program, Running};
-use mutirao::raw::{self, CallOptions, Failure, OperationEntry, Options, Pool, Request, Slots};
+use mutirao::raw::{self, CallOptions, Failure, OperationEntry, Options, PipeEnd, Pool, Request, Slots};
 use mutirao_wire::lease::LeaseEnd;
 use mutirao_wire::local::{Allocate, LeaseChange, LeaseNews, LocalMessage, OfferPlugin};
 use mutirao_wire::node::Want;
@@ -39,7 +39,7 @@ fn main() {
     }
     raw::init(operations()).unwrap();
     let wanted: Vec<String> = args.filter(|word| !word.starts_with('-')).collect();
-    let tests: [(&str, fn()); 14] = [
+    let tests: [(&str, fn()); 15] = [
         ("a_worker_that_ends_is_an_error_of_its_call_and_is_replaced", ends_are_errors_here),
         ("a_worker_on_another_node_ends_the_same_way", ends_are_errors_elsewhere),
         ("a_program_reaches_every_node_and_is_kept_there", the_program_spreads),
@@ -49,6 +49,7 @@ fn main() {
         ("programs_that_are_no_workers_are_told_why", no_workers),
         ("a_program_may_have_a_worker_replaced", replaced),
         ("who_holds_a_lease_hears_why_its_worker_cannot_be_talked_to", babbles),
+        ("a_worker_that_does_not_listen_on_its_line_loses_its_lease", does_not_listen),
         ("a_flood_on_standard_error_holds_up_its_worker_only", floods),
         ("each_worker_has_the_limits_of_the_settings", settings),
         ("calls_that_had_not_started_when_their_lease_ended_run_elsewhere", ended_leases),
@@ -408,6 +409,29 @@ fn babbles() {
         let error = call(&pool, BABBLE, b"").unwrap_err();
         assert!(error.text.contains("its worker has said what it may not"), "{error:?}");
     }
+}
+
+fn does_not_listen() {
+    let lab = Lab::new();
+    let node = lab.start("a", 1, &[]);
+    let pool = open(&node);
+    slots(&pool, 1);
+    let mut deaf = pool.submit(END, b"for ever".to_vec(), CallOptions::default()).unwrap();
+    until("it runs", || workers(&pool).iter().any(|row| row.state == "running"));
+    let worker = PipeEnd::Worker(pool.leases()[0].key);
+    let mut numbers = 0..20_000;
+    let error = loop {
+        if let Some(result) = deaf.wait_timeout(Duration::ZERO) {
+            break result.unwrap_err();
+        }
+        let number = numbers.next().expect("news of pipes pile up");
+        pool.open_pipe(number, PipeEnd::Program, worker).unwrap();
+        pool.next_pipe_event(Some(PATIENCE)).unwrap();
+        pool.close_pipe(number).unwrap();
+    };
+    assert!(error.text.contains("its worker does not listen to its node"), "{error:?}");
+    slots(&pool, 1);
+    assert_eq!(call(&pool, ECHO, b"on we go").unwrap(), b"on we go");
 }
 
 fn floods() {
