@@ -278,6 +278,30 @@ fn groups_are_listed_and_ended_by_name_from_any_node() {
 }
 
 #[test]
+fn groups_of_one_name_are_told_apart_by_their_ids() {
+    let lab = Lab::with_pool(2, 1);
+    script(&lab, "stay", "exec sleep 600");
+    let file = plain(&lab, "stay.toml", "[group]\nname = \"lake\"\n", &[("stay", 1)]);
+    let launchers = [1, 2].map(|_| lab.spawn(lab.mutirao(["group", "run", &file])));
+    let rows = || lab.rows(["group", "ls"]);
+    lab.until("both run", || rows().iter().filter(|row| row["processes"] == 1).count() == 2);
+    let ids: Vec<String> = rows().iter().map(|row| row["id"].as_str().unwrap()[..8].to_owned()).collect();
+    let table = lab.run(["group", "ls"]).well();
+    for order in ["show", "logs", "kill"] {
+        let complaint = lab.run(["group", order, "lake"]).complaint();
+        assert!(ids.iter().all(|id| complaint.contains(id) && table.contains(id)), "{complaint}\n{table}");
+    }
+    lab.run(["group", "kill", &ids[0]]).well();
+    let left = rows();
+    assert_eq!((left.len(), &left[0]["id"].as_str().unwrap()[..8]), (1, &ids[1][..]));
+    let shown = |wanted: &str| lab.run(["--output", "json", "group", "show", wanted]).json()["runs"].clone();
+    assert_eq!((shown("lake"), shown(&ids[0]), shown(&ids[1])), (true.into(), false.into(), true.into()));
+    lab.run(["group", "kill", "lake"]).well();
+    launchers.into_iter().for_each(|launcher| drop(launcher.wait()));
+    until_nothing_is_left(&lab, 2);
+}
+
+#[test]
 fn a_group_ends_by_order_though_a_worker_or_the_launcher_stands_still() {
     use rustix::process::{Pid, Signal, kill_process};
     let lab = Lab::with_pool(2, 1);

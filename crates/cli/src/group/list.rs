@@ -12,9 +12,11 @@ use clap::Args;
 use mutirao::raw::Pool;
 use mutirao_wire::query::{GroupRow, ProcessRow, Row, Topic};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+/// Digits of an id that are shown at the least.
+const ID_DIGITS: usize = 8;
 /// A group that was told to end has done so by then: its node sees to that,
 const END_PATIENCE: Duration = Duration::from_secs(8);
 /// and is asked so often.
@@ -55,7 +57,8 @@ pub struct GroupName {
 #[command(after_help = "\
 Of each process: where it runs, how it stands, how often it was started again, how long it has run, its
 processor time, and the most memory it held; of one that has ended also how. Of several groups of one
-name the one that runs is shown, else the one that ended last.
+name the one that runs is shown, else the one that ended last; where that is not one, their ids are
+named, to choose from.
 
 Examples:
   mutirao group show mandel
@@ -92,14 +95,12 @@ pub fn list(pool: &Pool, args: &ListArgs, output: Output) -> Result<()> {
         let rows: Vec<_> = groups.map(|row| json_of(&row)).collect();
         return put(&format!("{:#}\n", json!(rows)));
     }
-    let rows: Vec<[String; 7]> = groups
-        .map(|row| {
-            let id = row.app.to_string()[..8].to_owned();
-            let (ran, processes) = (span(row.up_s), row.processes.to_string());
-            let state = match row.ended {
-                None => "runs".into(),
-                Some((ago_s, text)) => format!("{} ago: {}", span(ago_s), first_line(&text)),
-            };
+    let groups: Vec<GroupRow> = groups.collect();
+    let rows: Vec<[String; 7]> = ids(&groups)
+        .into_iter()
+        .zip(groups)
+        .map(|(id, row)| {
+            let (ran, processes, state) = (span(row.up_s), row.processes.to_string(), state(&row));
             [id, row.name, row.user, row.home, processes, ran, state]
         })
         .collect();
@@ -268,7 +269,7 @@ fn find_any(pool: &Pool, wanted: &str) -> Result<GroupRow> {
     if let Some(group) = only(&running, wanted)? {
         return Ok(group);
     }
-    over.into_iter().find(|row| is_called(row, wanted)).ok_or_else(|| {
+    only(&last(&over, wanted), wanted)?.ok_or_else(|| {
         anyhow::anyhow!(
             "no group `{wanted}` runs in the pool, and none is remembered; see `mutirao group ls --all`"
         )
@@ -276,16 +277,49 @@ fn find_any(pool: &Pool, wanted: &str) -> Result<GroupRow> {
 }
 
 fn only(groups: &[GroupRow], wanted: &str) -> Result<Option<GroupRow>> {
-    let found: Vec<&GroupRow> = groups.iter().filter(|row| is_called(row, wanted)).collect();
-    match found[..] {
+    let found: Vec<GroupRow> = groups.iter().filter(|row| is_called(row, wanted)).cloned().collect();
+    match &found[..] {
         [] => Ok(None),
         [group] => Ok(Some(group.clone())),
-        _ => bail!("{} groups are called `{wanted}`: say which by its id (`mutirao group ls`)", found.len()),
+        _ => {
+            let named = |(id, row): (String, &GroupRow)| format!("{id} (`{}`, {})", row.name, state(row));
+            let ids: Vec<String> = ids(&found).into_iter().zip(&found).map(named).collect();
+            bail!("`{wanted}` is {} groups, say which by its id: {}", found.len(), ids.join(", "))
+        }
     }
+}
+
+/// Of those that are over, the last first: which of this name or id ended last. Several, if the seconds since then do not
+/// tell: those of two homes may be off by one, as the two do not answer at the same moment.
+fn last(over: &[GroupRow], wanted: &str) -> Vec<GroupRow> {
+    let mut called = over.iter().filter(|row| is_called(row, wanted));
+    let Some(first) = called.next() else { return Vec::new() };
+    let ago_s = |row: &GroupRow| row.ended.as_ref().map_or(0, |(ago_s, _)| *ago_s);
+    let may_be_later =
+        |row: &&GroupRow| ago_s(row).saturating_sub(ago_s(first)) <= u64::from(row.home != first.home);
+    std::iter::once(first).chain(called.filter(may_be_later)).cloned().collect()
 }
 
 fn is_called(row: &GroupRow, wanted: &str) -> bool {
     row.name == wanted || row.app.to_string().starts_with(wanted)
+}
+
+/// The beginnings of their ids: as short as tells each from the others, and not shorter than 8 digits.
+fn ids(groups: &[GroupRow]) -> Vec<String> {
+    let ids: Vec<String> = groups.iter().map(|row| row.app.to_string()).collect();
+    let digits_max = ids.iter().map(String::len).max().unwrap_or_default();
+    let are_apart =
+        |digits: &usize| ids.iter().map(|id| &id[..*digits]).collect::<BTreeSet<_>>().len() == ids.len();
+    let digits = (ID_DIGITS..digits_max).find(are_apart).unwrap_or(digits_max);
+    ids.iter().map(|id| id[..digits].to_owned()).collect()
+}
+
+/// Whether it runs, or how it ended, in a cell.
+fn state(row: &GroupRow) -> String {
+    match &row.ended {
+        None => "runs".into(),
+        Some((ago_s, text)) => format!("{} ago: {}", span(*ago_s), first_line(text)),
+    }
 }
 
 /// The processes of a group, by rank.
@@ -308,4 +342,54 @@ fn json_of(row: &GroupRow) -> serde_json::Value {
         "ended_ago_s": row.ended.as_ref().map(|(ago_s, _)| ago_s),
         "outcome": row.ended.as_ref().map(|(_, text)| text),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutirao_wire::AppId;
+
+    const LAKE: u128 = 0x3fa9c1d2_000000000000000000000000;
+
+    fn group(app: u128, home: &str, ended_ago_s: u64) -> GroupRow {
+        GroupRow {
+            app: AppId(app),
+            name: "lake".into(),
+            user: "ana@n1".into(),
+            home: home.into(),
+            pid: 7,
+            processes: 1,
+            up_s: 5,
+            ended: Some((ended_ago_s, "it has ended".into())),
+        }
+    }
+
+    fn chosen(over: &[GroupRow], wanted: &str) -> Result<Option<u128>, String> {
+        let group = only(&last(over, wanted), wanted).map_err(|error| error.to_string())?;
+        Ok(group.map(|group| group.app.0))
+    }
+
+    #[test]
+    fn of_groups_of_one_name_the_last_is_meant_if_there_is_one_and_else_their_ids_are_named() {
+        let (later, other) = (group(LAKE, "n1", 3), group(LAKE + 1, "n1", 4));
+        assert_eq!(chosen(&[later.clone(), other.clone()], "lake"), Ok(Some(LAKE)));
+        assert_eq!(chosen(std::slice::from_ref(&later), "sea"), Ok(None));
+        for other in [group(LAKE + 1, "n1", 3), group(LAKE + 1, "n2", 4)] {
+            let both = [later.clone(), other.clone()];
+            let words = chosen(&both, "lake").unwrap_err();
+            for row in &both {
+                let id = row.app.to_string();
+                assert!(words.contains(&id) && chosen(&both, &id) == Ok(Some(row.app.0)), "{words}");
+            }
+        }
+        assert_eq!(chosen(&[later, group(LAKE + 1, "n2", 5)], "lake"), Ok(Some(LAKE)));
+    }
+
+    #[test]
+    fn ids_are_shown_as_long_as_it_takes_to_tell_them_apart() {
+        assert_eq!(ids(&[group(LAKE, "n1", 1), group(LAKE << 4, "n1", 1)]), ["3fa9c1d2", "fa9c1d20"]);
+        let all = ids(&[group(LAKE, "n1", 1), group(LAKE + (1 << 92), "n1", 1)]);
+        assert_eq!(all, ["3fa9c1d20", "3fa9c1d21"]);
+        assert!(ids(&[]).is_empty());
+    }
 }
