@@ -53,9 +53,44 @@ struct Alarm {
 }
 
 impl Alarm {
+    fn new() -> Result<Arc<Alarm>, Error> {
+        let failed = |error: mutirao_ring::Error| Error::System {
+            what: "make something to be woken by",
+            source: std::io::Error::other(error.to_string()),
+        };
+        let (bell, ringer) = Bell::pair().map_err(failed)?;
+        Ok(Arc::new(Alarm { bell, ringer }))
+    }
+
     fn ring(&self) {
         // It fails only if nobody can hear it, and this side holds the end that hears.
         let _ = self.ringer.ring();
+    }
+}
+
+/// Where a thread sleeps. It is used again: what many processes touch in a turn is cold each time, and what sets memory
+/// aside lies apart from the rest.
+#[derive(Debug)]
+struct Bed {
+    alarm: Arc<Alarm>,
+    watched: Vec<Watched>,
+    /// What had something to say, by the places below.
+    rang: Vec<bool>,
+}
+
+/// A pipe that is slept on.
+#[derive(Debug)]
+struct Watched {
+    port: Port,
+    handle: Handle,
+    wants_room: bool,
+}
+
+impl Watched {
+    fn poll_fd(&self) -> PollFd<'_> {
+        let room = matches!(self.handle, Handle::Socket(_)) && self.wants_room;
+        let flags = if room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        PollFd::from_borrowed_fd(self.handle.as_fd(), flags)
     }
 }
 
@@ -88,7 +123,7 @@ pub(super) struct Inner {
     routes: HashMap<u64, (Port, usize)>,
     waits: Waits,
     sleepers: Vec<Arc<Alarm>>,
-    spare_alarms: Vec<Arc<Alarm>>,
+    spare_beds: Vec<Bed>,
     /// Threads that wait for a channel that another uses.
     queued: usize,
     has_helper: bool,
@@ -132,7 +167,7 @@ impl Shared {
             routes,
             waits: Waits::new(seat),
             sleepers: Vec::new(),
-            spare_alarms: Vec::new(),
+            spare_beds: Vec::new(),
             queued: 0,
             has_helper: false,
             helper_alarm: None,
@@ -294,52 +329,50 @@ impl Shared {
         if ports.iter().any(|port| arm(inner.ways(*port))) {
             return (inner, Ok(()));
         }
-        let alarm = match inner.alarm() {
-            Ok(alarm) => alarm,
+        let mut bed = match inner.bed() {
+            Ok(bed) => bed,
             Err(error) => return (inner, Err(error)),
         };
-        let (line, mut pipes) = (inner.line.shared_fd(), Vec::new());
+        let line = inner.line.shared_fd();
         for port in ports {
-            for (lane, way) in inner.ways(*port).iter().enumerate() {
-                pipes
-                    .extend(way.conduit.as_ref().map(|conduit| (*port, lane, conduit.handle(), way.is_full)));
+            for way in inner.ways(*port) {
+                let watched = |handle| Watched { port: *port, handle, wants_room: way.is_full };
+                bed.watched.extend(way.conduit.as_ref().map(Conduit::handle).map(watched));
             }
         }
-        inner.sleepers.push(alarm.clone());
+        inner.sleepers.push(bed.alarm.clone());
         if is_helper {
-            inner.helper_alarm = Some(alarm.clone());
+            inner.helper_alarm = Some(bed.alarm.clone());
         }
         drop(inner);
-        let polled = poll_all(&line, &alarm, &pipes, until);
-        let nothing = || vec![false; PIPES + pipes.len()];
-        let (rang, failed) = polled.map_or_else(|error| (nothing(), Some(error)), |rang| (rang, None));
+        let polled = poll_all(&line, &mut bed, until);
         let mut inner = self.lock();
         if is_helper {
             inner.helper_alarm = None;
         }
-        inner.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &alarm));
-        for ((port, _, handle, _), rang) in pipes.iter().zip(&rang[PIPES..]) {
+        inner.sleepers.retain(|sleeper| !Arc::ptr_eq(sleeper, &bed.alarm));
+        for (Watched { port, handle, .. }, rang) in bed.watched.drain(..).zip(&bed.rang[PIPES..]) {
             // What a call of the program waits for is not the helper's to hear.
             if let Handle::Bell(bell) = handle
                 && *rang
-                && !(is_helper && inner.is_busy(*port))
+                && !(is_helper && inner.is_busy(port))
             {
                 let _ = bell.drain();
             }
         }
-        if rang[ALARM] {
-            let _ = alarm.bell.drain();
+        if bed.rang[ALARM] {
+            let _ = bed.alarm.bell.drain();
         }
-        inner.spare_alarms.push(alarm);
+        let line_rang = bed.rang[LINE];
+        inner.spare_beds.push(bed);
         for port in ports {
             if !(is_helper && inner.is_busy(*port)) {
                 inner.ways(*port).iter_mut().filter_map(|way| way.conduit.as_mut()).for_each(|c| c.disarm());
             }
         }
-        let heard = match failed {
-            None if rang[LINE] => inner.hear(),
-            None => Ok(()),
-            Some(error) => Err(error),
+        let heard = match polled {
+            Ok(()) if line_rang => inner.hear(),
+            polled => polled,
         };
         (inner, heard)
     }
@@ -366,28 +399,37 @@ fn arm(ways: &mut [Way]) -> bool {
 const LINE: usize = 0;
 const ALARM: usize = 1;
 const PIPES: usize = 2;
+/// For so many no memory is set aside.
+const FEW: usize = 8;
 
-/// Sleeps; what has something to say.
-fn poll_all(
-    line: &OwnedFd,
-    alarm: &Alarm,
-    pipes: &[(Port, usize, Handle, bool)],
-    until: Option<Instant>,
-) -> Result<Vec<bool>, Error> {
-    let mut fds = vec![PollFd::new(line, PollFlags::IN), PollFd::new(&alarm.bell, PollFlags::IN)];
-    for (_, _, handle, is_full) in pipes {
-        let room = matches!(handle, Handle::Socket(_)) && *is_full;
-        let flags = if room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        fds.push(PollFd::from_borrowed_fd(handle.as_fd(), flags));
-    }
+/// Sleeps, and notes what has something to say.
+fn poll_all(line: &OwnedFd, bed: &mut Bed, until: Option<Instant>) -> Result<(), Error> {
+    let Bed { alarm, watched, rang } = bed;
+    let count = PIPES + watched.len();
+    let fd = |at: usize| match at {
+        ALARM => PollFd::new(&alarm.bell, PollFlags::IN),
+        PIPES.. if at < count => watched[at - PIPES].poll_fd(),
+        _ => PollFd::new(line, PollFlags::IN),
+    };
+    let (mut few, mut many): ([PollFd<'_>; FEW], Vec<PollFd<'_>>);
+    let fds = if count <= FEW {
+        few = std::array::from_fn(fd);
+        &mut few[..count]
+    } else {
+        many = (0..count).map(fd).collect();
+        &mut many[..]
+    };
+    rang.clear();
+    rang.resize(count, false);
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     // A time too long for the kernel's clock is as good as none.
     let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect()),
-        Err(rustix::io::Errno::INTR) => Ok(vec![false; fds.len()]),
-        Err(errno) => Err(Error::system("wait for channels")(errno)),
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) => rang.iter_mut().zip(fds).for_each(|(rang, fd)| *rang = !fd.revents().is_empty()),
+        Err(rustix::io::Errno::INTR) => {}
+        Err(errno) => return Err(Error::system("wait for channels")(errno)),
     }
+    Ok(())
 }
 
 impl Inner {
@@ -449,16 +491,11 @@ impl Inner {
         is_ready.unwrap_or(false)
     }
 
-    fn alarm(&mut self) -> Result<Arc<Alarm>, Error> {
-        if let Some(alarm) = self.spare_alarms.pop() {
-            return Ok(alarm);
+    fn bed(&mut self) -> Result<Bed, Error> {
+        match self.spare_beds.pop() {
+            Some(bed) => Ok(bed),
+            None => Ok(Bed { alarm: Alarm::new()?, watched: Vec::new(), rang: Vec::new() }),
         }
-        let failed = |error: mutirao_ring::Error| Error::System {
-            what: "make something to be woken by",
-            source: std::io::Error::other(error.to_string()),
-        };
-        let (bell, ringer) = Bell::pair().map_err(failed)?;
-        Ok(Arc::new(Alarm { bell, ringer }))
     }
 
     fn ring_all(&self) {

@@ -265,6 +265,31 @@ fn each_message_of_a_farm_reaches_one_worker_and_each_result_comes_back() {
 }
 
 #[test]
+fn whoever_sleeps_on_few_or_many_pipes_is_woken_by_each() {
+    // With line and alarm as many as need no memory, one more, and many more.
+    for senders in [1, 6, 7, 20] {
+        for over in WAYS {
+            let mut plans = plans(senders + 1);
+            let all: Vec<u32> = (1..=senders).collect();
+            join(&mut plans, &all, &[0], None);
+            run(&plans, over, |group| {
+                if group.rank() == 0 {
+                    let input = group.receiver::<u32>(0).unwrap();
+                    let mut came: Vec<u32> =
+                        all.iter().map(|_| input.receive_timeout(LONG).unwrap()).collect();
+                    came.sort_unstable();
+                    assert_eq!(came, all);
+                } else {
+                    std::thread::sleep(Duration::from_millis(5) * (senders - group.rank() + 1));
+                    group.sender::<u32>(0).unwrap().send(&group.rank()).unwrap();
+                }
+                group.close().unwrap();
+            });
+        }
+    }
+}
+
+#[test]
 fn a_channel_that_is_empty_says_so_and_a_wait_ends_in_time() {
     let mut plans = plans(3);
     join(&mut plans, &[0], &[1, 2], None);

@@ -23,7 +23,7 @@ impl Events {
     fn new(inner: &mut Inner) -> Result<Events, Error> {
         let failed = Error::system("make a descriptor for an event loop");
         let set = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
-        let alarm = inner.alarm()?;
+        let alarm = Alarm::new()?;
         let events = Events { set: Arc::new(set), alarm };
         events.add(events.alarm.bell.as_fd())?;
         events.add(inner.line.as_fd())?;
