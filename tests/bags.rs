@@ -735,3 +735,17 @@ fn commands_added_from_outside_have_names_of_their_own_and_a_damaged_beginning_i
     assert!(complaint.contains("journal.damaged") && complaint.contains("bag rm"), "{complaint}");
     run(&lab, &["rm", "1", "--unfinished"]).well();
 }
+
+#[test]
+fn a_number_stays_that_of_one_bag_though_it_is_removed() {
+    let lab = Lab::with_pool(1, 1);
+    lab.file("t.toml", "[task.a]\ncommand = 'true'\n");
+    let removed = || {
+        let id = run(&lab, &["submit", "t.toml"]).well().trim().to_owned();
+        lab.until("it is over and gone", || run(&lab, &["rm", &id]).code == Some(0));
+        id
+    };
+    assert_eq!([removed(), removed()], ["1", "2"]);
+    run(&lab, &["run", "t.toml"]).well();
+    assert!(lab.home().join("bags/3").exists() && !lab.home().join("bags/2").exists());
+}

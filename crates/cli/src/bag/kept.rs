@@ -301,7 +301,7 @@ pub fn taken_up(id: BagId, node: &str) -> Result<Option<TakenUp>> {
         return Ok(Some((place, Some((keep, me)))));
     }
     let place = match Place::numbered(keep.number)? {
-        // Once the latest bag is removed, the next one gets its number.
+        // Where an earlier day's directory was brought back, numbers are given once more.
         Some(place) if place.kept()?.is_some_and(|kept| kept.bag == id) => Some(place),
         _ => None,
     };

@@ -15,6 +15,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longest file that says who keeps a bag.
 const KEPT_BYTES_MAX: u64 = 64 * 1024;
+/// The file, beside the bags, with the highest number of those that were removed.
+const REMOVED: &str = "removed";
+/// Longest such file.
+const NUMBER_BYTES_MAX: u64 = 20;
 
 /// The directory of one bag.
 #[derive(Debug, Clone)]
@@ -36,6 +40,30 @@ struct Visited {
 /// The directory of all bags.
 pub fn all() -> Result<PathBuf> {
     Ok(crate::membership::home()?.path().join("bags"))
+}
+
+/// The highest number of a bag that was removed: whoever remembers it is to speak to no other bag.
+fn last_removed(all: &Path) -> Result<u32> {
+    let path = all.join(REMOVED);
+    match mutirao_store::read_limited(&path, NUMBER_BYTES_MAX) {
+        Ok(text) => {
+            let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+            number.with_context(|| format!("{} is not what it should be; remove it", path.display()))
+        }
+        Err(error) if error.is_missing() => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes down that a bag of this number is about to be removed.
+fn note_removed(all: &Path, id: u32) -> Result<()> {
+    // Others may remove bags at the same time.
+    let directory = File::open(all)?;
+    flock(&directory, FlockOperation::LockExclusive)?;
+    if last_removed(all)? < id {
+        mutirao_store::write_atomic(&all.join(REMOVED), format!("{id}\n").as_bytes(), 0o600)?;
+    }
+    Ok(())
 }
 
 /// All bags there are, by number.
@@ -104,7 +132,7 @@ impl Place {
         let directory = all()?;
         let failed = || format!("cannot make {}", directory.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(failed)?;
-        let mut id = list()?.last().map_or(1, |place| place.id + 1);
+        let mut id = list()?.last().map_or(0, |place| place.id).max(last_removed(&directory)?) + 1;
         let place = loop {
             let place = Place::new(id, &directory);
             match DirBuilder::new().mode(0o700).create(&place.directory) {
@@ -279,8 +307,17 @@ impl Place {
             }
             _ => {}
         }
+        let all = all()?;
+        let note = || match self.directory.parent() == Some(&all) {
+            true => note_removed(&all, self.id),
+            // Of a member elsewhere, which gives no numbers.
+            false => Ok(()),
+        };
+        let noted = note();
         fs::rename(&self.directory, &gone).with_context(failed)?;
-        fs::remove_dir_all(&gone).with_context(failed)
+        fs::remove_dir_all(&gone).with_context(failed)?;
+        // By now there is room for it.
+        noted.or_else(|_| note())
     }
 
     fn journal(&self) -> PathBuf {
