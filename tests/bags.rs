@@ -2,7 +2,7 @@
 
 mod lab;
 
-use lab::{Lab, Running, kill_process};
+use lab::{Lab, Running, kill_process, sleepers};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -286,18 +286,6 @@ fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once()
     assert_eq!(all[..60], expected, "each once");
     assert_eq!(all[60..], ["71", "760", "end", "added"]);
     run(&lab, &["check", id]).well();
-}
-
-/// The processes that sleep for so many seconds.
-fn sleepers(seconds: &str) -> Vec<i32> {
-    let sleeps = |pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line == format!("sleep\0{seconds}\0").into_bytes()
-    };
-    let names = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
-    let mut pids: Vec<i32> = names.filter_map(|name| name.to_str()?.parse().ok()).filter(sleeps).collect();
-    pids.sort_unstable();
-    pids
 }
 
 /// Three tasks run on three nodes when the keeper is lost, with its node or alone. They end when the test says so.

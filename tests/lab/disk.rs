@@ -1,6 +1,7 @@
 //! Nodes with small disks.
 
 use super::Lab;
+use std::path::Path;
 
 impl Lab {
     /// A pool of two nodes, of which `n2` has its cache on a small disk of its own; `None`, having said why, where that
@@ -14,13 +15,18 @@ impl Lab {
         lab.run(["--node", "n2", "down"]).well();
         let cache = lab.home().join("cache").join("n2");
         std::fs::create_dir_all(&cache).unwrap();
-        let mut command = lab.command("unshare");
-        let script = format!("mount -t tmpfs -o size={size} small \"$1\" && shift && exec \"$@\"");
-        command.args(["--mount", "--", "sh", "-c", &script, "sh"]).arg(&cache).arg(Lab::binary());
-        command.args(["up", "--name", "n2", "--slots", "1", "--parent", "n1"]);
-        lab.spawn(command).wait().well();
+        lab.up_with_disk("n2", &cache, size);
         lab.until("both are one tree", || lab.nodes().len() == 2);
         Some(lab)
+    }
+
+    /// Starts a node below `n1` that sees a small and empty disk of its own where others see this directory.
+    pub fn up_with_disk(&self, node: &str, directory: &Path, size: &str) {
+        let mut command = self.command("unshare");
+        let script = format!("mount -t tmpfs -o size={size} small \"$1\" && shift && exec \"$@\"");
+        command.args(["--mount", "--", "sh", "-c", &script, "sh"]).arg(directory).arg(Lab::binary());
+        command.args(["up", "--name", node, "--slots", "1", "--parent", "n1"]);
+        self.spawn(command).wait().well();
     }
 
     /// What a script says that sees this disk, as `$0`.
