@@ -4,6 +4,7 @@
 mod lab;
 
 use lab::{Lab, sum};
+use std::path::PathBuf;
 
 fn run(lab: &Lab, args: &[&str]) -> lab::Said {
     lab.spawn(lab.bag(args)).wait()
@@ -241,7 +242,204 @@ fn a_node_that_does_not_see_the_directory_gets_copies_and_a_failed_task_leaves_n
         assert!(explained.contains(why), "{explained}");
         assert!(!lab.path("shared/out").exists() && !has_leftovers(&lab));
     }
+}
 
-    let said = run_shared(&lab, &["submit", "copies.toml"]);
-    assert!(said.err.contains("in place, beside the files of this machine"), "{}", said.err);
+/// Whether a task has a directory beside the files of its bag.
+fn works_in_place(lab: &Lab) -> bool {
+    let entries = std::fs::read_dir(lab.path("shared")).unwrap().map(|entry| entry.unwrap());
+    entries
+        .into_iter()
+        .any(|entry| entry.path().is_dir() && entry.file_name().to_string_lossy().starts_with(".mutirao-"))
+}
+
+/// Directories of the bag's members, that of the first where it was submitted.
+fn member_directories(lab: &Lab, id: &str) -> Vec<PathBuf> {
+    let mut directories = vec![lab.home().join("bags").join(id)];
+    let mut places = vec![lab.home().join("nodes")];
+    while let Some(place) = places.pop() {
+        let entries = std::fs::read_dir(&place).into_iter().flatten().flatten().map(|entry| entry.path());
+        let (own, others): (Vec<PathBuf>, Vec<PathBuf>) =
+            entries.filter(|path| path.is_dir()).partition(|path| path.join("member.json").exists());
+        // That of the first is empty, but for this file.
+        directories.extend(own.into_iter().filter(|path| path.join("shared").exists()));
+        places.extend(others);
+    }
+    directories
+}
+
+/// What members have on their disks of a bag whose files are large.
+fn bytes_of_members(lab: &Lab, id: &str) -> Vec<u64> {
+    let bytes = |path: PathBuf| std::fs::metadata(path).map_or(0, |facts| facts.len());
+    let of = |place: PathBuf| bytes(place.join("shared")) + bytes(place.join("outputs"));
+    member_directories(lab, id).into_iter().map(of).collect()
+}
+
+fn done(lab: &Lab, id: &str) -> u64 {
+    run(lab, &["show", id, "--output", "json"]).json()["counts"]["done"].as_u64().unwrap()
+}
+
+/// The node that keeps a bag, and the keeper's process.
+fn keeper(lab: &Lab, asked: &str, name: &str) -> Option<(String, i32)> {
+    let apps = lab.run(["--output", "json", "--node", asked, "apps"]).json();
+    let app = apps.as_array().unwrap().iter().find(|app| app["name"] == format!("bag-{name}")).cloned()?;
+    Some((app["home"].as_str()?.to_owned(), app["pid"].as_i64()? as i32))
+}
+
+/// Kills the node where a bag was submitted with its keeper, and waits for another.
+fn lose_origin(lab: &Lab, names: &[&str]) {
+    let keepers: Vec<i32> = names
+        .iter()
+        .map(|name| {
+            let (home, process) = keeper(lab, "n2", name).unwrap();
+            assert_eq!(home, "n1", "it was submitted there");
+            process
+        })
+        .collect();
+    lab.kill("n1");
+    keepers.into_iter().for_each(lab::kill_process);
+    for name in names {
+        lab.until("another member keeps it", || {
+            keeper(lab, "n2", name).is_some_and(|(home, _)| home != "n1")
+        });
+    }
+}
+
+#[test]
+fn a_bag_of_three_members_works_in_place_and_each_result_is_there_once_though_its_keeper_is_lost() {
+    const BYTES: usize = 24 << 20;
+    let lab = pool_that_shares();
+    lab.outlast_elections();
+    lab.file("shared/big", noise(BYTES));
+    let go = lab.path("shared/go");
+    lab.file(
+        "shared/place.toml",
+        format!(
+            "name = 'place'\nnodes = ['n2']\n[defaults]\nin_place = true\n\
+             [task.copy]\ncommand = 'test -L in && cat in > out && echo {{n}} >> out; while ! test -e {}; do sleep 0.1; done'\n\
+             array = {{ n = [1, 2, 3, 4] }}\n\
+             inputs = [{{ here = 'big', there = 'in' }}]\noutputs = [{{ here = 'made/{{n}}', there = 'out' }}]\n\
+             [task.read]\ncommand = 'test -L made/{{n}} && tail -c 2 made/{{n}}'\narray = {{ n = [1, 2, 3, 4] }}\n\
+             inputs = ['made/{{n}}']\nafter_each = ['copy']\n",
+            go.display()
+        ),
+    );
+    let said = run_shared(&lab, &["submit", "place.toml"]);
+    assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    lab.until("one works in place", || works_in_place(&lab));
+    lose_origin(&lab, &["place"]);
+    std::fs::write(&go, "").unwrap();
+    // What follows needs what is not in its place yet, since nobody is there who looks after that.
+    lab.until("all is done", || {
+        let shown = lab.run(["--output", "json", "--node", "n2", "bag", "show", "place"]);
+        shown.json()["counts"]["done"] == 8
+    });
+    lab.run(["up", "--name", "n1", "--slots", "1", "--join", "n2"]).well();
+    lab.until("the first has heard of it", || done(&lab, id) == 8);
+    let results = run(&lab, &["results", id]).well();
+    assert_eq!(results.lines().collect::<Vec<_>>(), ["1", "2", "3", "4"], "each once");
+    std::fs::remove_file(&go).unwrap();
+    lab.until("nothing else is left there", || !has_leftovers(&lab));
+    for n in 1..=4 {
+        let made = std::fs::read(lab.path(&format!("shared/made/{n}"))).unwrap();
+        assert_eq!((made.len(), made[BYTES]), (BYTES + 2, b'0' + n));
+    }
+    assert_eq!(std::fs::read_dir(lab.path("shared/made")).unwrap().count(), 4);
+    let bytes = bytes_of_members(&lab, id);
+    assert!(bytes.len() == 3 && bytes.iter().all(|bytes| *bytes < 100_000), "nothing is copied: {bytes:?}");
+}
+
+#[test]
+fn a_keeper_that_does_not_see_the_directory_sends_tasks_there_and_leaves_others_to_who_does() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("left out: only root can hide a directory");
+        return;
+    }
+    let lab = Lab::new();
+    std::fs::create_dir(lab.path("shared")).unwrap();
+    std::fs::create_dir_all(lab.home()).unwrap();
+    let shared = format!("[files]\nown = false\nshared = ['{}']\n", lab.path("shared").display());
+    std::fs::write(lab.home().join("node.toml"), shared).unwrap();
+    lab.up_local(4, 1, &[]);
+    lab.outlast_elections();
+    for node in ["n2", "n3"] {
+        lab.run(["--node", node, "down"]).well();
+        lab.up_with_disk(node, &lab.path("shared"), "1m");
+    }
+    lab.until("all are one tree", || lab.nodes().len() == 4);
+    lab.file("shared/in", "input\n");
+    let seconds = 1_000_000 + std::process::id();
+    let submit = |name: &str, node: &str| {
+        // The second begins when the test ends the first.
+        let text = format!(
+            "name = '{name}'\nmembers = ['n1', 'n2', 'n3']\nnodes = ['{node}']\n[defaults]\nin_place = true\n\
+             [task.a]\ncommand = 'cat in > out; sleep {seconds}; true'\ninputs = ['in']\n\
+             outputs = [{{ here = '{name}/a', there = 'out' }}]\n\
+             [task.b]\ncommand = 'cat {name}/a in > out; cat out'\ninputs = ['in', '{name}/a']\nafter = ['a']\n\
+             outputs = [{{ here = '{name}/b', there = 'out' }}]\n\
+             [task.c]\ncommand = 'true'\nafter = ['b']\n"
+        );
+        lab.file(&format!("shared/{name}.toml"), text);
+        run_shared(&lab, &["submit", &format!("{name}.toml")]).well().trim().to_owned()
+    };
+    let shown = |name: &str| lab.run(["--output", "json", "--node", "n2", "bag", "show", name]).json();
+    let (seen, unseen) = (submit("seen", "n4"), submit("unseen", "n3"));
+    lab.until("the first tasks run", || lab::sleepers(&seconds.to_string()).len() == 2);
+    // What counts comes after all that was said before: the next keepers know what runs.
+    for id in [&seen, &unseen] {
+        run_shared(&lab, &["cancel", id, "c"]).well();
+    }
+    lose_origin(&lab, &["seen", "unseen"]);
+    lab::sleepers(&seconds.to_string()).into_iter().for_each(lab::kill_process);
+    lab.until("all is done by who sees it", || shown("seen")["counts"]["done"] == 2);
+    let read = |name: &str| std::fs::read_to_string(lab.path(&format!("shared/{name}"))).unwrap();
+    assert_eq!(read("seen/a"), "input\n", "it was put in its place by who needed it");
+    assert!(!lab.path("shared/seen/b").exists(), "and nobody needs this one");
+    lab.until("the other goes on", || shown("unseen")["counts"]["done"] == 1);
+    lab.until("what needs copies waits for them", || {
+        let logs = member_directories(&lab, &unseen).into_iter().map(|place| place.join("log"));
+        let mut said = logs.map(|log| std::fs::read_to_string(log).unwrap_or_default());
+        said.any(|said| said.contains("waits for the node where the bag was submitted"))
+    });
+    assert_eq!(shown("unseen")["counts"]["done"], 1);
+    lab.run(["up", "--name", "n1", "--slots", "1", "--join", "n2"]).well();
+    for (name, id) in [("seen", seen), ("unseen", unseen)] {
+        lab.until("all is done", || done(&lab, &id) == 2);
+        lab.until("files are in their places", || lab.path(&format!("shared/{name}/b")).exists());
+        assert_eq!(
+            (read(&format!("{name}/a")).as_str(), read(&format!("{name}/b")).as_str()),
+            ("input\n", "input\ninput\n")
+        );
+        assert_eq!(run(&lab, &["results", &id]).well(), "input\ninput\n", "once");
+    }
+    lab.until("nothing else is left there", || !has_leftovers(&lab));
+}
+
+#[test]
+fn an_input_that_is_changed_after_it_was_submitted_to_three_is_refused_by_its_name() {
+    let lab = pool_that_shares();
+    lab.file("shared/in", "input\n");
+    let go = lab.path("shared/go");
+    lab.file(
+        "shared/changes.toml",
+        format!(
+            "nodes = ['n1', 'n2']\n[defaults]\nin_place = true\n\
+             [task.a]\ncommand = 'while ! test -e {}; do sleep 0.1; done; cat in'\ninputs = ['in']\n\
+             [task.b]\ncommand = 'cat in'\ninputs = ['in']\nafter = ['a']\n",
+            go.display()
+        ),
+    );
+    let said = run_shared(&lab, &["submit", "changes.toml"]);
+    assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
+    let id = said.well();
+    let id = id.trim();
+    lab.until("one works in place", || works_in_place(&lab));
+    lab.file("shared/in", "another input\n");
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(run(&lab, &["wait", id]).code, Some(1));
+    let why = run(&lab, &["explain", id, "b"]).well();
+    assert!(why.contains("shared/in was changed"), "{why}");
+    // What ran by then saw the file itself.
+    assert!(run(&lab, &["results", id]).well().contains("input"));
 }

@@ -339,6 +339,11 @@ impl Member {
         self.node.raft.prs().iter().map(|(_, progress)| progress.matched).min().unwrap_or(0)
     }
 
+    /// Of a leader: whether another member is known to have all that counts.
+    pub fn has_all(&self, member: u64) -> bool {
+        self.node.raft.prs().get(member).is_some_and(|progress| progress.matched >= self.commit())
+    }
+
     /// What there is to do; [`written`](Member::written) must follow before anything else is said to the member.
     pub fn work(&mut self) -> Option<Work> {
         if self.under_way.is_some() {

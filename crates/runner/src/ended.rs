@@ -2,7 +2,7 @@
 
 use crate::codec::{self, CodecError};
 use crate::command::{FILES_MAX, File, FileHead};
-use crate::site::Unseen;
+use crate::site::{Placed, Unseen};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -23,8 +23,8 @@ pub struct Ended {
     pub files: Vec<File>,
     /// Large files that are kept where it ran.
     pub kept: Vec<Kept>,
-    /// Files that lie in their places at its site, by their names.
-    pub placed: Vec<String>,
+    /// Files that lie in their places at its site.
+    pub placed: Vec<Placed>,
     /// Set where it did not start because its site is not what it should be.
     pub unseen: Option<Unseen>,
     /// Processor time of it and of those of its children that it waited for, microseconds.
@@ -122,7 +122,7 @@ struct Head {
     lost_why: String,
     files: Vec<FileHead>,
     kept: Vec<Kept>,
-    placed: Vec<String>,
+    placed: Vec<Placed>,
     unseen: Option<Unseen>,
     cpu_us: u64,
     peak_kib: u64,

@@ -42,4 +42,4 @@ pub use environment::Environment;
 pub use live::Live;
 pub use place::Place;
 pub use run::{Around, Beside, KEPT_BYTES_MIN, Keep, Leaving, OUTPUT_BYTES_MAX, Runner};
-pub use site::{Lying, Site, Unseen, look};
+pub use site::{Lying, Placed, Site, Unseen, look, move_on};

@@ -3,7 +3,7 @@
 use crate::command::{Command, File, Home, Program, Variable};
 use crate::ended::{Content, Ended, How, Kept};
 use crate::place::Place;
-use crate::site::put_in_place;
+use crate::site::{Placed, put_in_place};
 use crate::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -14,7 +14,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{self, Stdio};
@@ -449,13 +449,16 @@ impl Runner {
             if !facts.is_file() {
                 continue;
             }
-            if let Some(place) = command.site.as_ref().and_then(|site| site.place_of(name)) {
+            if let Some((site, place)) =
+                command.site.as_ref().and_then(|site| Some((site, site.place_of(name)?)))
+            {
                 if !ended.how.is_success() {
                     continue;
                 }
                 // Where it cannot be put from here, it travels.
-                if put_in_place(&path, place).is_ok() {
-                    ended.placed.push(name.clone());
+                if let Ok(facts) = put_in_place(&path, place) {
+                    let (bytes, modified_s) = (facts.len(), facts.mtime());
+                    ended.placed.push(Placed { name: name.clone(), sender: site.sender, bytes, modified_s });
                     continue;
                 }
             }

@@ -20,6 +20,10 @@ pub struct Site {
     pub room: String,
     /// Its user's file mode creation mask.
     pub umask: Option<u32>,
+    /// Who sends it there, by a number that comes back with what is [placed](Placed).
+    pub sender: u64,
+    /// Files that may still lie under the first of these paths, and belong under the second: they are moved.
+    pub moves: Vec<(Vec<u8>, Vec<u8>)>,
     /// Its files, which lie somewhere already: it finds links to them.
     pub links: Vec<Lying>,
     /// The files that are to be taken out, and the paths that they get.
@@ -33,6 +37,19 @@ pub struct Lying {
     pub name: String,
     /// Its path.
     pub path: Vec<u8>,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last changed, seconds since 1970.
+    pub modified_s: i64,
+}
+
+/// A file that a command has left in its place at a site.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Its name in the directory of the command.
+    pub name: String,
+    /// Who sent the command there.
+    pub sender: u64,
     /// Its length.
     pub bytes: u64,
     /// When it was last changed, seconds since 1970.
@@ -70,6 +87,12 @@ impl Site {
         if look(&directory.join(&self.mark)).is_err() {
             return unseen("it is not the one that is meant");
         }
+        for (from, to) in &self.moves {
+            let (from, to) = (Path::new(OsStr::from_bytes(from)), Path::new(OsStr::from_bytes(to)));
+            if let Err(error) = move_on(from, to) {
+                return Err((Unseen::File, format!("{}: {error}", to.display())));
+            }
+        }
         for file in &self.links {
             let path = Path::new(OsStr::from_bytes(&file.path));
             let is_it = |facts: &Metadata| {
@@ -98,11 +121,21 @@ pub fn look(path: &Path) -> io::Result<Metadata> {
     fs::metadata(path)
 }
 
-/// Moves a file to its place, and onto the disk.
-pub(crate) fn put_in_place(file: &Path, place: &Path) -> io::Result<()> {
-    File::open(file)?.sync_data()?;
+/// Moves a file to the name where it belongs, if that was not done before.
+pub fn move_on(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        moved => moved,
+    }
+}
+
+/// Moves a file to its place, and onto the disk; what there is to know about it then.
+pub(crate) fn put_in_place(file: &Path, place: &Path) -> io::Result<Metadata> {
+    let opened = File::open(file)?;
+    opened.sync_data()?;
     if let Some(above) = place.parent() {
         fs::create_dir_all(above)?;
     }
-    fs::rename(file, place)
+    fs::rename(file, place)?;
+    opened.metadata()
 }

@@ -1,6 +1,6 @@
 use crate::{
     Around, Command, Content, Ended, Fetched, File, Home, How, KEPT_BYTES_MIN, Keep, Kept, Leaving, Limits,
-    Lying, Place, Program, Runner, Site, Unseen,
+    Lying, Place, Placed, Program, Runner, Site, Unseen,
 };
 use proptest::prelude::*;
 use std::ffi::OsString;
@@ -224,6 +224,8 @@ fn site_of(file: &File) -> Site {
         mark: name.clone(),
         room: name.clone(),
         umask: file.executable.then_some(0o22),
+        sender: bytes.len() as u64,
+        moves: vec![(bytes.clone(), bytes.clone())],
         links,
         places: vec![(name, bytes)],
     }
@@ -263,6 +265,10 @@ fn kept(file: &File) -> Kept {
     Kept { name: file.name.clone(), executable: file.executable, content }
 }
 
+fn placed(file: &File) -> Placed {
+    Placed { name: file.name.clone(), sender: 1 << 40, bytes: file.bytes.len() as u64, modified_s: -5 }
+}
+
 fn ended() -> impl Strategy<Value = Ended> {
     let how = prop_oneof![
         any::<u8>().prop_map(How::Code),
@@ -279,7 +285,7 @@ fn ended() -> impl Strategy<Value = Ended> {
             lost_bytes: numbers[0],
             lost_why: format!("{:x}", numbers[0]),
             kept: files.iter().map(kept).collect(),
-            placed: files.iter().map(|file| file.name.clone()).collect(),
+            placed: files.iter().map(placed).collect(),
             unseen: left_behind.then_some(Unseen::File),
             files,
             cpu_us: numbers[1],
@@ -326,6 +332,8 @@ fn site(shared: &Path, text: &str) -> Command {
         mark: ".mark".into(),
         room: ".mark-7".into(),
         umask: Some(0o027),
+        sender: 5,
+        moves: vec![],
         links: vec![Lying {
             name: "data/in".into(),
             path: bytes_of(shared.join("in")),
@@ -357,7 +365,9 @@ fn a_command_works_where_its_files_lie_if_its_worker_sees_them() {
     let room = shared.path().join(".mark-7");
     let said = format!("{}\ninput\n{}\n", room.display(), shared.path().join("in").display());
     assert_eq!((ended.how, ended.stdout), (How::Code(0), said.into_bytes()));
-    assert_eq!(ended.placed, ["out"]);
+    let facts = fs::metadata(shared.path().join("results/out.attempt-7")).unwrap();
+    let placed = Placed { name: "out".into(), sender: 5, bytes: 6, modified_s: facts.mtime() };
+    assert_eq!(ended.placed, [placed]);
     let taken: Vec<&str> = ended.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(taken, ["other"], "what has no place there travels");
     let placed = shared.path().join("results/out.attempt-7");
@@ -372,6 +382,28 @@ fn a_command_works_where_its_files_lie_if_its_worker_sees_them() {
     assert_eq!((failed.how, failed.placed, failed.files), (How::Code(3), vec![], vec![]));
     assert_eq!(fs::read(shared.path().join("results/out.attempt-7")).unwrap(), b"input\n");
     assert!(is_empty(&own));
+}
+
+#[test]
+fn a_result_that_lies_under_another_name_still_is_moved_to_its_own_by_whoever_needs_it() {
+    let (own, shared) = (playpen(), playpen());
+    let mut runner = Runner::new(own.path(), Place::Own, Leaving::Kills).unwrap();
+    let mut command = site(shared.path(), "cat data/in");
+    let (waiting, path) = (shared.path().join(".in.attempt-3"), shared.path().join("in"));
+    fs::write(&waiting, "latest").unwrap();
+    let bytes_of = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
+    let site = command.site.as_mut().unwrap();
+    site.moves = vec![(bytes_of(&waiting), bytes_of(&path))];
+    site.links[0].modified_s = fs::metadata(&waiting).unwrap().mtime();
+    // The second finds it moved.
+    for _ in 0..2 {
+        let ended = runner.run(&command);
+        assert_eq!((ended.unseen, ended.stdout), (None, b"latest".to_vec()));
+        assert!(!waiting.exists());
+    }
+    // What is no file cannot take its place.
+    fs::create_dir(&waiting).unwrap();
+    assert_eq!(runner.run(&command).unseen, Some(Unseen::File));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::outputs;
 use super::shared::is_full;
 use crate::output::remark;
 use crate::threads;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mutirao::raw::Pool;
 use mutirao_bag::Span;
 use mutirao_runner::{Command, Fetched};
@@ -51,6 +51,15 @@ impl InputFile {
         let executable = facts.permissions().mode() & 0o100 != 0;
         let (bytes, modified_s) = (facts.len(), facts.mtime());
         Ok(InputFile { path: path.to_owned(), bytes, executable, modified_s, kept: None })
+    }
+
+    /// A file that lies there as it is known to, for those who do not see it there.
+    pub fn seen(self) -> Result<InputFile> {
+        let here = InputFile::here(&self.path)?;
+        if (here.bytes, here.modified_s) != (self.bytes, self.modified_s) {
+            bail!("input {} was changed since it was made or the bag was submitted", self.path.display());
+        }
+        Ok(here)
     }
 
     /// What is in it.

@@ -1,6 +1,7 @@
 //! The keeper of a bag: drives it, between its journal, its workers and those who give it orders.
 
 mod journaling;
+mod lacking;
 mod orders;
 mod programs;
 mod results;
@@ -25,6 +26,7 @@ use super::states::States;
 use super::work::{self, Outcome};
 use crate::output::remark;
 use anyhow::{Context, Result, bail};
+use lacking::Lacking;
 use mutirao::raw::{Call, Finished, LeaseKey, Options, Pool, Slots};
 use mutirao_bag::{Bag, Counts, Input, Left, NodeStanding, Output, Span, Trust};
 use mutirao_runner::Environment;
@@ -145,6 +147,7 @@ struct Keeper {
     kept_files: KeptFiles,
     /// Where tasks work in place.
     sites: Sites,
+    lacking: Lacking,
     sender: Sender<Event>,
     born: Instant,
     /// Attempts under way, each with its call.
@@ -308,7 +311,9 @@ impl Keeper {
         let kept_files = KeptFiles::new(&pool, sender);
         let sites = match &log {
             Log::Alone { .. } => Sites::open(&place, &bag)?,
-            Log::Shared(_) => Sites::none(),
+            Log::Shared(shared) => shared
+                .mark()
+                .map_or_else(Sites::none, |mark| Sites::marked(&bag, mark.clone(), pool.epoch().0.into())),
         };
         let mut leases = Leases::start(&pool, bag.settings(), sender)?;
         left.iter().for_each(|left| leases.adopt(left.worker, &left.lent.lender));
@@ -331,6 +336,7 @@ impl Keeper {
             inputs,
             kept_files,
             sites,
+            lacking: Lacking::default(),
             sender: sender.clone(),
             born: Instant::now(),
             adopted: calls.keys().copied().collect(),
@@ -441,7 +447,8 @@ impl Keeper {
             Log::Shared(shared) if self.is_held() => return Some(shared.next_tick()),
             Log::Shared(shared) => Some(shared.next_tick()),
         };
-        [idle, self.disk_retry, at_once, self.list_due, tick, self.gathered()].into_iter().flatten().min()
+        let others = [self.list_due, tick, self.gathered(), self.lacking.due()];
+        [idle, self.disk_retry, at_once].into_iter().chain(others).flatten().min()
     }
 
     fn take(&mut self, event: Event) -> Result<Option<Kept>> {
@@ -531,6 +538,9 @@ impl Keeper {
                 self.ended(attempt, outcome)?;
             }
         }
+        if self.lacking.due().is_some_and(|due| due <= now) {
+            self.send_lacking()?;
+        }
         if self.bag.deadline().is_some_and(|due| due <= self.now()) {
             self.tell(Input::Time)?;
         }
@@ -617,14 +627,17 @@ impl Keeper {
                         call.cancel();
                     } else if self.kept_files.call_off(attempt, self.lenders.get(&attempt))
                         || self.inputs.call_off(attempt)
+                        || self.lacking.call_off(attempt)
                     {
                         self.unsent.push((attempt, Outcome::called_off()));
                     }
                 }
                 Output::Settle { task, attempt } => self.settled(task, attempt)?,
                 Output::Drop { task, attempt } => {
-                    if let (Some(view), Log::Alone { .. }) = (self.bag.task(task), &self.log) {
-                        outputs::drop_files(self.place.id, &self.bag, &view, attempt);
+                    let is_here = !self.is_shared() || self.sites.are_seen();
+                    if let Some(view) = self.bag.task(task).filter(|_| is_here) {
+                        let by = (attempt, self.sites.sender());
+                        outputs::drop_files(self.place.id, &self.bag, &view, by);
                         self.sites.drop_room(attempt);
                     }
                 }

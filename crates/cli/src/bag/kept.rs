@@ -1,8 +1,9 @@
 //! Bags that nodes keep: handed over to them, and taken up by the processes that they start.
 
-use super::member;
+use super::member::{self, Wanted};
 use super::place::Place;
 use super::programs;
+use super::sites;
 use crate::list::ask;
 use crate::output::remark;
 use crate::sorted::sort;
@@ -83,7 +84,7 @@ pub fn hand_over(place: &Place, pool: &Pool) -> Result<Keep> {
         Some(keep) => submitted().map(|_| (KeepHow::Begin, keep))?,
         None => {
             let submitted = submitted()?;
-            let (name, members) = (submitted.settings().name.clone(), members(&submitted, pool)?);
+            let (name, members) = (submitted.settings().name.clone(), members(place, &submitted, pool)?);
             let bag = BagId(u128::from_le_bytes(mutirao_trust::random()?));
             (KeepHow::Begin, Keep { bag, number: place.id, name, members })
         }
@@ -131,7 +132,7 @@ pub fn forget(pool: &Pool, keep: &Keep) {
 }
 
 /// The nodes that are to keep a bag: this one, and two more if there are that take it and its files are not too many.
-fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
+fn members(place: &Place, bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
     let me = pool.node();
     let names = &bag.settings().members;
     // What came of it lies in the files of this machine, and would not come along.
@@ -157,10 +158,9 @@ fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
         let most = PROGRAM_BYTES_MAX >> 20;
         return alone(&format!("its program has more than {most} MiB with its libraries and stays here"));
     }
-    if bag.templates().iter().any(|template| template.in_place) {
-        return alone("its tasks work in place, beside the files of this machine");
-    }
-    if member::inputs(bag).into_iter().map(size).sum::<u64>() > INPUT_BYTES_MAX {
+    // Files that tasks find in place stay where they are.
+    let wanted = if sites::mark(place, bag)?.is_some() { Wanted::Content } else { Wanted::All };
+    if member::inputs(bag, wanted).into_iter().map(size).sum::<u64>() > INPUT_BYTES_MAX {
         let most = INPUT_BYTES_MAX >> 20;
         return alone(&format!("its input files have more than {most} MiB together and stay here"));
     }
@@ -177,9 +177,9 @@ fn members(bag: &Bag, pool: &Pool) -> Result<Vec<NodeRef>> {
     while chosen.len() < MEMBERS {
         let hosts: Vec<Option<IpAddr>> = chosen.iter().map(host).collect();
         // Rather one on a machine of its own.
-        let place = others.iter().position(|row: &NodeRow| !hosts.contains(&host(&row.node)));
-        let Some(place) = place.or((!others.is_empty()).then_some(0)) else { break };
-        let node = others.remove(place).node;
+        let next = others.iter().position(|row: &NodeRow| !hosts.contains(&host(&row.node)));
+        let Some(next) = next.or((!others.is_empty()).then_some(0)) else { break };
+        let node = others.remove(next).node;
         match would_keep(pool, &node) {
             Ok(()) => chosen.push(node),
             Err(error) => refusals.push(format!("{error:#}")),

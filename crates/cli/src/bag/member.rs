@@ -1,13 +1,15 @@
 //! A member of a bag's journal that three keep: follows, and leads when the others have made it the leader.
 
 use super::control::{self, Asked, Back, Order, Watcher};
+use super::inputs::InputFile;
 use super::keeper::{self, Event, Kept};
 use super::link::Link;
 use super::outputs;
 use super::place::Place;
 use super::programs;
 use super::session;
-use super::shared::{Heard, Shared, is_full};
+use super::shared::{Heard, Lying, Shared, is_full};
+use super::sites::{self, Sites};
 use super::work::output_paths;
 use crate::output::remark;
 use anyhow::{Context, Result, bail};
@@ -69,10 +71,17 @@ pub fn keep(place: Place, keep: Keep, me: usize, node: &str) -> Result<Kept> {
     follower.settle_parts();
     follower.take_all()?;
     follower.rests = follower.bag.is_over() && !follower.shared.mends();
+    follower.sites().mark();
     loop {
         match follower.run(&events)? {
-            Next::Over => return Ok(Kept::Over(follower.bag.counts())),
-            Next::Stop => return Ok(Kept::Stopped),
+            Next::Over => {
+                follower.tidy();
+                return Ok(Kept::Over(follower.bag.counts()));
+            }
+            Next::Stop => {
+                follower.tidy();
+                return Ok(Kept::Stopped);
+            }
             Next::Lead => {
                 for (asked, _) in std::mem::take(&mut follower.waiting) {
                     let _ = sender.send(Event::Order(asked));
@@ -174,6 +183,21 @@ impl Follower {
         Ok(None)
     }
 
+    /// Where tasks work in place, if this member is the one that looks after that.
+    fn sites(&self) -> Sites {
+        let mark = self.shared.mark().filter(|_| self.shared.is_origin());
+        mark.map_or_else(Sites::none, |mark| Sites::marked(&self.bag, mark.clone(), 0))
+    }
+
+    /// Removes what working in place has left, once nobody does any more.
+    fn tidy(&mut self) {
+        let mut sites = self.sites();
+        if sites.is_used() && self.bag.is_over() && self.shared.placing().is_empty() {
+            outputs::sweep(self.place.id, &self.bag);
+            sites.remove();
+        }
+    }
+
     /// Takes all that counts by now.
     fn take_all(&mut self) -> Result<()> {
         for (index, bytes) in self.shared.pump()? {
@@ -238,7 +262,12 @@ impl Follower {
     /// The bag as it was submitted becomes the beginning of the log, with the files that it needs.
     fn propose_draft(&mut self) -> Result<()> {
         let (draft, records) = self.place.draft()?;
-        for path in inputs(&draft) {
+        let mark = sites::mark(&self.place, &draft)?;
+        let is_in_place = mark.is_some();
+        if let Some(mark) = mark {
+            self.shared.put_mark(mark, inputs(&draft, Wanted::Lying).iter().filter_map(lying).collect());
+        }
+        for path in inputs(&draft, if is_in_place { Wanted::Content } else { Wanted::All }) {
             if self.shared.has_input(&path) {
                 continue;
             }
@@ -373,7 +402,7 @@ impl Follower {
 /// A result counts: its files are those that others read from now on and, where the bag was submitted, are to be put in
 /// their places, unless they were before.
 pub fn settle(shared: &mut Shared, number: u32, bag: &Bag, task: &TaskView<'_>, attempt: u64, place: bool) {
-    shared.results_are(attempt, &output_paths(number, bag.settings(), task, attempt));
+    shared.results_are(attempt, &output_paths(number, bag.settings(), task, (attempt, 0)));
     if place && !task.template.outputs.is_empty() {
         shared.place_later(task.number, attempt);
     }
@@ -400,7 +429,9 @@ pub fn place_files(shared: &mut Shared, number: u32, bag: &Bag) -> Result<()> {
 
 /// False while the files are being copied.
 fn place_of(shared: &mut Shared, number: u32, bag: &Bag, task: &TaskView<'_>, attempt: u64) -> Result<bool> {
-    let paths = output_paths(number, bag.settings(), task, attempt);
+    let paths = output_paths(number, bag.settings(), task, (attempt, 0));
+    let mut moves = paths.iter().filter_map(|(_, path, _)| Some((shared.waits_as(path)?, path)));
+    moves.try_for_each(|(waiting, path)| outputs::move_there(&waiting, path))?;
     let files =
         paths.into_iter().filter_map(|(_, path, waiting)| Some((shared.find_result(&path)?, waiting)));
     let files: Vec<_> = files.collect();
@@ -410,19 +441,40 @@ fn place_of(shared: &mut Shared, number: u32, bag: &Bag, task: &TaskView<'_>, at
     outputs::settle(number, bag, task, attempt).map(|()| true)
 }
 
-/// Paths of all files that the tasks of a bag need and no task of it makes.
-pub fn inputs(bag: &Bag) -> BTreeSet<String> {
+/// Which files that tasks need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    All,
+    /// Those of tasks that work in place.
+    Lying,
+    /// Those of all others.
+    Content,
+}
+
+/// Paths of files that the tasks of a bag need and no task of it makes.
+pub fn inputs(bag: &Bag, wanted: Wanted) -> BTreeSet<String> {
     let (mut needed, mut made) = (BTreeSet::new(), BTreeSet::new());
-    needed.extend(programs::files(bag.settings()).map(str::to_owned));
+    if wanted != Wanted::Lying {
+        needed.extend(programs::files(bag.settings()).map(str::to_owned));
+    }
     let path = |name: &str| Path::new(&bag.settings().directory).join(name).to_string_lossy().into_owned();
     for task in bag.tasks() {
-        needed.extend(task.template.inputs.iter().map(|file| path(&file.here.fill(&task.named))));
+        if wanted == Wanted::All || (wanted == Wanted::Lying) == task.template.in_place {
+            needed.extend(task.template.inputs.iter().map(|file| path(&file.here.fill(&task.named))));
+        }
         made.extend(task.template.outputs.iter().map(|file| path(&file.here.fill(&task.named))));
-        if let mutirao_bag::Work::Ipar { files, .. } = &task.template.work {
+        if let (mutirao_bag::Work::Ipar { files, .. }, true) = (&task.template.work, wanted != Wanted::Lying)
+        {
             needed.extend(files.iter().map(|file| path(file)));
         }
     }
     needed.difference(&made).cloned().collect()
+}
+
+/// A file as it lies there now. One that is not there yet may be when it is needed.
+fn lying(path: &String) -> Option<Lying> {
+    let InputFile { bytes, modified_s, .. } = InputFile::here(Path::new(path)).ok()?;
+    Some(Lying { name: path.clone(), bytes, modified_s, waiting: String::new() })
 }
 
 /// What comes back from [`keeper::lead`].

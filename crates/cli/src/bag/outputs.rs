@@ -1,11 +1,12 @@
 //! What tasks have written: one file that grows only, and files that are put where they belong.
 
-use super::work::{Outcome, output_paths};
+use super::work::{Outcome, of_attempts, output_paths};
 use anyhow::{Context, Result};
 use mutirao_bag::{Bag, Span, TaskView};
-use mutirao_runner::look;
+use mutirao_runner::{look, move_on};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -122,8 +123,8 @@ pub fn keep(
     attempt: u64,
     Outcome { files, fetched, placed, .. }: &Outcome,
 ) -> Result<(), NotKept> {
-    for (there, path, waiting) in output_paths(bag, owner.settings(), task, attempt) {
-        if placed.contains(&there) {
+    for (there, path, waiting) in output_paths(bag, owner.settings(), task, (attempt, 0)) {
+        if placed.iter().any(|placed| placed.name == there) {
             match look(&waiting).is_ok_and(|facts| facts.is_file()) {
                 true => continue,
                 false => return Err(NotKept::Missing(there)),
@@ -193,22 +194,42 @@ fn put(path: &Path, executable: bool, fill: impl FnOnce(&File) -> io::Result<()>
 
 /// Puts the files of a result that counts where they belong. May be done again.
 pub fn settle(bag: u32, owner: &Bag, task: &TaskView<'_>, attempt: u64) -> Result<()> {
-    for (_, path, waiting) in output_paths(bag, owner.settings(), task, attempt) {
-        match fs::rename(&waiting, &path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot put {} in its place", path.display()));
-            }
-            // It was done before.
-            _ => {}
-        }
+    for (_, path, waiting) in output_paths(bag, owner.settings(), task, (attempt, 0)) {
+        move_there(&waiting, &path)?;
     }
     Ok(())
 }
 
+/// Puts a file where it belongs, if that was not done before.
+pub fn move_there(waiting: &Path, path: &Path) -> Result<()> {
+    move_on(waiting, path).with_context(|| format!("cannot put {} in its place", path.display()))
+}
+
 /// Removes what an attempt has left that nobody wants.
-pub fn drop_files(bag: u32, owner: &Bag, task: &TaskView<'_>, attempt: u64) {
-    for (_, _, waiting) in output_paths(bag, owner.settings(), task, attempt) {
+pub fn drop_files(bag: u32, owner: &Bag, task: &TaskView<'_>, (attempt, sender): (u64, u64)) {
+    for (_, _, waiting) in output_paths(bag, owner.settings(), task, (attempt, sender)) {
         // It may never have been there.
         let _ = fs::remove_file(waiting);
+    }
+}
+
+/// Removes what attempts that worked in place have left when the bag is over, whoever sent them.
+pub fn sweep(bag: u32, owner: &Bag) {
+    let mut names: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+    for task in owner.tasks().filter(|task| task.template.in_place) {
+        for (_, path, _) in output_paths(bag, owner.settings(), &task, (0, 0)) {
+            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            names.entry(above.to_owned()).or_default().insert(name.to_string_lossy().into_owned());
+        }
+    }
+    let waiting = format!(".{}", of_attempts(bag));
+    for (directory, names) in names {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let of = name.to_str().and_then(|name| Some(name.strip_prefix('.')?.rsplit_once(&waiting)?.0));
+            if of.is_some_and(|of| names.contains(of)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }

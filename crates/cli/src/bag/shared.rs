@@ -11,6 +11,7 @@ mod waiting;
 
 pub use disk::{Damage, Read, journal_path, read, stands_still};
 pub use room::is_full;
+pub use state::Lying;
 
 use super::keeper::Event;
 use super::link::Link;
@@ -292,6 +293,11 @@ impl Shared {
     /// Gives the lead to the member where the bag was submitted.
     pub fn hand_to_origin(&mut self) {
         self.hand_to(0);
+    }
+
+    /// Whether the member where the bag was submitted is another, and there to keep it.
+    pub fn origin_can_lead(&self) -> bool {
+        !self.is_origin() && self.member.has_all(1)
     }
 
     /// Gives the lead to the next member.

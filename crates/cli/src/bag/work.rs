@@ -7,7 +7,7 @@ use mutirao::raw::{CallError, CallErrorKind, CallResult, KeptBlob, LineEvent, Op
 use mutirao_bag::{Bag, Cost, End, REPORT_BYTES_MAX, Report, Settings, TaskView, Work};
 use mutirao_runner::{
     Around, Command, Content, Ended, Environment, Fetched, File, Home, How, Kept, Leaving, Lying,
-    OUTPUT_BYTES_MAX, Place, Program, Runner, Site, Unseen,
+    OUTPUT_BYTES_MAX, Place, Placed, Program, Runner, Site, Unseen,
 };
 use mutirao_wire::BlobHash;
 use mutirao_wire::checkpoint::{CHECKPOINT_ENV, STATE_BYTES_MAX};
@@ -178,8 +178,8 @@ fn keep(file: std::fs::File) -> Result<Content, String> {
     }
 }
 
-/// Finds an input file.
-pub type Find<'a> = dyn Fn(&Path) -> Result<InputFile> + 'a;
+/// Finds an input file, for a task that works in place or not.
+pub type Find<'a> = dyn Fn(&Path, bool) -> Result<InputFile> + 'a;
 
 /// What all commands of a bag have in common.
 pub struct Common<'a> {
@@ -231,28 +231,30 @@ pub fn command(
     if template.memory_mib > 0 {
         command.limits.memory_mib = Some(template.memory_mib);
     }
-    let mut brought = Brought { settings, find, room: INPUT_BYTES_MAX, large: Vec::new() };
+    let mut brought = Brought { room: INPUT_BYTES_MAX, large: Vec::new() };
     if template.has_playpen() {
         command.site = site;
         for (here, there) in bag.inputs(task) {
+            let is_in_place = command.site.is_some();
+            let found = (find)(&Path::new(&settings.directory).join(here), is_in_place)?;
             match &mut command.site {
-                Some(site) => {
-                    site.links.push(lying((find)(&Path::new(&settings.directory).join(here))?, there))
-                }
-                None => brought.bring(&here, &there, &mut command)?,
+                Some(site) if found.kept.is_none() => site.links.push(lying(found, there)),
+                _ => brought.bring(found, &there, &mut command)?,
             }
         }
         if let Some(site) = &mut command.site {
             let place = |(there, _, waiting): (String, PathBuf, PathBuf)| {
                 (there, waiting.into_os_string().into_vec())
             };
-            site.places = output_paths(number, settings, task, attempt).into_iter().map(place).collect();
+            let paths = output_paths(number, settings, task, (attempt, site.sender));
+            site.places = paths.into_iter().map(place).collect();
         }
         command.take = template.outputs.iter().map(|file| file.there.fill(&task.named)).collect();
     } else {
         if let Work::Ipar { files, .. } = &template.work {
             for file in files {
-                brought.bring(file, file, &mut command)?;
+                let found = (find)(&Path::new(&settings.directory).join(file), false)?;
+                brought.bring(found, file, &mut command)?;
             }
         }
         command.home = Some(Home {
@@ -286,17 +288,14 @@ pub fn operation<'a>(task: &TaskView<'a>) -> Option<(&'a str, Vec<u8>)> {
 }
 
 /// The inputs of a task, on their way into its command.
-struct Brought<'a> {
-    settings: &'a Settings,
-    find: &'a Find<'a>,
+struct Brought {
     /// Bytes that still fit into the call.
     room: u64,
     large: Vec<Large>,
 }
 
-impl Brought<'_> {
-    fn bring(&mut self, here: &str, there: &str, command: &mut Command) -> Result<()> {
-        let found = (self.find)(&Path::new(&self.settings.directory).join(here))?;
+impl Brought {
+    fn bring(&mut self, found: InputFile, there: &str, command: &mut Command) -> Result<()> {
         if found.bytes > INLINE_BYTES_MAX.min(self.room) {
             self.large.push(Large { found, there: there.into() });
             return Ok(());
@@ -323,7 +322,7 @@ pub struct Outcome {
     pub fetched: Vec<Kept>,
     pub together: Option<Arc<std::fs::File>>,
     /// Files that lie under the attempt's name already, since it worked in place.
-    pub placed: Vec<String>,
+    pub placed: Vec<Placed>,
     /// Its node does not see what it was to work with in place; it did not start.
     pub unseen: Option<Unseen>,
     pub report: Report,
@@ -470,18 +469,27 @@ fn end_of(error: CallError) -> End {
 }
 
 /// Where an output file belongs, and where it waits until the result of its attempt counts: beside that, and hidden from
-/// tasks that look for `*` there.
+/// tasks that look for `*` there. What an attempt moves there itself has the number of who sent it in its name.
 pub fn output_paths(
     bag: u32,
     settings: &Settings,
     task: &TaskView<'_>,
-    attempt: u64,
+    (attempt, sender): (u64, u64),
 ) -> Vec<(String, PathBuf, PathBuf)> {
     let paths = |file: &mutirao_bag::FileName| {
         let path = Path::new(&settings.directory).join(file.here.fill(&task.named));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let waiting = path.with_file_name(format!(".{name}.bag-{bag}-attempt-{attempt}"));
+        let mut waiting = format!(".{name}.{}{attempt}", of_attempts(bag));
+        if sender > 0 {
+            waiting += &format!("-{sender:x}");
+        }
+        let waiting = path.with_file_name(waiting);
         (file.there.fill(&task.named), path, waiting)
     };
     task.template.outputs.iter().map(paths).collect()
+}
+
+/// What the names of files have in common that wait for the results of a bag.
+pub fn of_attempts(bag: u32) -> String {
+    format!("bag-{bag}-attempt-")
 }

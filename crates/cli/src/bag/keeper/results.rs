@@ -3,12 +3,13 @@
 use super::super::kept_files::{Goal, NotBrought};
 use super::super::member;
 use super::super::outputs::{self, NotKept};
+use super::super::shared::Lying;
 use super::super::work::{self, Outcome};
 use super::succession::Receipt;
 use super::{Keeper, Log};
 use anyhow::{Context, Result};
 use mutirao_bag::{End, Input, Span, Taking, TaskView};
-use mutirao_runner::Kept;
+use mutirao_runner::{Kept, Placed, look};
 use mutirao_wire::BlobHash;
 use std::fs::File;
 use std::io::Write;
@@ -77,7 +78,8 @@ impl Keeper {
             let file =
                 outcome.files.iter().find(|file| file.name == name).map(|file| file.bytes.len() as u64);
             let kept = outcome.fetched.iter().find(|kept| kept.name == name).map(|kept| kept.content.bytes);
-            file.or(kept)
+            let placed = outcome.placed.iter().find(|placed| placed.name == name).map(|placed| placed.bytes);
+            file.or(kept).or(placed)
         };
         let made =
             view.template.outputs.iter().filter_map(|file| {
@@ -109,7 +111,7 @@ impl Keeper {
             let path = self.place.directory().join("came").join(format!("attempt-{attempt}"));
             Goal::Together(outcome.kept.clone(), path)
         } else {
-            let paths = work::output_paths(self.place.id, self.bag.settings(), &task, attempt);
+            let paths = work::output_paths(self.place.id, self.bag.settings(), &task, (attempt, 0));
             let file = |kept: &Kept| {
                 let (.., waiting) = paths.iter().find(|(there, ..)| *there == kept.name)?;
                 Some((kept.clone(), waiting.clone()))
@@ -186,6 +188,7 @@ impl Keeper {
                 put.and_then(|stdout| Ok((stdout, outputs.append(&outcome.stderr)?)))
             }
             Log::Shared(shared) => {
+                let are_seen = !outcome.placed.is_empty() && self.sites.are_seen();
                 for file in &task.template.outputs {
                     let there = file.there.fill(&task.named);
                     let (content, executable) = if let (Some(together), Some((begin, kept))) =
@@ -195,6 +198,19 @@ impl Keeper {
                         (content, kept.executable)
                     } else if let Some(file) = outcome.files.iter().find(|file| file.name == there) {
                         (shared.put_output(&file.bytes), file.executable)
+                    } else if let Some(placed) = outcome.placed.iter().find(|placed| placed.name == there) {
+                        let by = (attempt, placed.sender);
+                        let paths = work::output_paths(self.place.id, self.bag.settings(), &task, by);
+                        let waiting = paths.into_iter().find(|(name, ..)| *name == there);
+                        let Some((.., waiting)) = waiting else { return Ok(Err(NotKept::Missing(there))) };
+                        // From where it is not seen, its node is believed.
+                        if are_seen && !look(&waiting).is_ok_and(|facts| facts.is_file()) {
+                            return Ok(Err(NotKept::Missing(there)));
+                        }
+                        let waiting = waiting.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                        let Placed { bytes, modified_s, .. } = *placed;
+                        shared.put_lying(attempt, Lying { name: there, bytes, modified_s, waiting });
+                        continue;
                     } else {
                         return Ok(Err(NotKept::Missing(there)));
                     };

@@ -1,13 +1,16 @@
 //! Attempts on their way to workers: with their state, their inputs and their limits.
 
 use super::super::inputs::{InputFile, Ready};
+use super::super::outputs;
 use super::super::work::{self, Outcome};
+use super::lacking::LiesElsewhere;
 use super::{Keeper, Log, succession};
 use anyhow::{Result, bail};
 use mutirao::raw::{CallOptions, LeaseKey};
 use mutirao_bag::TaskView;
+use mutirao_runner::Site;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A worker gets so much longer than the task's own limit, which it keeps itself.
@@ -27,35 +30,61 @@ impl Keeper {
         let paths: BTreeSet<String> = self.bag.tasks().flat_map(inputs).collect();
         for path in paths {
             // Those that tasks make are not there yet.
-            if let Ok(found) = self.find_input(&Path::new(&self.bag.settings().directory).join(&path)) {
+            if let Ok(found) = self.find_input(&Path::new(&self.bag.settings().directory).join(&path), true) {
                 self.bag.know_length(path, found.bytes);
             }
         }
     }
 
-    /// An input file, wherever it is.
-    pub(super) fn find_input(&self, path: &Path) -> Result<InputFile> {
-        match &self.log {
-            Log::Alone { .. } => InputFile::here(path),
-            Log::Shared(shared) => match shared.find_input(path) {
-                Some(found) => Ok(found),
-                None if shared.is_origin() => InputFile::here(path),
-                None => bail!("input {} did not come along when the bag was submitted", path.display()),
-            },
+    /// An input file, wherever it is. Who works in place need not be able to read it here.
+    pub(super) fn find_input(&self, path: &Path, in_place: bool) -> Result<InputFile> {
+        let Log::Shared(shared) = &self.log else { return InputFile::here(path) };
+        let lying = shared.find_lying(path);
+        if let Some(found) = lying.clone().filter(|_| in_place).or_else(|| shared.find_input(path)) {
+            return Ok(found);
         }
+        match lying {
+            _ if !shared.is_origin() && !self.sites.are_seen() => match self.sites.is_used() {
+                true => Err(LiesElsewhere(path.to_owned()).into()),
+                false => bail!("input {} did not come along when the bag was submitted", path.display()),
+            },
+            Some(lying) => {
+                if let Some(waiting) = shared.waits_as(path) {
+                    outputs::move_there(&waiting, path)?;
+                }
+                lying.seen()
+            }
+            None => InputFile::here(path),
+        }
+    }
+
+    /// Where an attempt works on the node of a lease, if in place.
+    fn site(&self, view: &TaskView<'_>, attempt: u64, lease: LeaseKey) -> Option<Site> {
+        let mut site = self.sites.site(view.template, attempt, self.leases.lender(lease)?.id)?;
+        if let Log::Shared(shared) = &self.log
+            && !shared.is_origin()
+        {
+            // Where the bag was submitted they are put in their places, but perhaps later.
+            let outputs = view.template.outputs.iter().map(|file| file.here.fill(&view.named));
+            let names = self.bag.inputs(view).into_iter().map(|(here, _)| here).chain(outputs);
+            let paths = names.map(|name| Path::new(&self.bag.settings().directory).join(name));
+            let bytes = |path: PathBuf| path.into_os_string().into_encoded_bytes();
+            let of = |path: PathBuf| Some((bytes(shared.waits_as(&path)?), bytes(path)));
+            site.moves = paths.filter_map(of).collect();
+        }
+        Some(site)
     }
 
     pub(super) fn start(&mut self, attempt: u64, worker: u64) {
         let state = self.begin_state(attempt, LeaseKey(worker as u32));
         let Some(view) = self.bag.attempt(attempt) else { return };
-        let find = |path: &Path| self.find_input(path);
+        let find = |path: &Path, in_place: bool| self.find_input(path, in_place);
         let call = match work::operation(&view) {
             Some((name, argument)) => self.operation_named(name).map(|operation| (operation, argument)),
             None => {
                 let common =
                     work::Common { number: self.place.id, bag: &self.bag, environment: &self.environment };
-                let lender = self.leases.lender(LeaseKey(worker as u32));
-                let site = lender.and_then(|node| self.sites.site(view.template, attempt, node.id));
+                let site = self.site(&view, attempt, LeaseKey(worker as u32));
                 let made = state.and_then(|state| work::command(common, &view, attempt, state, &find, site));
                 match made {
                     Ok((command, large)) if large.is_empty() => Ok((self.operation, command.encode())),
@@ -68,6 +97,7 @@ impl Keeper {
             }
         };
         match call {
+            Err(error) if error.is::<LiesElsewhere>() => self.lacking.push(attempt, worker, &error),
             Err(error) => self.unsent.push((attempt, Outcome::not_started(format!("{error:#}")))),
             Ok((operation, argument)) => self.send(attempt, worker, operation, argument, Duration::ZERO),
         }

@@ -4,11 +4,12 @@ use super::Shared;
 use super::disk::encoded;
 use super::placing::Placing;
 use super::room::is_full;
-use super::state::{File, Piece};
+use super::state::{File, Left, Lying, Piece};
 use crate::bag::control::Unplaced;
 use crate::bag::inputs::InputFile;
 use crate::bag::keeper::Event;
 use crate::bag::outputs;
+use crate::bag::sites::Mark;
 use anyhow::{Context, Result};
 use mutirao_bag::Span;
 use std::fs;
@@ -47,6 +48,22 @@ impl Shared {
         self.files.has_input(path)
     }
 
+    /// Has all know where tasks work in place, and what lies there.
+    pub fn put_mark(&mut self, mark: Mark, inputs: Vec<Lying>) {
+        self.waiting.piece(Piece::Mark(mark));
+        inputs.into_iter().for_each(|input| self.waiting.piece(Piece::LyingInput(input)));
+    }
+
+    /// By what nodes know the directory where tasks work in place.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.files.mark()
+    }
+
+    /// Has all know of a file that an attempt has left in the directory of the bag's files.
+    pub fn put_lying(&mut self, attempt: u64, file: Lying) {
+        self.waiting.piece(Piece::Lying { attempt, file });
+    }
+
     pub fn read_output(&self, span: Span) -> std::io::Result<Vec<u8>> {
         self.outputs.read(span)
     }
@@ -58,14 +75,32 @@ impl Shared {
         }
     }
 
-    /// A file that a task needs: what another task has made, or what came along when the bag was submitted.
+    /// A file that a task needs, with its content: what another task has made, or what came along when the bag was
+    /// submitted.
     pub fn find_input(&self, path: &Path) -> Option<InputFile> {
         self.files.needed(path).map(|file| self.found(path, file))
     }
 
-    /// The file of a result that counts.
+    /// The same, if it lies in the directory of the bag's files.
+    pub fn find_lying(&self, path: &Path) -> Option<InputFile> {
+        let Lying { bytes, modified_s, .. } = *self.files.lying(path)?;
+        Some(InputFile { path: path.to_owned(), bytes, executable: false, modified_s, kept: None })
+    }
+
+    /// Where a file of a result may lie that belongs under this path, if that is in the same directory.
+    pub fn waits_as(&self, path: &Path) -> Option<PathBuf> {
+        match self.files.result(path)? {
+            Left::Lies(file) => Some(path.with_file_name(&file.waiting)),
+            Left::Here(_) => None,
+        }
+    }
+
+    /// The file of a result that counts, if its content is here.
     pub fn find_result(&self, path: &Path) -> Option<InputFile> {
-        self.files.result(path).map(|file| self.found(path, file))
+        match self.files.result(path)? {
+            Left::Here(file) => Some(self.found(path, file)),
+            Left::Lies(_) => None,
+        }
     }
 
     fn found(&self, path: &Path, file: &File) -> InputFile {

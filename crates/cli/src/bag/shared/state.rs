@@ -1,5 +1,6 @@
 //! What the entries of the log say, and what they have come to, said in short.
 
+use crate::bag::sites::Mark;
 use anyhow::{Context, Result};
 use mutirao_bag::{Bag, Record, Span};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,14 @@ pub enum Piece {
     Result { path: PathBuf, file: File },
     /// So many bytes are in the file of outputs.
     Outputs(u64),
+    /// Tasks work in place, in a directory that is marked so.
+    Mark(Mark),
+    /// A file of the submitter that tasks find in that directory, as it was when the bag was submitted.
+    LyingInput(Lying),
+    /// A file that an attempt has left there, which counts if its result does.
+    Lying { attempt: u64, file: Lying },
+    /// A file of a result that counts, by its path, which lies there.
+    LyingResult { path: PathBuf, file: Lying },
 }
 
 /// A file, whose content is in the file of outputs.
@@ -33,51 +42,106 @@ pub struct File {
     pub content: Span,
 }
 
+/// A file that lies in the directory of the bag's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lying {
+    /// Of an attempt: its name in the directory of the task. Of an input: its path.
+    pub name: String,
+    pub bytes: u64,
+    /// When it was last changed, seconds since 1970.
+    pub modified_s: i64,
+    /// What it is called, beside its path, until it is put in its place. Of an input nothing.
+    pub waiting: String,
+}
+
+/// A file that an attempt has left.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Left {
+    /// Its content is in the file of outputs.
+    Here(File),
+    Lies(Lying),
+}
+
+impl Left {
+    fn name(&self) -> &str {
+        match self {
+            Left::Here(file) => &file.name,
+            Left::Lies(file) => &file.name,
+        }
+    }
+}
+
 /// What is known beside the bag itself.
 #[derive(Debug, Default, PartialEq)]
 pub struct Files {
+    mark: Option<Mark>,
     /// By attempt, until its result counts.
-    left: HashMap<u64, Vec<File>>,
+    left: HashMap<u64, Vec<Left>>,
     inputs: BTreeMap<String, File>,
+    lying_inputs: BTreeMap<String, Lying>,
     /// By path, of results that count.
-    results: HashMap<PathBuf, File>,
+    results: HashMap<PathBuf, Left>,
 }
 
 impl Files {
     /// Takes what is said of a file; anything else is of no concern here.
     pub fn take(&mut self, piece: Piece) {
         match piece {
-            Piece::File { attempt, file } => {
-                // One that was lost may have had the same number.
-                let left = self.left.entry(attempt).or_default();
-                left.retain(|known| known.name != file.name);
-                left.push(file);
-            }
+            Piece::File { attempt, file } => self.leaves(attempt, Left::Here(file)),
+            Piece::Lying { attempt, file } => self.leaves(attempt, Left::Lies(file)),
             Piece::Input(file) => drop(self.inputs.insert(file.name.clone(), file)),
-            Piece::Result { path, file } => drop(self.results.insert(path, file)),
+            Piece::LyingInput(file) => drop(self.lying_inputs.insert(file.name.clone(), file)),
+            Piece::Result { path, file } => drop(self.results.insert(path, Left::Here(file))),
+            Piece::LyingResult { path, file } => drop(self.results.insert(path, Left::Lies(file))),
+            Piece::Mark(mark) => self.mark = Some(mark),
             Piece::Record { .. } | Piece::Output(_) | Piece::Outputs(_) => {}
         }
+    }
+
+    fn leaves(&mut self, attempt: u64, file: Left) {
+        // One that was lost may have had the same number.
+        let left = self.left.entry(attempt).or_default();
+        left.retain(|known| known.name() != file.name());
+        left.push(file);
+    }
+
+    /// By what nodes know the directory where tasks work in place.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
     }
 
     pub fn has_input(&self, path: &str) -> bool {
         self.inputs.contains_key(path)
     }
 
-    /// A file that a task needs: what another task has made, or what came along when the bag was submitted.
+    /// A file that a task needs, with its content: what another task has made, or what came along when the bag was
+    /// submitted.
     pub fn needed(&self, path: &Path) -> Option<&File> {
-        let came_along = || self.inputs.get(path.to_str()?);
-        self.result(path).or_else(came_along)
+        match self.results.get(path) {
+            Some(Left::Here(file)) => Some(file),
+            Some(Left::Lies(_)) => None,
+            None => self.inputs.get(path.to_str()?),
+        }
+    }
+
+    /// The same, if it lies in the directory of the bag's files.
+    pub fn lying(&self, path: &Path) -> Option<&Lying> {
+        match self.results.get(path) {
+            Some(Left::Here(_)) => None,
+            Some(Left::Lies(file)) => Some(file),
+            None => self.lying_inputs.get(path.to_str()?),
+        }
     }
 
     /// The file of a result that counts.
-    pub fn result(&self, path: &Path) -> Option<&File> {
+    pub fn result(&self, path: &Path) -> Option<&Left> {
         self.results.get(path)
     }
 
     /// The result counts of an attempt whose output files belong there.
     pub fn results_are(&mut self, attempt: u64, paths: &[(String, PathBuf, PathBuf)]) {
         for file in self.left.remove(&attempt).unwrap_or_default() {
-            if let Some((_, path, _)) = paths.iter().find(|(there, ..)| *there == file.name) {
+            if let Some((_, path, _)) = paths.iter().find(|(there, ..)| there == file.name()) {
                 self.results.insert(path.clone(), file);
             }
         }
@@ -132,14 +196,23 @@ pub fn pieces<'a>(
     bytes_max: usize,
 ) -> impl Iterator<Item = Piece> + 'a {
     let inputs = files.inputs.values().cloned().map(Piece::Input);
-    let result = |(path, file): (&PathBuf, &File)| Piece::Result { path: path.clone(), file: file.clone() };
-    let of = |(attempt, left): (&u64, &'a Vec<File>)| {
+    let lying_inputs = files.lying_inputs.values().cloned().map(Piece::LyingInput);
+    let result = |(path, left): (&PathBuf, &Left)| match (path.clone(), left.clone()) {
+        (path, Left::Here(file)) => Piece::Result { path, file },
+        (path, Left::Lies(file)) => Piece::LyingResult { path, file },
+    };
+    let of = |(attempt, left): (&u64, &'a Vec<Left>)| {
         let attempt = *attempt;
-        left.iter().map(move |file| Piece::File { attempt, file: file.clone() })
+        left.iter().cloned().map(move |left| match left {
+            Left::Here(file) => Piece::File { attempt, file },
+            Left::Lies(file) => Piece::Lying { attempt, file },
+        })
     };
     let (results, left) = (files.results.iter().map(result), files.left.iter().flat_map(of));
     let records = bag.shrink().flat_map(move |record| cut(&record.encode(), bytes_max));
-    records.chain(inputs).chain(results).chain(left).chain([Piece::Outputs(outputs)])
+    let mark = files.mark.iter().cloned().map(Piece::Mark);
+    let all_inputs = mark.chain(inputs).chain(lying_inputs);
+    records.chain(all_inputs).chain(results).chain(left).chain([Piece::Outputs(outputs)])
 }
 
 /// A record in pieces.
@@ -161,6 +234,10 @@ mod tests {
         File { name: name.into(), executable: false, content: Span { offset, bytes: 1 } }
     }
 
+    fn lying(name: &str) -> Lying {
+        Lying { name: name.into(), bytes: 1 << 40, modified_s: -1, waiting: ".waits".into() }
+    }
+
     #[test]
     fn what_is_said_in_short_says_the_same() {
         let draft = Draft::new(Settings { name: "long".repeat(100), ..Settings::default() });
@@ -170,11 +247,16 @@ mod tests {
                 .iter()
                 .for_each(|piece| state.take(&postcard::to_stdvec(piece).unwrap()).unwrap());
         }
+        let mark = Mark { name: ".mark".into(), umask: Some(0o22) };
+        state.files.take(Piece::Mark(mark.clone()));
         state.files.take(Piece::Input(file("/in", 0)));
+        state.files.take(Piece::LyingInput(lying("/lies")));
         for attempt in [1, 2, 3] {
             state.files.take(Piece::File { attempt, file: file("out", attempt) });
+            state.files.take(Piece::Lying { attempt, file: lying("placed") });
         }
-        state.files.results_are(1, &[("out".into(), "/made".into(), "/made.1".into())]);
+        let paths = |name: &str, path: &str| (name.into(), path.into(), format!("{path}.1").into());
+        state.files.results_are(1, &[paths("out", "/made"), paths("placed", "/placed")]);
         state.files.keep_only(&BTreeSet::from([2]));
         state.outputs = 99;
         let parts: Vec<Vec<u8>> = pieces(&mut state.bag, &state.files, 99, 8)
@@ -186,6 +268,13 @@ mod tests {
         assert_eq!(again.bag.settings(), state.bag.settings());
         assert_eq!(again.files.needed(Path::new("/made")), Some(&file("out", 1)));
         assert_eq!(again.files.needed(Path::new("/in")), Some(&file("/in", 0)));
+        assert_eq!(again.files.lying(Path::new("/placed")), Some(&lying("placed")));
+        assert_eq!(again.files.lying(Path::new("/lies")), Some(&lying("/lies")));
+        assert_eq!(
+            (again.files.needed(Path::new("/placed")), again.files.lying(Path::new("/made"))),
+            (None, None)
+        );
+        assert_eq!(again.files.mark(), Some(&mark));
         assert_eq!(again.files.left.keys().collect::<Vec<_>>(), [&2]);
     }
 
