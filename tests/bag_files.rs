@@ -430,6 +430,9 @@ fn an_input_that_is_changed_after_it_was_submitted_to_three_is_refused_by_its_na
             go.display()
         ),
     );
+    // What is not submitted after all leaves nothing.
+    run_shared(&lab, &["submit", "changes.toml", "--members", "n1,n2,n9"]).complaint();
+    assert!(!has_leftovers(&lab));
     let said = run_shared(&lab, &["submit", "changes.toml"]);
     assert!(said.err.contains("kept by `n1`, `n2` and `n3`"), "{}", said.err);
     let id = said.well();

@@ -313,6 +313,7 @@ impl Place {
             // Of a member elsewhere, which gives no numbers.
             false => Ok(()),
         };
+        super::sites::unmark(self);
         let noted = note();
         fs::rename(&self.directory, &gone).with_context(failed)?;
         fs::remove_dir_all(&gone).with_context(failed)?;

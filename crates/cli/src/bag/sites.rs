@@ -166,17 +166,41 @@ pub fn mark(place: &Place, bag: &Bag) -> Result<Option<Mark>> {
     }
 }
 
+/// Removes the mark of a bag that is about to be removed, if there is one.
+pub fn unmark(place: &Place) {
+    if let Ok(Some(name)) = known_name(place)
+        && let Ok((bag, _)) = place.read()
+    {
+        // Most often it was removed when the bag was over.
+        let _ = fs::remove_file(Path::new(&bag.settings().directory).join(name));
+    }
+}
+
 /// What the mark of a bag is called, the same in each life of its keeper.
 fn mark_name(place: &Place) -> Result<String> {
-    let path = place.directory().join("mark");
-    match mutirao_store::read_limited(&path, MARK_BYTES_MAX) {
-        Ok(text) => return String::from_utf8(text).with_context(|| format!("{} is no text", path.display())),
-        Err(error) if error.is_missing() => {}
-        Err(error) => return Err(error.into()),
+    if let Some(name) = known_name(place)? {
+        return Ok(name);
     }
-    let mark = format!("{HIDDEN}{:032x}", u128::from_le_bytes(mutirao_trust::random()?));
-    mutirao_store::write_atomic(&path, mark.as_bytes(), 0o600)?;
-    Ok(mark)
+    let name = format!("{HIDDEN}{:032x}", u128::from_le_bytes(mutirao_trust::random()?));
+    mutirao_store::write_atomic(&name_path(place), name.as_bytes(), 0o600)?;
+    Ok(name)
+}
+
+/// What it was called before.
+fn known_name(place: &Place) -> Result<Option<String>> {
+    let path = name_path(place);
+    match mutirao_store::read_limited(&path, MARK_BYTES_MAX) {
+        Ok(text) => {
+            let name = String::from_utf8(text).with_context(|| format!("{} is no text", path.display()))?;
+            Ok(Some(name))
+        }
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn name_path(place: &Place) -> PathBuf {
+    place.directory().join("mark")
 }
 
 #[cfg(test)]
