@@ -288,15 +288,20 @@ fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once()
     run(&lab, &["check", id]).well();
 }
 
-/// Three tasks run on three nodes when the keeper is lost, with its node or alone. They end when the test says so.
+/// Three tasks run on three nodes when the keeper is lost, with its node or alone; then one of them on its node. They end
+/// when the test says so. No worker acts as its user.
 fn tasks_outlive_their_keeper(with_its_node: bool) {
-    let lab = Lab::with_pool(4, 1);
+    let lab = Lab::new();
+    std::fs::create_dir_all(lab.home()).unwrap();
+    std::fs::write(lab.home().join("node.toml"), "[files]\nown = false\n").unwrap();
+    lab.up_local(4, 1, &[]);
     lab.outlast_elections();
     let seconds = format!("{}{}", 1_000_000 + std::process::id(), u8::from(with_its_node));
+    let first = if with_its_node { "n4" } else { "n1" };
     lab.file(
         "m.toml",
         format!(
-            "nodes = ['n2', 'n3', 'n4']\nscheduler = 'workqueue'\n\
+            "nodes = ['{first}', 'n2', 'n3']\nscheduler = 'workqueue'\n\
              [task.a]\ncommand = 'echo $MUTIRAO_ATTEMPT; sleep {seconds}; echo end > out'\nrepeat = 3\n\
              outputs = [{{ here = 'made/{{repeat}}', there = 'out' }}]\n\
              [task.b]\ncommand = 'true'\nrepeat = 2\nafter = ['a']\n"

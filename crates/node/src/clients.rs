@@ -50,6 +50,8 @@ pub(crate) struct Client {
     pub seat: Option<u32>,
     /// Its workers here are to act as its user, who is the node's.
     pub as_user: bool,
+    /// It shares memory with its workers here.
+    pub rings: bool,
     pub since: Tick,
     /// Where the bodies of its large parts come.
     pub lane: Option<Consumer>,
@@ -135,6 +137,7 @@ impl Client {
             offer: Offer::None,
             seat: None,
             as_user: false,
+            rings: true,
             since: now,
             lane: None,
             attach: None,
@@ -375,18 +378,29 @@ pub(crate) fn put_offered(ctx: &mut Context, conn: ConnId, plugin: &Result<Plugi
     put(ctx, conn, PluginOffered { plugin });
 }
 
+/// What a program is given.
+pub(crate) struct Given<'a> {
+    pub leases: &'a [(Handle, Grant)],
+    pub arch: Arch,
+    /// It shares memory with workers of this node.
+    pub rings: bool,
+}
+
+impl Given<'_> {
+    const NOTHING: Given<'static> = Given { leases: &[], arch: Arch::Other, rings: false };
+}
+
 /// Tells a program what came of its request, in as many messages as that takes.
 pub(crate) fn put_allocated(
     ctx: &mut Context,
     conn: ConnId,
     allocate: &Allocate,
-    arch: Arch,
-    granted: &[(Handle, Grant)],
+    given: &Given<'_>,
     mut notes: Vec<Note>,
     outcome: Outcome,
 ) {
     let me = ctx.me.id;
-    let mut rest = granted;
+    let mut rest = given.leases;
     loop {
         let (now, later) = rest.split_at(rest.len().min(LEASES_A_MESSAGE));
         let leases = now.iter().map(|(handle, grant)| LeaseInfo {
@@ -394,8 +408,8 @@ pub(crate) fn put_allocated(
             lease: grant.lease(),
             lender: grant.lender.clone(),
             slots: grant.slots,
-            local: grant.lender.id == me,
-            arch,
+            local: given.rings && grant.lender.id == me,
+            arch: given.arch,
         });
         let message = Allocated {
             sequence: allocate.sequence,
@@ -417,20 +431,13 @@ pub(crate) fn put_allocated(
 /// Tells a program that a request cannot even be searched for.
 pub(crate) fn put_unfit(ctx: &mut Context, conn: ConnId, allocate: &Allocate, why: &str) {
     let note = Note { node: ctx.me.name.clone(), hindrance: Hindrance::Unfit(why.into()) };
-    put_allocated(ctx, conn, allocate, Arch::Other, &[], vec![note], Outcome::default());
+    put_allocated(ctx, conn, allocate, &Given::NOTHING, vec![note], Outcome::default());
 }
 
 /// Tells a program that the pool's charter leaves nothing of a request. That slots may be free tells the
 /// library that waiting is of no use.
 pub(crate) fn put_refused(ctx: &mut Context, conn: ConnId, allocate: &Allocate, why: String) {
     let note = Note { node: ctx.me.name.clone(), hindrance: Hindrance::Refused(why) };
-    put_allocated(
-        ctx,
-        conn,
-        allocate,
-        Arch::Other,
-        &[],
-        vec![note],
-        Outcome { free_hint: 1, ..Outcome::default() },
-    );
+    let outcome = Outcome { free_hint: 1, ..Outcome::default() };
+    put_allocated(ctx, conn, allocate, &Given::NOTHING, vec![note], outcome);
 }

@@ -87,9 +87,9 @@ pub struct Assignment {
     pub plugin: Option<PluginRef>,
     /// The node the application talks through.
     pub home: NodeRef,
-    /// Whether that is this node: the worker is then reached through a ring, without a stream.
+    /// Whether that is this node and stays it: the worker is then reached through a ring, without a stream.
     pub local: bool,
-    /// Whether the worker may act as the node's own user, whose program it serves: only if `local`.
+    /// Whether the worker may act as the node's own user, whose program it serves: only if its home is this node.
     pub as_user: bool,
 }
 

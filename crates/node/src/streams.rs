@@ -131,8 +131,9 @@ impl Streams {
         self.carry_out(ctx, lease, out);
     }
 
-    /// Binds a lease that is lent here and that its program, at home here now, took over from another home: what
-    /// its worker says goes to the program's connection. Returns the serial once it is bound.
+    /// Binds a lease that is lent here and that a program at home here holds without a ring, since another may go on
+    /// in its place, or it did in another's: what its worker says goes to the program's connection. Returns the serial
+    /// once it is bound.
     pub(crate) fn bind_here(&mut self, ctx: &mut Context, lease: LeaseId) -> Option<u64> {
         let here = lease.lender == ctx.me.id;
         let stream = self.streams.get_mut(&lease).filter(|stream| here && stream.wire.is_none())?;

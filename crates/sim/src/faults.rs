@@ -68,7 +68,7 @@ impl World {
             let plugin = app.has_calls().then(|| plugin(1).id);
             let (held, homes) = (app.leases.iter(), app.homes.clone());
             let leases = held.map(|(lease, lender)| (lease.serial, lender.clone())).collect();
-            self.input(index, Input::Held { app: id, epoch, homes, plugin, leases });
+            self.input(index, Input::Held { app: id, epoch, homes, rings: true, plugin, leases });
         }
     }
 

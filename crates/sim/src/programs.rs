@@ -76,7 +76,7 @@ impl World {
         let known = &self.nodes[index].apps[&app];
         let leases = known.leases.iter().map(|(lease, lender)| (lease.serial, lender.clone())).collect();
         let (epoch, homes) = (known.epoch, known.homes.clone());
-        self.input(index, Input::Held { app, epoch, homes, plugin: None, leases });
+        self.input(index, Input::Held { app, epoch, homes, rings: true, plugin: None, leases });
     }
 
     /// Who asks, for a program on a node.

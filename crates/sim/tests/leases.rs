@@ -114,7 +114,8 @@ fn a_restarted_home_takes_its_leases_up_again() {
     world.start(2);
     let program = &world.nodes[2].apps[&app];
     let leases = program.leases.iter().map(|(lease, lender)| (lease.serial, lender.clone())).collect();
-    world.input(2, Input::Held { app, epoch: Epoch(2), homes: Vec::new(), plugin: None, leases });
+    world
+        .input(2, Input::Held { app, epoch: Epoch(2), homes: Vec::new(), rings: true, plugin: None, leases });
     world.run(Duration::from_secs(5));
     let program = &world.nodes[2].apps[&app];
     assert_eq!(program.news_of(of_first[0]), [LeaseChange::Restored]);
@@ -306,7 +307,10 @@ fn where_two_homes_live_the_higher_epoch_has_the_lease_and_the_other_is_told() {
             })
             .collect();
         world.nodes[node].apps.insert(app, intruder);
-        world.input(node, Input::Held { app, epoch: Epoch(epoch), homes: Vec::new(), plugin: None, leases });
+        world.input(
+            node,
+            Input::Held { app, epoch: Epoch(epoch), homes: Vec::new(), rings: true, plugin: None, leases },
+        );
         world.run(Duration::from_secs(2));
         assert!(world.nodes[node].apps[&app].leases.is_empty(), "n{node}");
     }
@@ -341,7 +345,7 @@ fn a_program_that_is_gone_leaves_its_leases_elsewhere_for_a_while_to_its_other_h
     world.nodes[4].apps.insert(app, back);
     let held = vec![(again[0][0].serial, lender)];
     let homes = vec![world.nodes[3].me.id, world.nodes[4].me.id];
-    world.input(4, Input::Held { app, epoch: Epoch(16), homes, plugin: None, leases: held });
+    world.input(4, Input::Held { app, epoch: Epoch(16), homes, rings: true, plugin: None, leases: held });
     world.run(Duration::from_secs(12));
     assert_eq!(world.nodes[4].apps[&app].news_of(again[0][0]), [LeaseChange::Restored]);
     assert_eq!(free(&world), [1, 2, 2, 2, 2]);

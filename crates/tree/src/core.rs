@@ -127,8 +127,9 @@ impl Core {
                 self.request(Asked { request, want, at_least, asker, budget }, wait, out);
             }
             Input::CancelRequest(request) => self.cancel_request(request, out),
-            Input::Held { app, epoch, homes, plugin, leases } => {
+            Input::Held { app, epoch, homes, rings, plugin, leases } => {
                 self.hold_again(app, epoch, homes, plugin, leases, out);
+                self.has_rings(app, rings);
             }
             Input::GiveBack { app, leases } => self.give_back(app, leases, out),
             Input::AppGone(app) => self.app_gone(app, out),

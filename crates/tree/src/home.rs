@@ -33,6 +33,8 @@ struct App {
     epoch: Epoch,
     /// Where it may go on, if that is not here only.
     homes: Vec<NodeId>,
+    /// It shares memory with workers of this node.
+    rings: bool,
     plugins: BTreeSet<PluginId>,
     leases: BTreeSet<LeaseId>,
     /// Its program is gone, and until then it may come back or go on elsewhere.
@@ -121,7 +123,10 @@ impl Core {
     /// Takes over what a search found for a local application. Lenders of `bare` slots, where no worker
     /// waits to be started, are told a moment later: the application hears of its slots first.
     pub(crate) fn take_grants(&mut self, app: AppId, grants: &[Grant], bare: bool, out: &mut Vec<Output>) {
-        let Some(epoch) = self.home.apps.get(&app).map(|app| app.epoch) else { return };
+        let Some(known) = self.home.apps.get(&app) else { return };
+        // A worker that shares memory with a program ends with it.
+        let homes = if known.rings { Vec::new() } else { known.homes.clone() };
+        let epoch = known.epoch;
         let until = self.now + self.settings.first_life + self.settings.margin;
         let mut lenders = BTreeMap::new();
         for grant in grants {
@@ -130,7 +135,7 @@ impl Core {
             let state = if local { State::Live } else { State::Fresh { until } };
             self.keep(lease, Held { app, lender: grant.lender.clone(), state, asked: false });
             if local {
-                if !self.begin_local(grant.serial, epoch, out) {
+                if !self.begin_local(grant.serial, epoch, &homes, out) {
                     self.lose(lease, LeaseEnd::Reclaimed, out);
                 }
             } else {
@@ -407,6 +412,13 @@ impl Core {
         self.reach(lenders, out);
     }
 
+    /// Whether an application shares memory with the workers that it gets on this node from now on.
+    pub(crate) fn has_rings(&mut self, app: AppId, rings: bool) {
+        if let Some(app) = self.home.apps.get_mut(&app) {
+            app.rings = rings;
+        }
+    }
+
     pub(crate) fn give_back(&mut self, app: AppId, leases: Vec<LeaseId>, out: &mut Vec<Output>) {
         let theirs = leases.into_iter().filter(|lease| {
             self.home
@@ -456,8 +468,8 @@ impl Core {
         self.arm(until, Timer::Gone(app));
     }
 
-    /// Whether another home of its application could go on with a lease: one that has a worker which this node's
-    /// programs do not share memory with.
+    /// Whether a home of its application could go on with a lease: one elsewhere, or here with a worker that shares
+    /// no memory with the program.
     fn may_go_on(&self, lease: LeaseId) -> bool {
         lease.lender != self.me.id || self.may_be_taken(lease.serial)
     }

@@ -74,6 +74,8 @@ pub enum Input {
         epoch: Epoch,
         /// Nodes at which it may go on, this one among them; none if that is this one only.
         homes: Vec<NodeId>,
+        /// It shares memory with its workers on this node, which end with it wherever it may go on.
+        rings: bool,
         /// The plugin its workers serve, if any.
         plugin: Option<PluginId>,
         /// The leases: serial and lender.

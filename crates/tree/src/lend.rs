@@ -452,11 +452,18 @@ impl Core {
 
     /// A lease for an application of this node starts at once; `false` if it was taken back while the search
     /// for others went on.
-    pub(crate) fn begin_local(&mut self, serial: u64, epoch: Epoch, out: &mut Vec<Output>) -> bool {
+    pub(crate) fn begin_local(
+        &mut self,
+        serial: u64,
+        epoch: Epoch,
+        homes: &[NodeId],
+        out: &mut Vec<Output>,
+    ) -> bool {
         self.not_awaited(serial);
         let Some(lease) = self.lend.leases.get_mut(&serial) else { return false };
         lease.state = State::Live;
         lease.record.epoch = epoch;
+        lease.record.homes = homes.to_vec();
         out.push(Output::Begin(lease.record.clone()));
         true
     }

@@ -96,13 +96,14 @@ impl Daemon {
             return self.tell_core(mutirao_tree::Input::GiveBack { app: request.app, leases });
         };
         let Some(client) = self.clients.get(conn) else { return };
-        let (epoch, plugin) = (client.epoch, client.plugin());
+        let (epoch, plugin, rings) = (client.epoch, client.plugin(), client.rings);
         let built_for = plugin.filter(|_| allocate.workers).map(|plugin| plugin.arch);
         let arch = allocate.want.arch.or(built_for).unwrap_or(Arch::Other);
         let granted: Vec<(Handle, Grant)> = handles.into_iter().zip(grants).collect();
-        clients::put_allocated(&mut self.ctx, conn, &allocate, arch, &granted, notes, outcome);
+        let given = clients::Given { leases: &granted, arch, rings };
+        clients::put_allocated(&mut self.ctx, conn, &allocate, &given, notes, outcome);
         for (handle, grant) in granted {
-            if !allocate.workers || grant.lender.id == self.ctx.me.id {
+            if !allocate.workers || (rings && grant.lender.id == self.ctx.me.id) {
                 continue;
             }
             let lease = grant.lease();
@@ -116,12 +117,10 @@ impl Daemon {
         let Some((conn, handle)) = self.clients.holder(lease) else { return };
         if self.streams.has(lease) {
             if change == LeaseChange::Restored
-                && let Some(serial) = self.streams.bind_here(&mut self.ctx, lease)
+                && let Some(serial) = self.bind_here(lease)
+                && let Some(record) = self.core.leases().find(|record| record.serial == serial)
             {
-                self.lender.bound(&mut self.ctx, serial);
-                if let Some(record) = self.core.leases().find(|record| record.serial == serial) {
-                    self.plugins.home_moved(&mut self.ctx, record.asker.app, lease.lender);
-                }
+                self.plugins.home_moved(&mut self.ctx, record.asker.app, lease.lender);
             }
             self.streams.news(&mut self.ctx, lease, change, self.leaving.is_some());
         } else {
@@ -152,15 +151,25 @@ impl Daemon {
         }
     }
 
+    /// What the worker of a lease of this very node says goes to the program's connection; its serial, if that is so
+    /// from now on.
+    fn bind_here(&mut self, lease: LeaseId) -> Option<u64> {
+        let serial = self.streams.bind_here(&mut self.ctx, lease)?;
+        self.lender.bound(&mut self.ctx, serial);
+        Some(serial)
+    }
+
     fn lease_begins(&mut self, record: LeaseRecord) {
         let serial = record.serial;
-        let local = record.asker.home.id == self.ctx.me.id;
+        let at_home = record.asker.home.id == self.ctx.me.id;
         let client = self.clients.by_app(record.asker.app).and_then(|conn| self.clients.get(conn));
         // Whoever claims to be at home here gets nothing by it: only what that program itself has offered runs
         // unconfined, and only that program can call it.
         let its_own =
             client.is_some_and(|client| client.as_user && client.plugin() == record.asker.plugin.as_ref());
-        let as_user = local && its_own;
+        let as_user = at_home && its_own;
+        // What shares memory with a program ends with it.
+        let local = at_home && record.homes.is_empty();
         let assignment = Assignment {
             serial,
             app: record.asker.app,
@@ -175,6 +184,10 @@ impl Daemon {
             home: record.asker.home.clone(),
         };
         self.lender.begin(&mut self.ctx, &mut self.plugins, assignment);
+        if at_home && !local {
+            let me = &self.ctx.me;
+            self.bind_here(LeaseId { lender: me.id, incarnation: me.incarnation, serial });
+        }
         for (conn, peer, bind) in self.streams.take_early(serial) {
             self.bind(conn, peer, bind);
         }

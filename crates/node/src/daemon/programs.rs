@@ -175,7 +175,10 @@ impl Daemon {
             format!("{}@{}", sys::user_name(uid), ctx.me.name)
         };
         let mut client = Client::new(hello.app, hello.name, user, pid, hello.epoch, ctx.now);
-        client.as_user = hello.as_user && same_user;
+        client.as_user = hello.as_user && same_user && self.lender.lets_act_as_user();
+        // Where another may go on in its place it shares no memory with workers. But nobody else, at whatever home of
+        // its, is to have those that act as its user.
+        client.rings = hello.homes.is_empty() || client.as_user;
         if let Some(identity) = self.user.as_ref().filter(|_| same_user) {
             client.token = authority::sign_token(identity, hello.app, ctx.me.id).unwrap_or_default();
         }
@@ -228,8 +231,9 @@ impl Daemon {
                 self.streams.open(&mut self.ctx, new);
             }
         }
+        let rings = self.clients.get(conn).is_none_or(|client| client.rings);
         let ClientHello { app, homes, plugin, .. } = hello;
-        self.tell_core(Input::Held { app, epoch, homes, plugin, leases: held });
+        self.tell_core(Input::Held { app, epoch, homes, rings, plugin, leases: held });
     }
 
     fn program_offers(&mut self, conn: ConnId, offer: OfferPlugin) {

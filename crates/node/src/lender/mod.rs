@@ -203,6 +203,11 @@ impl Lender {
         }
     }
 
+    /// Whether workers may act as the node's own user, for programs of that user.
+    pub fn lets_act_as_user(&self) -> bool {
+        self.own
+    }
+
     /// A lease begins. Its worker is made when the plugin is here; news follow as `Action::Worker`.
     /// For one without a plugin nothing is started and nothing reported.
     pub fn begin(&mut self, ctx: &mut Context, plugins: &mut Plugins, mut assignment: Assignment) {
