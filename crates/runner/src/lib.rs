@@ -30,6 +30,7 @@ mod environment;
 mod live;
 mod place;
 mod run;
+mod search;
 mod site;
 mod sys;
 #[cfg(test)]

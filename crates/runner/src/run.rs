@@ -3,6 +3,7 @@
 use crate::command::{Command, File, Home, Program, Variable};
 use crate::ended::{Content, Ended, How, Kept};
 use crate::place::Place;
+use crate::search::Search;
 use crate::site::{Placed, put_in_place};
 use crate::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -83,6 +84,7 @@ pub struct Runner {
     stdout: Output,
     stderr: Output,
     null: OwnedFd,
+    search: Search,
     kept: Vec<(OsString, OsString)>,
     /// Times the system has killed for want of memory, as known.
     memory_kills: Option<u64>,
@@ -141,7 +143,18 @@ impl Runner {
         let kept = std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(KEPT_PREFIX)).collect();
         let (stdout, stderr) = (Output::make(&directory)?, Output::make(&directory)?);
         let memory_kills = memory_kills();
-        Ok(Runner { directory, place, leaving, stdout, stderr, null, kept, memory_kills, child_ended })
+        Ok(Runner {
+            directory,
+            place,
+            leaving,
+            stdout,
+            stderr,
+            null,
+            search: Search::default(),
+            kept,
+            memory_kills,
+            child_ended,
+        })
     }
 
     /// Runs a command to its end.
@@ -250,8 +263,9 @@ impl Runner {
         open.and_then(fill).map_err(failed)
     }
 
-    fn start(&self, command: &Command, home: Option<&Home>) -> Result<Started, String> {
-        let directory = home.map_or(self.directory.as_path(), |home| path_of(&home.directory));
+    fn start(&mut self, command: &Command, home: Option<&Home>) -> Result<Started, String> {
+        let directory = home.map_or(self.directory.as_path(), |home| path_of(&home.directory)).to_owned();
+        let directory = directory.as_path();
         let system = |error: io::Error| format!("no process can be started: {error}");
         let stdin = self.stdin(&command.stdin).map_err(system)?;
         let mut process = self.executed(command, home, directory)?;
@@ -281,12 +295,15 @@ impl Runner {
             Err(error) if !directory.is_dir() => {
                 Err(format!("its directory {} cannot be entered: {error}", directory.display()))
             }
-            Err(error) => Err(why_not_started(Path::new(process.get_program()), &error)),
+            Err(error) => {
+                self.search = Search::default();
+                Err(why_not_started(Path::new(process.get_program()), &error))
+            }
         }
     }
 
     fn executed(
-        &self,
+        &mut self,
         command: &Command,
         home: Option<&Home>,
         directory: &Path,
@@ -318,20 +335,14 @@ impl Runner {
     }
 
     /// The program `name` in the command's `PATH`.
-    fn find(&self, command: &Command, home: Option<&Home>, name: &[u8]) -> Result<PathBuf, String> {
+    fn find(&mut self, command: &Command, home: Option<&Home>, name: &[u8]) -> Result<PathBuf, String> {
         let own =
             home.filter(|_| self.place == Place::Own).into_iter().flat_map(|home| home.environment.iter());
         let mut given = command.environment.iter().map(variable).chain(own);
         let path = given.find(|(name, _)| *name == "PATH").map(|(_, value)| value.to_owned());
-        let path = path.or_else(|| std::env::var_os("PATH"));
-        let executable = |candidate: &PathBuf| {
-            let facts = fs::metadata(candidate);
-            facts.is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
-        };
-        let mut candidates =
-            path.iter().flat_map(std::env::split_paths).map(|directory| directory.join(path_of(name)));
-        candidates
-            .find(executable)
+        let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        self.search
+            .find(&path, OsStr::from_bytes(name))
             .ok_or_else(|| format!("{}: no such program", String::from_utf8_lossy(name)))
     }
 

@@ -53,26 +53,44 @@ pub fn operations() -> Vec<OperationEntry> {
     vec![OperationEntry { name: OPERATION.into(), repeatable: false, run: Box::new(run) }]
 }
 
+/// What is the same for all tasks of this worker.
+struct Station {
+    /// Its directory.
+    directory: PathBuf,
+    /// This program.
+    binary: Option<PathBuf>,
+    runner: Runner,
+}
+
+impl Station {
+    fn new() -> std::io::Result<Station> {
+        let directory = std::env::current_dir()?;
+        let place = std::env::var(PLACE_ENV).map(|text| Place::parse(&text)).unwrap_or_default();
+        let runner = Runner::new(&directory, place, Leaving::Tells)?;
+        Ok(Station { directory, binary: std::env::current_exe().ok(), runner })
+    }
+}
+
 /// Runs a task in this worker.
 fn run(mut command: Command) -> std::io::Result<Ended> {
-    static RUNNER: Mutex<Option<Runner>> = Mutex::new(None);
-    let directory = std::env::current_dir()?;
+    static STATION: Mutex<Option<Station>> = Mutex::new(None);
+    let mut station = STATION.lock().unwrap_or_else(PoisonError::into_inner);
+    if station.is_none() {
+        *station = Some(Station::new()?);
+    }
+    let Some(Station { directory, binary, runner }) = station.as_mut() else {
+        unreachable!("it was made just now")
+    };
     let report = directory.join(REPORT);
     let report_bytes = report.as_os_str().as_bytes();
     command.environment.push((REPORT_ENV.into(), report_bytes.to_vec()));
-    if let Ok(binary) = std::env::current_exe() {
+    if let Some(binary) = binary {
         command.environment.push((b"MUTIRAO".to_vec(), binary.as_os_str().as_bytes().to_vec()));
     }
     if let Program::Words(words) = &mut command.program {
         words.iter_mut().filter(|word| *word == MANAGER).for_each(|word| *word = report_bytes.to_vec());
     }
     command.take.push(REPORT.into());
-    let mut runner = RUNNER.lock().unwrap_or_else(PoisonError::into_inner);
-    if runner.is_none() {
-        let place = std::env::var(PLACE_ENV).map(|text| Place::parse(&text)).unwrap_or_default();
-        *runner = Some(Runner::new(&directory, place, Leaving::Tells)?);
-    }
-    let Some(runner) = runner.as_mut() else { unreachable!("it was made just now") };
     let is_at_home = runner.is_at_home(&command);
     let fetched = match command.fetch.as_slice() {
         wanted if wanted.is_empty() || is_at_home => Ok(Vec::new()),
