@@ -7,13 +7,16 @@ use crate::limits::TASKS_A_RECORD;
 use crate::record::{NewTask, Record, Saved};
 use std::collections::BTreeSet;
 
-/// A journal with so many records beyond what would do is written anew.
+/// A journal with fewer records is left as it is.
 const RECORDS_SPARE: u64 = 10_000;
 
 impl Bag {
     /// Whether the journal has become much longer than what it says. Asked only while nothing waits for the disk.
+    ///
+    /// Writing it anew takes a moment for each task there is, so that goes with a record for each at least.
     pub fn is_long(&self) -> bool {
-        self.records > RECORDS_SPARE && self.records > 4 * (self.least_records() as u64)
+        let least = 4 * self.least_records() as u64;
+        self.records > RECORDS_SPARE.max(least).max(self.tasks.len() as u64)
     }
 
     /// Attempts whose results do not count and may come to.
