@@ -71,15 +71,17 @@ impl Pipe {
 
 /// The writing end of a pipe.
 ///
-/// Written bytes reach the other side at the next [`flush`](Self::flush), at the latest when an eighth of the
-/// capacity has gathered or when a write did not fit.
+/// Written bytes reach the other side at the next [`flush`](Self::flush) or when a write did not fit. Before that it can
+/// see them once an eighth of the capacity has gathered, and is woken for half of it: one that sleeps is to find enough.
 #[derive(Debug)]
 pub struct Producer {
     pipe: Pipe,
     /// Own position: bytes ever written.
     tail: u64,
-    /// What the other side has been told of it.
+    /// What the other side can see of it,
     published: u64,
+    /// and for how much it was woken if it slept.
+    flushed: u64,
     /// The other side's position as last seen; never beyond `tail`, never more than the capacity behind, and it only
     /// grows.
     head: u64,
@@ -89,7 +91,7 @@ pub struct Producer {
 
 impl Producer {
     pub(crate) fn new(pipe: Pipe) -> Self {
-        Self { pipe, tail: 0, published: 0, head: 0, dead: None }
+        Self { pipe, tail: 0, published: 0, flushed: 0, head: 0, dead: None }
     }
 
     /// Bytes that the pipe can hold.
@@ -142,10 +144,10 @@ impl Producer {
     ///
     /// [`Error::System`] when it could not be woken; the bytes are there all the same.
     pub fn flush(&mut self) -> Result<(), Error> {
-        if self.published == self.tail {
+        if self.flushed == self.tail {
             return Ok(());
         }
-        self.published = self.tail;
+        (self.published, self.flushed) = (self.tail, self.tail);
         let words = self.pipe.words;
         self.pipe.shared.word(words.tail).store(self.tail, SeqCst);
         if self.pipe.shared.word(words.consumer_waiting()).load(SeqCst) != 0 {
@@ -231,7 +233,14 @@ impl Producer {
 
     #[inline]
     fn flush_if_much(&mut self) -> Result<(), Error> {
-        if self.tail - self.published >= self.pipe.step() as u64 { self.flush() } else { Ok(()) }
+        if self.tail - self.flushed >= self.pipe.capacity as u64 / 2 {
+            return self.flush();
+        }
+        if self.tail - self.published >= self.pipe.step() as u64 {
+            self.published = self.tail;
+            self.publish();
+        }
+        Ok(())
     }
 }
 

@@ -68,8 +68,6 @@ const HOW: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);
 /// Templates without leases that are kept.
 const IDLE_MAX: usize = 16;
-/// A part of a call of so many bytes goes into the ring at once, so that the worker reads while the next comes.
-const LARGE: usize = 16 * 1024;
 /// Bytes of one standard error read at once; a flood has to wait
 const STDERR_A_TURN: usize = 64 * 1024;
 /// for so long.
@@ -275,11 +273,7 @@ impl Lender {
             _ => None,
         };
         served.home_says(ctx.now, header, body, ring);
-        if body.len() >= LARGE {
-            self.pump(ctx, serial);
-        } else {
-            self.dirty.insert(serial);
-        }
+        self.dirty.insert(serial);
     }
 
     /// There is room again on the stream of a lease.

@@ -13,6 +13,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+/// Bytes of a ring, each way, whose calls come from elsewhere: the node fills it in bunches, as they arrive, and the
+/// worker is to have enough until the next.
+const CAPACITY_REMOTE: usize = 2 * CAPACITY_DEFAULT;
+
 /// A worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -118,7 +122,8 @@ impl Equipment {
         shared_bell: Option<&(Bell, Ringer)>,
     ) -> Result<Equipment, EquipError> {
         DirBuilder::new().mode(0o700).create(directory)?;
-        let memory = RingMemory::create(CAPACITY_DEFAULT)?;
+        let capacity = if shared_bell.is_some() { CAPACITY_DEFAULT } else { CAPACITY_REMOTE };
+        let memory = RingMemory::create(capacity)?;
         let (call_bell, call_ringer) = Bell::pair()?;
         let (stderr, its_stderr): (PipeReader, PipeWriter) = io::pipe()?;
         rustix::io::ioctl_fionbio(&stderr, true).map_err(io::Error::from)?;
