@@ -264,8 +264,11 @@ pub fn watch(
     mut each: impl FnMut(&serde_json::Value) -> Result<()>,
 ) -> Result<serde_json::Value> {
     loop {
-        if let Some(mut stream) = place.connect() {
-            writeln!(stream, "{}", serde_json::to_string(&Order::Watch)?).context("the keeper has gone")?;
+        // A keeper that is just going takes no order any more.
+        let order = serde_json::to_string(&Order::Watch)?;
+        let watched =
+            place.connect().and_then(|mut stream| writeln!(stream, "{order}").ok().map(|()| stream));
+        if let Some(stream) = watched {
             for line in BufReader::new(stream).lines() {
                 let Ok(line) = line else { break };
                 let value: serde_json::Value = serde_json::from_str(&line)?;
