@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// For so long a worker has enough to do with the tasks that wait there.
-const BUSY_US: u64 = 10_000;
+const BUSY_US: f64 = 20_000.0;
 /// Most tasks that wait at a worker.
-const AHEAD_MAX: u64 = 64;
+const AHEAD_MAX: f64 = 256.0;
+/// How much of what was measured stays when the next bunch comes.
+const MEMORY: f64 = 7.0 / 8.0;
 /// Behind a task that runs longer, none waits.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -21,8 +23,9 @@ pub(super) struct Pace {
     queue: VecDeque<u64>,
     /// Since when the first of them has run, as far as can be told.
     since: Tick,
-    /// What a task takes, the latest counting most; nothing while that is not known.
-    mean_us: Option<u64>,
+    /// What tasks took, and how many, the latest counting most: results come in bunches, with no time between most.
+    took_us: f64,
+    count: f64,
     ahead: u16,
 }
 
@@ -43,7 +46,12 @@ impl Pace {
             self.since = now;
         }
         if done {
-            self.mean_us = Some(self.mean_us.map_or(took_us, |mean_us| (7 * mean_us + took_us) / 8));
+            if took_us > 0 {
+                self.took_us *= MEMORY;
+                self.count *= MEMORY;
+            }
+            self.took_us += took_us as f64;
+            self.count += 1.0;
         }
     }
 
@@ -54,16 +62,18 @@ impl Pace {
 
     /// Those behind the first, which runs for longer than was thought.
     fn give_up(&mut self) -> Vec<u64> {
-        self.mean_us = None;
+        (self.took_us, self.count) = (0.0, 0.0);
         self.queue.drain(1..).collect()
     }
 
     /// How many tasks may wait there.
     fn ahead(&self) -> u16 {
-        let Some(mean_us) = self.mean_us else { return 0 };
+        if self.count == 0.0 {
+            return 0;
+        }
         // One that just fits would be sent in time all the same.
-        let ahead = (BUSY_US / mean_us.max(1)).min(AHEAD_MAX);
-        if ahead < 2 { 0 } else { ahead as u16 }
+        let ahead = (BUSY_US * self.count / self.took_us.max(1.0)).min(AHEAD_MAX) as u16;
+        if ahead < 2 { 0 } else { ahead }
     }
 }
 

@@ -168,6 +168,8 @@ struct Keeper {
     sent: Vec<(u64, u64)>,
     /// Where each attempt runs whose files may be kept there.
     lenders: BTreeMap<u64, LeaseKey>,
+    /// Some of their calls wait to go together.
+    unflushed: bool,
     /// Attempts that could not be sent.
     unsent: Vec<(u64, Outcome)>,
     /// Results that wait for room on the disk.
@@ -292,6 +294,7 @@ impl Keeper {
             name: Some(format!("bag-{}", bag.settings().name)),
             node,
             slots: Slots::ByHand,
+            gather: journaling::GATHERING,
             // Elsewhere its user's files are not, or are those of another.
             as_user: match &log {
                 Log::Alone { .. } => true,
@@ -348,6 +351,7 @@ impl Keeper {
             receipts: VecDeque::new(),
             returning: VecDeque::new(),
             sent: Vec::new(),
+            unflushed: false,
             unsent: Vec::new(),
             held: VecDeque::new(),
             later: VecDeque::new(),
@@ -398,7 +402,9 @@ impl Keeper {
         self.bag.go_on(self.now(), now_ms(), trust, left, &mut out)?;
         self.carry_out(out)?;
         loop {
+            self.flush_calls();
             self.write()?;
+            self.flush_calls();
             if self.moved {
                 return Ok(Kept::Moved);
             }

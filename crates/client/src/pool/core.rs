@@ -35,6 +35,10 @@ const SOCKET_LOOK: Duration = Duration::from_micros(100);
 const RING_TURN_BYTES: usize = 4 * (DATA_BODY_MAX + HEADER_BYTES);
 /// Parts of arguments from this size on go by the lane; without one they are sent from where they lie.
 const ASIDE_MIN: usize = 8 * 1024;
+/// Less time than this is not worth waiting for.
+const GATHER_MIN: Duration = Duration::from_micros(100);
+/// Calls bound to a lease are sent there for so many times as long as results may gather.
+const GATHERINGS: u32 = 2;
 /// Most bytes of frames that wait for the socket; the driver then stops reading until some are gone.
 const SOCKET_BACKLOG_MAX: usize = 64 * 1024 * 1024;
 
@@ -110,6 +114,10 @@ pub(super) struct Core {
     pub(super) lease_news: u64,
     /// Leases whose rings may have calls that are not answered,
     busy: BTreeSet<Handle>,
+    /// Results wait so long in rings whose workers have that much more to do,
+    pub(super) gather: Duration,
+    /// until then, where the driver sleeps meanwhile.
+    gathered: Option<Tick>,
     /// those whose rings have something that was not shown to the worker,
     dirty: Vec<Handle>,
     /// and those whose lenders are owed receipts: with many leases, not all can be looked at each time.
@@ -219,9 +227,13 @@ pub(super) fn now() -> Tick {
 }
 
 impl Core {
-    pub(super) fn new(link: Link, elastic: Elastic) -> Core {
+    pub(super) fn new(link: Link, elastic: Elastic, gather: Duration) -> Core {
         Core {
-            hold: Hold::new(HoldOptions { epoch: link.epoch(), ..HoldOptions::default() }),
+            hold: Hold::new(HoldOptions {
+                epoch: link.epoch(),
+                bound_work: gather * GATHERINGS,
+                ..HoldOptions::default()
+            }),
             outputs: Vec::new(),
             slots: Vec::new(),
             unfinished: 0,
@@ -230,6 +242,8 @@ impl Core {
             tally: None,
             lease_news: 0,
             busy: BTreeSet::new(),
+            gather,
+            gathered: None,
             dirty: Vec::new(),
             owing: Vec::new(),
             bells: Vec::new(),
@@ -835,10 +849,23 @@ impl Core {
         })
     }
 
-    /// Whether a worker here is about to answer.
+    /// Whether a worker here is about to answer, and its answer is waited for.
     pub(super) fn ring_is_busy(&self) -> bool {
-        let ring = |handle| self.leases.get(handle).and_then(|lease| lease.ring.as_ref());
-        self.busy.iter().filter_map(ring).any(|ring| !ring.sent.is_empty())
+        let is_busy = |handle: &&Handle| {
+            let ring = self.leases.get(handle).and_then(|lease| lease.ring.as_ref());
+            ring.is_some_and(|ring| !ring.sent.is_empty())
+        };
+        let is_awaited = |handle: &Handle| self.gather.is_zero() || self.gathers(now(), *handle).is_none();
+        self.busy.iter().filter(is_busy).any(is_awaited)
+    }
+
+    /// How long results of a local lease may wait for more of them, if its worker has enough to do.
+    fn gathers(&self, now: Tick, handle: Handle) -> Option<Duration> {
+        if self.gather.is_zero() {
+            return None;
+        }
+        let half = self.hold.busy_for(now, handle) / 2;
+        (half >= GATHER_MIN).then(|| half.min(self.gather))
     }
 
     /// The bells of all rings, each once, and that of the lane.
@@ -854,11 +881,17 @@ impl Core {
         self.control_changed();
     }
 
-    /// Asks all rings to ring the bell; whether there is something to do already.
+    /// Asks all rings to ring the bell but those whose results gather; whether there is something to do already.
     pub(super) fn arm(&mut self, now: Tick) -> bool {
         let mut ready = false;
         let mut roomy = Vec::new();
+        self.gathered = None;
         for handle in &self.busy {
+            if let Some(wait) = self.gathers(now, *handle) {
+                let until = now + wait;
+                self.gathered = Some(self.gathered.map_or(until, |gathered| gathered.min(until)));
+                continue;
+            }
             let Some(ring) = self.leases.get_mut(handle).and_then(|lease| lease.ring.as_mut()) else {
                 continue;
             };
@@ -877,6 +910,7 @@ impl Core {
     }
 
     pub(super) fn disarm(&mut self) {
+        self.gathered = None;
         for handle in &self.busy {
             let Some(ring) = self.leases.get_mut(handle).and_then(|lease| lease.ring.as_mut()) else {
                 continue;
@@ -892,7 +926,7 @@ impl Core {
 
     /// When the driver has to look again although nothing has happened.
     pub(super) fn deadline(&mut self) -> Option<Tick> {
-        let times = [self.hold.deadline(), self.link.deadline(), self.slots_deadline()];
+        let times = [self.hold.deadline(), self.link.deadline(), self.slots_deadline(), self.gathered];
         times.into_iter().flatten().min()
     }
 }

@@ -151,8 +151,25 @@ impl Shared {
             return; // It looks again before it sleeps.
         }
         let now = now();
+        if !core.gather.is_zero() {
+            return self.set_alarm(core, now + core.gather);
+        }
         // Nothing is gained by keeping the only call there is.
-        if core.unfinished() == 1 || now - core.shown >= GATHER || core.unplaced >= GATHER_CALLS {
+        let at_once = core.unfinished() == 1 || now - core.shown >= GATHER || core.unplaced >= GATHER_CALLS;
+        self.pass_on(core, now, at_once, wants_helper);
+    }
+
+    /// Has all that was submitted sent.
+    pub(super) fn flush(&self) {
+        let mut core = self.lock();
+        if core.unplaced > 0 {
+            self.pass_on(&mut core, now(), true, false);
+        }
+    }
+
+    /// Sends what was submitted, `at_once` or soon, and sees to it that somebody drives.
+    fn pass_on(&self, core: &mut Core, now: Tick, at_once: bool, wants_helper: bool) {
+        if at_once {
             core.place(now);
             core.send(now);
         } else if core.asleep {
@@ -161,10 +178,13 @@ impl Shared {
         if core.asleep {
             let sooner = core.deadline().is_some_and(|due| core.sleeps_until.is_none_or(|until| due < until));
             let unsent = core.link.socket.unsent() > 0;
-            if sooner || unsent || core.owes_news() || core.hold.backlog().waiting > core.unplaced {
+            // Those bound to a lease wait behind others there, of which is heard anyhow.
+            let backlog = core.hold.backlog();
+            let lacks_room = backlog.waiting - backlog.bound > core.unplaced;
+            if sooner || unsent || core.owes_news() || lacks_room {
                 self.kick_driver(core);
             }
-        } else {
+        } else if core.driver.is_none() {
             let at_once = wants_helper || core.owes_news();
             core.helper_wanted |= at_once;
             let delay = if at_once { Duration::ZERO } else { core.helper_delay };
@@ -230,7 +250,7 @@ impl Shared {
             if done(&mut core) || is_past(deadline) {
                 break;
             }
-            if core.unplaced > 0 && core.dead.is_none() {
+            if core.unplaced > 0 && core.dead.is_none() && core.gather.is_zero() {
                 continue;
             }
             core = self.rest(core, is_helper, deadline);

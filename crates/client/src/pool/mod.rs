@@ -194,7 +194,7 @@ impl Pool {
         if let Some(Succession { epoch, homes, .. }) = succession {
             link = link.one_of(epoch, homes);
         }
-        let mut core = Core::new(link, Elastic::new(slots));
+        let mut core = Core::new(link, Elastic::new(slots), options.gather);
         adopt(&mut core);
         let leases = core.held();
         core.link.greet(leases)?;
@@ -406,6 +406,11 @@ impl Pool {
         self.handle.shared.submitted(&mut core, wants_helper);
         drop(core);
         Ok(Call { shared: self.handle.clone(), id })
+    }
+
+    /// Has calls sent that were submitted and may [wait](Options::gather) for others.
+    pub fn flush(&self) {
+        self.handle.shared.flush();
     }
 
     /// Submits a call whose caller is about to wait for `inbox`: the helper is left asleep.

@@ -32,6 +32,10 @@ pub struct Options {
     /// Let workers on this very machine act as the user who runs this program: they are not confined, and touch
     /// whatever files the user may. The owner of the node can forbid it; workers elsewhere are never so.
     pub as_user: bool,
+    /// Results of a worker on this machine may wait for others to come with, at most so long and half of what the worker
+    /// still has to do: whoever handles results in bunches is woken less often. Calls wait likewise, until
+    /// [`Pool::flush`](crate::raw::Pool::flush). By default neither waits.
+    pub gather: Duration,
 }
 
 /// When a private node is started, which uses this machine's cores and ends with the program.

@@ -326,6 +326,41 @@ fn short_calls_behind_a_long_one() {
     long.cancel();
 }
 
+/// Calls wait until they are sent together, and results until their worker has little left to do.
+fn calls_and_results_gather() {
+    let node = Node::start(Plan { here: 1, ..Plan::default() });
+    let gather = Duration::from_millis(200);
+    let socket = Some(node.socket.clone());
+    let pool =
+        Pool::open_with(Options { socket, gather, slots: Slots::ByHand, ..Options::default() }).unwrap();
+    let pool = pool.raw();
+    let lease = pool.allocate(&Request::slots(1)).unwrap().leases[0];
+    let sleep = pool.operation("pool::sleep_ms").unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let submit = |ms: u8| {
+        let sender = sender.clone();
+        let deliver = Deliver::Callback(Box::new(move |_| drop(sender.send(Instant::now()))));
+        let options = CallOptions { deliver, only: Some(lease), ..CallOptions::default() };
+        drop(pool.submit(sleep, vec![ms], options).unwrap());
+    };
+    // Nobody flushes: they go all the same.
+    submit(1);
+    receiver.recv_timeout(MINUTE).unwrap();
+    (0..100).for_each(|_| submit(2));
+    pool.flush();
+    let mut came: Vec<Instant> = (0..100).map(|_| receiver.recv_timeout(MINUTE).unwrap()).collect();
+    came.dedup_by(|next, before| next.duration_since(*before) < Duration::from_millis(1));
+    assert!(came.len() < 50, "{} bunches", came.len());
+    // With as much as nothing to do, a worker is heard at once.
+    let began = Instant::now();
+    for _ in 0..10 {
+        submit(0);
+        pool.flush();
+        receiver.recv_timeout(MINUTE).unwrap();
+    }
+    assert!(began.elapsed() < 5 * gather, "{:?}", began.elapsed());
+}
+
 /// Whoever waits hears at once of what other threads do, and callbacks are called once.
 fn other_threads_are_heard_of() {
     let node = Node::start(Plan { here: 1, ..Plan::default() });
@@ -703,6 +738,7 @@ fn main() {
         ("threads_of_the_library_take_no_signals", threads_of_the_library_take_no_signals),
         ("forked_copies_leave_the_pool_alone", forked_copies_leave_the_pool_alone),
         ("another_program_is_offered", another_program_is_offered),
+        ("calls_and_results_gather", calls_and_results_gather),
         ("futures_callbacks_and_events", futures_callbacks_and_events),
         ("waiting_for_any_and_all", waiting_for_any_and_all),
         ("maps", maps),

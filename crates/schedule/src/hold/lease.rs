@@ -1,6 +1,7 @@
 use super::speed::{Room, Speed};
 use crate::watch::Watch;
 use core::hash::{BuildHasherDefault, Hasher};
+use core::time::Duration;
 use mutirao_wire::limits::{LEASE_CALLS_MAX, LEASE_WINDOW_BYTES};
 use mutirao_wire::local::Leave;
 use mutirao_wire::{CallId, Handle, Tick};
@@ -111,6 +112,12 @@ impl Lease {
         }
         let head_us = self.sent.front().and_then(|head| head.work_us).unwrap_or(0.0);
         self.speed.room(now, outstanding, head_us, self.local)
+    }
+
+    /// Whether one more call of those bound to the lease may be sent, up to so much work.
+    pub(super) fn takes_bound(&self, usual_us: Option<f64>, work: Duration) -> bool {
+        let has_room = self.can_begin() && (self.sent.len() as u32) < LEASE_CALLS_MAX;
+        has_room && usual_us.is_some_and(|usual_us| self.speed.with(usual_us) <= work.as_micros() as f64)
     }
 
     /// The lender cannot be reached: what it was asked last it may not have heard.

@@ -26,6 +26,7 @@ pub use types::*;
 
 use crate::watch::Watch;
 use calls::Calls;
+use core::time::Duration;
 use lease::{Leases, Sent, Way};
 use mutirao_wire::limits::{CALL_BYTES_MAX, LEASE_WINDOW_BYTES};
 use mutirao_wire::stream::failure;
@@ -216,6 +217,12 @@ impl Hold {
     pub fn is_idle(&self, handle: Handle) -> bool {
         let lease = self.leases.place(handle).and_then(|place| self.leases.get(place));
         lease.is_none_or(|lease| lease.sent.is_empty() && lease.bound.is_empty())
+    }
+
+    /// How long what was sent to this lease keeps its worker busy, as far as can be told: not at all, if nobody knows.
+    pub fn busy_for(&self, now: Tick, handle: Handle) -> Duration {
+        let lease = self.leases.place(handle).and_then(|place| self.leases.get(place));
+        lease.map_or(Duration::ZERO, |lease| Duration::from_micros(lease.speed.left_us(now) as u64))
     }
 
     /// How much there is to do.

@@ -91,7 +91,8 @@ impl Hold {
         let Some(lease) = self.leases.get(place) else { return false };
         let Some(call) = lease.bound.front().copied() else { return false };
         let Some(known) = self.calls.get(call) else { return false };
-        if lease.room(now).fit(self.usual.time_us(known.call.operation)) == Fit::No {
+        let usual_us = self.usual.time_us(known.call.operation);
+        if lease.room(now).fit(usual_us) == Fit::No && !lease.takes_bound(usual_us, self.options.bound_work) {
             return false;
         }
         if let Some(lease) = self.leases.get_mut(place) {

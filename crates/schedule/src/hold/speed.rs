@@ -164,6 +164,19 @@ impl Speed {
         };
     }
 
+    /// How much of what is outstanding is left to do, as far as can be told.
+    pub(super) fn left_us(&self, now: Tick) -> f64 {
+        if self.unknown > 0 {
+            return 0.0;
+        }
+        (self.load_us * self.slowness() - (now - self.mark).as_micros() as f64).max(0.0)
+    }
+
+    /// How much there would be to do with one more call, microseconds; without end, while nobody knows.
+    pub(super) fn with(&self, usual_us: f64) -> f64 {
+        if self.unknown > 0 { f64::INFINITY } else { (self.load_us + usual_us) * self.slowness() }
+    }
+
     /// How many times longer than usual calls take here.
     pub(super) fn slowness(&self) -> f64 {
         // A microsecond on each side keeps the quotient finite while nothing was measurable.

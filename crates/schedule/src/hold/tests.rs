@@ -150,6 +150,39 @@ fn short_calls_are_pipelined_and_long_ones_are_not() {
 }
 
 #[test]
+fn calls_bound_to_a_lease_go_there_for_as_long_as_was_said() {
+    let bound = Call { only: Some(Handle(0)), ..call() };
+    let deepest = |bound_work: Duration| {
+        let mut bench = Bench::new(true, &[1000]);
+        bench.hold.options.bound_work = bound_work;
+        bench.submit_many(200, &bound);
+        bench.run(FOR_EVER);
+        assert_eq!(bench.outcomes.len(), 200);
+        bench.deepest[0]
+    };
+    assert!(deepest(Duration::ZERO) <= 3);
+    assert!((18..=21).contains(&deepest(Duration::from_millis(20))));
+}
+
+#[test]
+fn how_long_a_worker_is_busy_is_known_once_calls_are() {
+    let mut bench = Bench::new(true, &[1000]);
+    bench.hold.options.bound_work = Duration::from_millis(20);
+    let bound = Call { only: Some(Handle(0)), ..call() };
+    bench.submit(bound.clone());
+    bench.place();
+    assert_eq!(bench.hold.busy_for(bench.now, Handle(0)), Duration::ZERO, "nobody knows");
+    bench.run(FOR_EVER);
+    bench.submit_many(10, &bound);
+    bench.place();
+    let busy_ms = |after_ms: u64| {
+        bench.hold.busy_for(bench.now + Duration::from_millis(after_ms), Handle(0)).as_micros().div_ceil(1000)
+    };
+    assert_eq!([0, 4, 10, 100].map(busy_ms), [10, 6, 0, 0]);
+    assert_eq!(bench.hold.busy_for(bench.now, Handle(7)), Duration::ZERO, "an unknown lease");
+}
+
+#[test]
 fn one_drain_is_grouped_by_lease() {
     let mut bench = Bench::new(true, &[10, 10, 10, 10]);
     bench.submit_many(4_000, &call());

@@ -1,3 +1,4 @@
+use core::time::Duration;
 use mutirao_wire::local::Leave;
 #[cfg(doc)]
 use mutirao_wire::stream::failure;
@@ -26,11 +27,13 @@ pub struct Options {
     pub copies: bool,
     /// In which order of the application's homes this is.
     pub epoch: Epoch,
+    /// So much work may be sent to a lease of the calls [bound](Call::only) to it, which cannot go elsewhere.
+    pub bound_work: Duration,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { calls_max: CALLS_MAX, copies: true, epoch: Epoch(0) }
+        Options { calls_max: CALLS_MAX, copies: true, epoch: Epoch(0), bound_work: Duration::ZERO }
     }
 }
 

@@ -8,8 +8,8 @@ use mutirao_bag::Input;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// So long results of short tasks gather, to wait for the disk together.
-const GATHERING: Duration = Duration::from_millis(5);
+/// So long results of short tasks gather, at their workers and to wait for the disk together.
+pub(super) const GATHERING: Duration = Duration::from_millis(10);
 
 impl Keeper {
     /// Whether nothing more is begun until all that was begun counts, so that the journal can be written anew: what

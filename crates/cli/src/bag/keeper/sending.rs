@@ -127,6 +127,13 @@ impl Keeper {
         }
     }
 
+    /// Has the workers begin what was sent.
+    pub(super) fn flush_calls(&mut self) {
+        if std::mem::take(&mut self.unflushed) {
+            self.pool.flush();
+        }
+    }
+
     /// Sends an attempt, whose inputs may take so long to come to its node.
     pub(super) fn send(
         &mut self,
@@ -145,6 +152,7 @@ impl Keeper {
             CallOptions { limit, deliver, only: Some(LeaseKey(worker as u32)), ..CallOptions::default() };
         let outcome = match self.pool.submit(operation, argument, options) {
             Ok(call) => {
+                self.unflushed = true;
                 if self.is_shared() {
                     self.sent.push((attempt, call.id().0));
                 }
