@@ -339,7 +339,7 @@ fn calls_and_results_gather() {
     let (sender, receiver) = mpsc::channel();
     let submit = |ms: u8| {
         let sender = sender.clone();
-        let deliver = Deliver::Callback(Box::new(move |_| drop(sender.send(Instant::now()))));
+        let deliver = Deliver::Callback(Box::new(move |_| sender.send(Instant::now()).unwrap()));
         let options = CallOptions { deliver, only: Some(lease), ..CallOptions::default() };
         drop(pool.submit(sleep, vec![ms], options).unwrap());
     };
