@@ -503,7 +503,9 @@ impl<'a> Launch<'a> {
                     let was_told = seat.due.take().is_some();
                     seat.report = Some(report);
                     self.printer.finish(&name, &mut seat.begun)?;
-                    self.guests.end(rank, end.to_string(), end.code());
+                    // By what signal is our own affair.
+                    let told = if was_told { &End::Ordered } else { &end };
+                    self.guests.end(rank, told.to_string(), told.code());
                     if !end.is_unexpected() {
                         self.gone.insert(rank);
                         self.part()?;
