@@ -4,6 +4,8 @@ TARGET_DIR := $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null
 PREFIX ?= /usr/local
 RELEASE := $(TARGET_DIR)/release
 DEBUG := $(TARGET_DIR)/debug
+# Tests that start daemons mostly wait.
+TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: help build demo test test-drawn model bench install clean fuzz test-faults test-bag-faults
 
@@ -18,7 +20,7 @@ demo: build ## a pool of four nodes on this machine draws a Mandelbrot picture i
 
 test: ## every test, also those that start real daemons (some minutes)
 	$(CARGO) build --workspace --locked
-	MUTIRAO_BIN="$(DEBUG)/mutirao" $(CARGO) test --workspace --locked
+	MUTIRAO_BIN="$(DEBUG)/mutirao" RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace --locked
 
 test-drawn: ## the property tests, each with thousands of cases never drawn before (PROPTEST_RNG_SEED replays them)
 	seed=$${PROPTEST_RNG_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "PROPTEST_RNG_SEED=$$seed"; \
