@@ -482,7 +482,10 @@ fn a_further_data_connection_takes_the_place_of_one_that_is_not_used() {
         assert!(lab.run(["group", "run", &file("once", node)]).well().contains("there"));
     }
     let first = lab.spawn(lab.mutirao(["group", "run", "--name", "first", &file("stay", "n2")]));
-    lab.until("the first runs", || workers(&lab).iter().any(|row| row["operation"] == "group_process"));
+    // Workers of those before may not be gone yet.
+    let is_first =
+        |row: &serde_json::Value| row["name"] == "group:first" && row["operation"] == "group_process";
+    lab.until("the first runs", || workers(&lab).iter().any(is_first));
     let second = lab.spawn(lab.mutirao(["group", "run", &file("once", "n3")]));
     let log = place.join("log");
     let is_told = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("max_data_connections"));
