@@ -159,6 +159,7 @@ impl Producer {
     /// Lets the other side see what was written without waking it, so that it is not lost if this process ends
     /// before the [`flush`](Self::flush) that is still due.
     pub fn publish(&mut self) {
+        self.published = self.tail;
         self.pipe.shared.word(self.pipe.words.tail).store(self.tail, Release);
     }
 
@@ -237,7 +238,6 @@ impl Producer {
             return self.flush();
         }
         if self.tail - self.published >= self.pipe.step() as u64 {
-            self.published = self.tail;
             self.publish();
         }
         Ok(())

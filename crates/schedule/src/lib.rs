@@ -14,9 +14,11 @@
 pub mod bag;
 mod body;
 pub mod hold;
+mod mean;
 mod receipts;
 pub mod relay;
 pub mod serve;
 mod watch;
 
+pub use mean::Mean;
 pub use receipts::Receipts;

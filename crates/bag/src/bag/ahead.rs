@@ -2,6 +2,7 @@
 //! Where one turns out to be long, those behind it go elsewhere.
 
 use super::{Bag, Output};
+use mutirao_schedule::Mean;
 use mutirao_schedule::bag::Event;
 use mutirao_wire::Tick;
 use std::collections::VecDeque;
@@ -23,9 +24,8 @@ pub(super) struct Pace {
     queue: VecDeque<u64>,
     /// Since when the first of them has run, as far as can be told.
     since: Tick,
-    /// What tasks took, and how many, the latest counting most: results come in bunches, with no time between most.
-    took_us: f64,
-    count: f64,
+    /// What a task takes, the latest counting most.
+    mean: Mean,
     ahead: u16,
 }
 
@@ -46,12 +46,7 @@ impl Pace {
             self.since = now;
         }
         if done {
-            if took_us > 0 {
-                self.took_us *= MEMORY;
-                self.count *= MEMORY;
-            }
-            self.took_us += took_us as f64;
-            self.count += 1.0;
+            self.mean.note(took_us as f64, 1.0, MEMORY);
         }
     }
 
@@ -62,17 +57,15 @@ impl Pace {
 
     /// Those behind the first, which runs for longer than was thought.
     fn give_up(&mut self) -> Vec<u64> {
-        (self.took_us, self.count) = (0.0, 0.0);
+        self.mean = Mean::default();
         self.queue.drain(1..).collect()
     }
 
     /// How many tasks may wait there.
     fn ahead(&self) -> u16 {
-        if self.count == 0.0 {
-            return 0;
-        }
+        let Some(mean_us) = self.mean.time_us() else { return 0 };
         // One that just fits would be sent in time all the same.
-        let ahead = (BUSY_US * self.count / self.took_us.max(1.0)).min(AHEAD_MAX) as u16;
+        let ahead = (BUSY_US / mean_us).min(AHEAD_MAX) as u16;
         if ahead < 2 { 0 } else { ahead }
     }
 }

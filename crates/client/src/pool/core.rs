@@ -114,14 +114,14 @@ pub(super) struct Core {
     pub(super) lease_news: u64,
     /// Leases whose rings may have calls that are not answered,
     busy: BTreeSet<Handle>,
-    /// Results wait so long in rings whose workers have that much more to do,
-    pub(super) gather: Duration,
-    /// until then, where the driver sleeps meanwhile.
-    gathered: Option<Tick>,
     /// those whose rings have something that was not shown to the worker,
     dirty: Vec<Handle>,
     /// and those whose lenders are owed receipts: with many leases, not all can be looked at each time.
     pub(super) owing: Vec<Handle>,
+    /// How long calls and results may wait for others.
+    pub(super) gather: Duration,
+    /// Until when results gather that the driver is not woken for.
+    gathered: Option<Tick>,
     /// The bells of all rings, each once.
     pub(super) bells: Vec<Arc<Bell>>,
     /// Orders to grow or shrink that the program has not heard of.
@@ -242,10 +242,10 @@ impl Core {
             tally: None,
             lease_news: 0,
             busy: BTreeSet::new(),
-            gather,
-            gathered: None,
             dirty: Vec::new(),
             owing: Vec::new(),
+            gather,
+            gathered: None,
             bells: Vec::new(),
             orders: VecDeque::new(),
             resize_handler: None,

@@ -1,3 +1,4 @@
+use crate::Mean;
 use mutirao_wire::Tick;
 use mutirao_wire::limits::{LEASE_CALLS_MAX, OPERATIONS_MAX};
 
@@ -12,18 +13,17 @@ const OPERATION_MEMORY: f64 = 31.0 / 32.0;
 /// Calls a lease may have before any has shown that they are short.
 const FIRST_DEPTH: u32 = 2;
 
-/// How long operations usually take, over all leases. Both this and [`Speed`] are quotients of sums, each
-/// faded by time, not means of quotients: results come in bunches, with nothing between most of them.
+/// How long operations usually take, over all leases.
 #[derive(Debug)]
 pub(super) struct Usual {
-    operations: Box<[(f64, f64)]>,
+    operations: Box<[Mean]>,
 }
 
 /// How many times longer than usual calls take on one lease, and how much it has to do.
 #[derive(Debug)]
 pub(super) struct Speed {
-    time_us: f64,
-    work_us: f64,
+    /// What calls took, for each microsecond that they usually take.
+    slowness: Mean,
     /// Work of the calls outstanding, but of those of which nobody knew how long they take.
     load_us: f64,
     /// How many these are.
@@ -92,7 +92,7 @@ impl Room {
 
 impl Default for Usual {
     fn default() -> Usual {
-        Usual { operations: vec![(0.0, 0.0); OPERATIONS_MAX].into() }
+        Usual { operations: vec![Mean::default(); OPERATIONS_MAX].into() }
     }
 }
 
@@ -103,24 +103,17 @@ impl Usual {
 
     /// Microseconds, once one call has been measured.
     pub(super) fn time_us(&self, operation: u32) -> Option<f64> {
-        let (time_us, calls) = self.operations[Usual::index(operation)];
-        (calls > 0.0).then(|| time_us / calls)
+        self.operations[Usual::index(operation)].time_us()
     }
 
     fn note(&mut self, operation: u32, took_us: f64) {
-        let (time_us, calls) = &mut self.operations[Usual::index(operation)];
-        if took_us > 0.0 {
-            *time_us *= OPERATION_MEMORY;
-            *calls *= OPERATION_MEMORY;
-        }
-        *time_us += took_us;
-        *calls += 1.0;
+        self.operations[Usual::index(operation)].note(took_us, 1.0, OPERATION_MEMORY);
     }
 }
 
 impl Default for Speed {
     fn default() -> Speed {
-        Speed { time_us: 0.0, work_us: 0.0, load_us: 0.0, unknown: 0, mark: Tick(0), depth: FIRST_DEPTH }
+        Speed { slowness: Mean::default(), load_us: 0.0, unknown: 0, mark: Tick(0), depth: FIRST_DEPTH }
     }
 }
 
@@ -151,12 +144,8 @@ impl Speed {
         let took_us = (now - self.mark).as_micros() as f64;
         self.mark = now;
         usual.note(operation, took_us);
-        if took_us > 0.0 {
-            self.time_us *= LEASE_MEMORY;
-            self.work_us *= LEASE_MEMORY;
-        }
-        self.time_us += took_us;
-        self.work_us += usual.time_us(operation).unwrap_or(took_us);
+        let usual_us = usual.time_us(operation).unwrap_or(took_us);
+        self.slowness.note(took_us, usual_us, LEASE_MEMORY);
         self.depth = if took_us > PIPELINE_US {
             (self.depth / 2).max(FIRST_DEPTH)
         } else {
@@ -180,7 +169,7 @@ impl Speed {
     /// How many times longer than usual calls take here.
     pub(super) fn slowness(&self) -> f64 {
         // A microsecond on each side keeps the quotient finite while nothing was measurable.
-        (self.time_us + 1.0) / (self.work_us + 1.0)
+        (self.slowness.time_us + 1.0) / (self.slowness.count + 1.0)
     }
 
     /// What more can be sent to this lease, on which `outstanding` calls are, of which the first was expected
