@@ -169,15 +169,20 @@ fn has_leftovers(lab: &Lab) -> bool {
     })
 }
 
-/// A pool whose nodes `n1` and `n2` see the directory `shared` of the lab, and `n3` does not.
-fn pool_that_shares() -> Lab {
+/// A place whose nodes share the directory `shared`.
+fn lab_that_shares() -> Lab {
     let lab = Lab::new();
     std::fs::create_dir(lab.path("shared")).unwrap();
+    lab.settings(&format!("[files]\nown = false\nshared = ['{}']\n", lab.path("shared").display()));
+    lab
+}
+
+/// A pool whose nodes `n1` and `n2` see the directory `shared` of the lab, and `n3` does not.
+fn pool_that_shares() -> Lab {
+    let lab = lab_that_shares();
     let alone = lab.home().join("nodes/n3");
     std::fs::create_dir_all(&alone).unwrap();
     std::fs::write(alone.join("node.toml"), "[files]\nown = false\n").unwrap();
-    let shared = format!("[files]\nown = false\nshared = ['{}']\n", lab.path("shared").display());
-    std::fs::write(lab.home().join("node.toml"), shared).unwrap();
     lab.up_local(3, 1, &[]);
     lab
 }
@@ -246,10 +251,8 @@ fn a_node_that_does_not_see_the_directory_gets_copies_and_a_failed_task_leaves_n
 
 /// Whether a task has a directory beside the files of its bag.
 fn works_in_place(lab: &Lab) -> bool {
-    let entries = std::fs::read_dir(lab.path("shared")).unwrap().map(|entry| entry.unwrap());
-    entries
-        .into_iter()
-        .any(|entry| entry.path().is_dir() && entry.file_name().to_string_lossy().starts_with(".mutirao-"))
+    let mut entries = std::fs::read_dir(lab.path("shared")).unwrap().map(|entry| entry.unwrap());
+    entries.any(|entry| entry.path().is_dir() && entry.file_name().to_string_lossy().starts_with(".mutirao-"))
 }
 
 /// Directories of the bag's members, that of the first where it was submitted.
@@ -356,11 +359,7 @@ fn a_keeper_that_does_not_see_the_directory_sends_tasks_there_and_leaves_others_
         eprintln!("left out: only root can hide a directory");
         return;
     }
-    let lab = Lab::new();
-    std::fs::create_dir(lab.path("shared")).unwrap();
-    std::fs::create_dir_all(lab.home()).unwrap();
-    let shared = format!("[files]\nown = false\nshared = ['{}']\n", lab.path("shared").display());
-    std::fs::write(lab.home().join("node.toml"), shared).unwrap();
+    let lab = lab_that_shares();
     lab.up_local(4, 1, &[]);
     lab.outlast_elections();
     for node in ["n2", "n3"] {

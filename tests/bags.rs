@@ -292,8 +292,7 @@ fn a_bag_of_three_members_moves_on_when_its_keeper_is_lost_and_all_counts_once()
 /// when the test says so. No worker acts as its user.
 fn tasks_outlive_their_keeper(with_its_node: bool) {
     let lab = Lab::new();
-    std::fs::create_dir_all(lab.home()).unwrap();
-    std::fs::write(lab.home().join("node.toml"), "[files]\nown = false\n").unwrap();
+    lab.settings("[files]\nown = false\n");
     lab.up_local(4, 1, &[]);
     lab.outlast_elections();
     let seconds = format!("{}{}", 1_000_000 + std::process::id(), u8::from(with_its_node));

@@ -255,8 +255,7 @@ fn only_on_their_own_node_commands_touch_their_users_files() {
 fn an_owner_can_keep_even_the_own_commands_in() {
     for setting in ["[files]\nown = false\n", "confinement = \"files\"\n"] {
         let lab = Lab::new();
-        std::fs::create_dir_all(lab.home()).unwrap();
-        std::fs::write(lab.home().join("node.toml"), setting).unwrap();
+        lab.settings(setting);
         lab.up_local(1, 1, &[]);
         let outside = room(&lab).join("outside");
         let said = say(&lab, pooled(&lab, &["touch", ":::", outside.to_str().unwrap()]));
@@ -271,9 +270,7 @@ fn an_owner_can_keep_even_the_own_commands_in() {
 fn in_a_shared_directory_jobs_run_where_the_run_was_started() {
     let lab = Lab::new();
     let shared = room(&lab);
-    std::fs::create_dir_all(lab.home()).unwrap();
-    let setting = format!("[files]\nown = false\nshared = [\"{}\"]\n", shared.display());
-    std::fs::write(lab.home().join("node.toml"), &setting).unwrap();
+    lab.settings(&format!("[files]\nown = false\nshared = [\"{}\"]\n", shared.display()));
     lab.up_local(2, 1, &[]);
     let job = "echo {} > out.{}; until test -e out.1 -a -e out.2; do sleep 0.05; done";
     say(&lab, pooled(&lab, &["--joblog", "log", job, ":::", "1", "2"])).well();
@@ -284,8 +281,7 @@ fn in_a_shared_directory_jobs_run_where_the_run_was_started() {
     assert_eq!(said.code, Some(2), "{}", said.out);
 
     lab.run(["down", "--all"]).well();
-    let setting = format!("[files]\nshared = [\"{}\"]\n", lab.home().parent().unwrap().display());
-    std::fs::write(lab.home().join("node.toml"), setting).unwrap();
+    lab.settings(&format!("[files]\nshared = [\"{}\"]\n", lab.home().parent().unwrap().display()));
     let complaint = lab.run(["up", "--local", "2"]).complaint();
     assert!(complaint.contains("files of this node"), "{complaint}");
 }
@@ -293,8 +289,7 @@ fn in_a_shared_directory_jobs_run_where_the_run_was_started() {
 #[test]
 fn files_travel_to_other_nodes_and_back() {
     let lab = Lab::new();
-    std::fs::create_dir_all(lab.home()).unwrap();
-    std::fs::write(lab.home().join("node.toml"), "[files]\nown = false\n").unwrap();
+    lab.settings("[files]\nown = false\n");
     lab.up_local(2, 1, &[]);
     let room = room(&lab);
     std::fs::create_dir(room.join("in")).unwrap();

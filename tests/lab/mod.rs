@@ -100,6 +100,12 @@ impl Lab {
         self.until("all nodes are in one tree", || self.nodes().len() == usize::from(nodes));
     }
 
+    /// Settings of all nodes that have none of their own, before they start.
+    pub fn settings(&self, text: &str) {
+        std::fs::create_dir_all(self.home()).unwrap();
+        std::fs::write(self.home().join("node.toml"), text).unwrap();
+    }
+
     /// The state directory.
     pub fn home(&self) -> &Path {
         &self.home
